@@ -1,0 +1,100 @@
+"""Wording and guards shared by every public error message.
+
+Form: ``<name> must be <rule>, got <value>. <what to do>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+
+def count_and_first(bad: Tensor, noun: str = "values", limit: int = 5) -> str:
+    """Say how many entries of a mask are set and where the first ones are.
+
+    Args:
+        bad: (n,) bool mask, True where something is wrong.
+        noun: what one entry is, in the plural.
+        limit: how many positions to name.
+
+    Example:
+        >>> count_and_first(torch.tensor([False, True, True]), "rows")
+        '2 rows (first indices 1, 2)'
+    """
+    where = bad.nonzero().flatten()[:limit].tolist()
+    return f"{int(bad.sum())} {noun} (first indices {', '.join(map(str, where))})"
+
+
+def require_finite(name: str, rows: Tensor, advice: str) -> None:
+    """Raise ValueError if any row of an (n, ...) tensor holds NaN or infinity."""
+    bad = ~rows.isfinite()
+    if bad.any():
+        text = count_and_first(bad.reshape(len(rows), -1).any(1), "non-finite rows")
+        raise ValueError(f"{name} must be finite, got {text}. {advice}")
+
+
+def require_int(name: str, value: object, least: int, advice: str) -> int:
+    """Return ``value`` as an int that is at least ``least``, or raise TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}. {advice}")
+    if int(value) < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}. {advice}")
+    return int(value)
+
+
+def require_fraction(name: str, value: object) -> float:
+    """Return ``value`` as a float in (0, 1], or raise TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in (0, 1], got {value!r}. Give a share, as 0.3.")
+    if not 0 < float(value) <= 1:
+        raise ValueError(
+            f"{name} must be in (0, 1], got {value}. 0.3 means 30 % of the samples; "
+            "give a number of samples as count=."
+        )
+    return float(value)
+
+
+def require_one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise ValueError if a mode is not one of the known ones."""
+    if value not in known:
+        listed = ", ".join(repr(word) for word in known)
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}. Choose one of them.")
+
+
+def require_dataset(data: object) -> int:
+    """Return the length of a map-style dataset, or raise TypeError or ValueError."""
+    rule = "must be a map-style dataset with __getitem__ and __len__"
+    if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
+        raise TypeError(
+            f"data {rule}, got {type(data).__name__}. A stream has no positions to select from: "
+            "load it into a list or a map-style dataset."
+        )
+    if not isinstance(data, Sized):
+        raise TypeError(f"data {rule}, got {type(data).__name__} without __len__. Define __len__.")
+    if len(data) < 1:
+        raise ValueError(f"data {rule} of at least 1, got 0 samples. Check its path and filters.")
+    return len(data)
+
+
+def require_labels(name: str, labels: Tensor, n: int, classes: int | None = None) -> None:
+    """Raise unless ``labels`` is an (n,) integer tensor in [0, classes)."""
+    if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise TypeError(
+            f"{name} must be integer class labels, got {labels.dtype}. "
+            "Convert one-hot or soft targets with argmax(1)."
+        )
+    if labels.shape != (n,):
+        raise ValueError(
+            f"{name} must have shape ({n},), got {tuple(labels.shape)}. Give one label a sample."
+        )
+    bad = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
+    if bad.any():
+        rule = "0 or more" if classes is None else f"in [0, {classes})"
+        raise ValueError(
+            f"{name} must be {rule}, got {count_and_first(bad, 'labels outside')}. "
+            "Number the classes from 0, as the model's outputs are."
+        )

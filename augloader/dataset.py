@@ -1,0 +1,203 @@
+"""The dataset: a Draw in, a weighted and augmented Sample out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import index as as_index
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import to_pil_image
+
+from augloader.checks import require_dataset
+from augloader.types import Draw, Sample
+
+Transform = Callable[..., Any]
+
+
+class WeightedAugmentedDataset(Dataset[Sample]):
+    """Wrap any map-style dataset so that every draw is augmented as the sampler asks.
+
+    input = final(strong(weak(x))), where ``strong`` is applied only to draws with strength > 0.
+
+    Args:
+        data: map-style dataset. Items are tuples, lists or dicts; fields other than input and
+            target are kept in ``Sample.extra``.
+        weak: transform of every draw (crop, flip), or None.
+        strong: transform of the draws with strength > 0, or None when the batch is augmented later.
+            Any callable on one image: torchvision, PIL, Kornia (a batch dimension of one that it
+            adds is dropped) or Albumentations (called with ``image=`` as an (H, W, C) array). One
+            with a parameter named ``strength`` is given the draw's.
+        final: transform of every draw and of the clean view (to tensor, normalise), or None.
+        fields: positions or keys of the input and the target in an item.
+
+    A plain int index stands for ``Draw(index)``: weight 1, strength 1; so a loader without a
+    CoresetSampler augments everything.
+
+    Raises:
+        TypeError: data without ``__len__`` or ``__getitem__``, a transform that is not callable.
+        ValueError: an empty dataset, fields that are not two.
+
+    Example:
+        >>> squares = [(torch.tensor([float(i)]), i % 2) for i in range(4)]
+        >>> data = WeightedAugmentedDataset(squares, strong=lambda x: -x)
+        >>> data[Draw(3, strength=0.0)].input, data[Draw(3, copy=1)].input
+        (tensor([3.]), tensor([-3.]))
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        weak: Transform | None = None,
+        strong: Transform | None = None,
+        final: Transform | None = None,
+        fields: tuple[int | str, int | str] = (0, 1),
+    ) -> None:
+        self._n = require_dataset(data)
+        if len(fields) != 2:
+            raise ValueError(
+                f"fields must be the positions or keys of input and target, got {fields}. "
+                'Give two, as ("image", "label").'
+            )
+        self.data = data
+        self.fields = fields
+        self.weak = _adapt("weak", weak)
+        self.strong = _adapt("strong", strong)
+        self.final = _adapt("final", final)
+
+    def __len__(self) -> int:
+        """Return the number of samples of the wrapped dataset."""
+        return self._n
+
+    def __getitem__(self, draw: Draw | int) -> Sample:
+        """Return one sample, fetched once from the wrapped dataset.
+
+        Raises:
+            IndexError: index outside [0, n).
+            TypeError: the item has no such fields.
+        """
+        draw = self._draw(draw)
+        return self._sample(draw, self.data[draw.index])
+
+    def __getitems__(self, draws: Sequence[Draw | int]) -> list[Sample]:
+        """Return a batch; the wrapped dataset's own ``__getitems__`` is used where it has one.
+
+        Raises:
+            IndexError: index outside [0, n).
+            ValueError: the wrapped ``__getitems__`` returned another number of items.
+        """
+        drawn = [self._draw(draw) for draw in draws]
+        fetch = getattr(self.data, "__getitems__", None)
+        if fetch is None:
+            return [self._sample(draw, self.data[draw.index]) for draw in drawn]
+        items = fetch([draw.index for draw in drawn])
+        if len(items) != len(drawn):
+            raise ValueError(
+                f"data.__getitems__ must return one item an index, got {len(items)} items for "
+                f"{len(drawn)} indices. Return a list of items, not columns."
+            )
+        return [self._sample(draw, item) for draw, item in zip(drawn, items, strict=True)]
+
+    def clean(self) -> WeightedAugmentedDataset:
+        """Return the un-augmented view: the same items and ``final``, no weak or strong part."""
+        return WeightedAugmentedDataset(self.data, final=self.final, fields=self.fields)
+
+    def _draw(self, draw: Draw | int) -> Draw:
+        draw = draw if isinstance(draw, Draw) else Draw(as_index(draw))
+        if not 0 <= draw.index < self._n:
+            raise IndexError(
+                f"index must be in [0, {self._n}), got {draw.index}. "
+                "Build the sampler on this dataset."
+            )
+        return draw
+
+    def _sample(self, draw: Draw, item: Any) -> Sample:
+        image, target, extra = _split(item, self.fields)
+        if self.weak is not None:
+            image = self.weak(image, draw.strength)
+        if self.strong is not None and draw.strength > 0:
+            image = self.strong(image, draw.strength)
+        if self.final is not None:
+            image = self.final(image, draw.strength)
+        # float32 scalars: a Python float would collate to float64 and promote the loss.
+        weight, strength = np.float32(draw.weight), np.float32(draw.strength)
+        return Sample(image, target, draw.index, weight, strength, draw.copy, extra)
+
+
+def _split(item: Any, fields: tuple[int | str, int | str]) -> tuple[Any, Any, Any]:
+    """Return the input, the target and the other fields of a wrapped dataset's item."""
+    if isinstance(item, Mapping):
+        known: tuple[Any, ...] = tuple(item)
+    elif isinstance(item, tuple | list):
+        known = tuple(range(len(item)))
+    else:
+        raise TypeError(
+            f"data must return tuples or dicts of input and target, got {type(item).__name__}. "
+            "Return (input, target)."
+        )
+    if not set(fields) <= set(known):
+        raise TypeError(
+            f"fields must name two of the item's {list(known)}, got {fields}. "
+            'Pass, for instance, fields=("image", "label").'
+        )
+    rest = [key for key in known if key not in fields]
+    extra = (
+        {k: item[k] for k in rest} if isinstance(item, Mapping) else tuple(item[k] for k in rest)
+    )
+    first, second = (item[key] for key in fields)
+    return first, second, extra
+
+
+@dataclass(frozen=True)
+class _Adapted:
+    """A transform of any library, called in its own way with one image."""
+
+    transform: Transform
+    style: Literal["plain", "strength", "albumentations"]
+
+    def __call__(self, image: Any, strength: float) -> Any:
+        if self.style == "albumentations":
+            return _with_arrays(self.transform, image)
+        if self.style == "strength":
+            out = self.transform(image, strength=strength)
+        else:
+            out = self.transform(image)
+        if isinstance(out, Tensor) and isinstance(image, Tensor) and out.ndim == image.ndim + 1:
+            out = out.squeeze(0)  # Kornia returns a batch of one
+        return out
+
+
+def _adapt(name: str, transform: Transform | _Adapted | None) -> _Adapted | None:
+    if transform is None or isinstance(transform, _Adapted):
+        return transform
+    if not callable(transform):
+        raise TypeError(
+            f"{name} must be a callable on one image, got {transform!r}. "
+            "Pass the transform itself, or None."
+        )
+    try:
+        called = transform.forward if isinstance(transform, nn.Module) else transform
+        parameters = inspect.signature(called).parameters
+    except ValueError:  # some built-ins have no signature
+        return _Adapted(transform, "plain")
+    image = parameters.get("image")
+    if "force_apply" in parameters or (image and image.kind is inspect.Parameter.KEYWORD_ONLY):
+        return _Adapted(transform, "albumentations")
+    return _Adapted(transform, "strength" if "strength" in parameters else "plain")
+
+
+def _with_arrays(transform: Transform, image: Any) -> Any:
+    """Call an Albumentations-style transform; PIL stays PIL, a (C, H, W) tensor stays one."""
+    if isinstance(image, Tensor):
+        out = transform(image=image.permute(1, 2, 0).numpy())["image"]
+        channels_first = isinstance(out, np.ndarray)
+        return torch.from_numpy(out.transpose(2, 0, 1).copy()) if channels_first else out
+    out = transform(image=np.asarray(image))["image"]
+    plain = isinstance(image, np.ndarray) or not isinstance(out, np.ndarray)
+    return out if plain else to_pil_image(out)

@@ -1,0 +1,196 @@
+"""Gradient proxies: what a sample does to the model, without a backward pass.
+
+The gradient of the cross-entropy loss with respect to the last layer's output is the residual
+g = p - y, and with respect to its weights the outer product g (x) h with the layer's input h.
+The outer product, n * C * d numbers, is never formed: distances need only Gram matrices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from augloader.checks import require_finite, require_labels
+
+_BLOCK = 256  # rows of a distance matrix computed at a time
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Ask a sweep for the residual g = softmax(z) - y of every sample.
+
+    (n, C) float32; the upper bound on the gradient norm of Katharopoulos & Fleuret (2018), and the
+    proxy that Liu & Mirzasoleiman (2022, section 5) use. Any model that returns logits will do.
+
+    Example:
+        >>> Residual()
+        Residual()
+    """
+
+
+@dataclass(frozen=True)
+class LastLayerGradient:
+    """Ask a sweep for the full gradient g (x) [h, 1] of the last layer's weights and bias.
+
+    h, (n, d) float32, is the input of the head, caught by a forward hook; the 1 stands for the
+    bias and is left out when the head has none.
+
+    Args:
+        head: name of the head as in ``model.named_modules()``; None takes the last ``nn.Linear``.
+
+    Example:
+        >>> LastLayerGradient(head="fc")
+        LastLayerGradient(head='fc')
+    """
+
+    head: str | None = None
+
+
+def residual(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the cross-entropy loss by the logits, g = softmax(z) - onehot(y).
+
+    Args:
+        logits: (n, C) floating.
+        labels: (n,) integer, in [0, C).
+
+    Returns:
+        (n, C) float32, on the logits' device; every row sums to 0.
+
+    Raises:
+        ValueError: labels out of range or of the wrong length.
+        TypeError: labels that are not integers.
+
+    Cost: O(n C).
+
+    Example:
+        >>> residual(torch.zeros(1, 2), torch.tensor([1]))
+        tensor([[ 0.5000, -0.5000]])
+
+    Source: Katharopoulos & Fleuret (2018); Liu & Mirzasoleiman (2022), section 5.
+    """
+    require_labels("labels", labels, len(logits), logits.shape[1])
+    g = logits.float().softmax(1)
+    g[torch.arange(len(g), device=g.device), labels.to(g.device, torch.int64)] -= 1
+    return g
+
+
+@dataclass(frozen=True, eq=False)
+class Proxies:
+    """Gradient proxies of n samples: vectors g, or outer products g (x) h kept as two factors.
+
+    Distances follow from <g_i (x) h_i, g_j (x) h_j> = <g_i, g_j> <h_i, h_j>.
+
+    Args:
+        gradient: (n, C) floating, g; residuals or any other vectors.
+        features: (n, d) floating, h, or None for proxies that are plain vectors.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: not two-dimensional, of different lengths or devices, NaN or infinite (the
+            message gives the count and the first indices).
+
+    Example:
+        >>> p = Proxies(torch.tensor([[1.0], [2.0]]), features=torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        >>> p.distances()
+        tensor([[0.0000, 2.2361],
+                [2.2361, 0.0000]])
+    """
+
+    gradient: Tensor
+    features: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check shapes, dtypes and finiteness."""
+        for name, part in (("gradient", self.gradient), ("features", self.features)):
+            if part is None:
+                continue
+            if not part.is_floating_point():
+                raise TypeError(
+                    f"proxies.{name} must be floating, got {part.dtype}. Convert it with .float()."
+                )
+            if part.ndim != 2:
+                raise ValueError(
+                    f"proxies.{name} must have shape (n, d), got {tuple(part.shape)}. "
+                    "Flatten each sample's values to one row."
+                )
+            require_finite(
+                f"proxies.{name}", part, "Check the model's outputs: has training diverged?"
+            )
+        if self.features is not None and (
+            len(self.features) != len(self.gradient) or self.features.device != self.gradient.device
+        ):
+            raise ValueError(
+                "proxies.features must match the gradient in length and device, got "
+                f"{len(self.features)} rows on {self.features.device} and {len(self.gradient)} on "
+                f"{self.gradient.device}. Take both from one sweep."
+            )
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.gradient)
+
+    def __getitem__(self, rows: Tensor) -> Proxies:
+        """Return the proxies of some samples; ``rows`` is an (m,) int64 or (n,) bool tensor."""
+        rows = rows.to(self.device)
+        return Proxies(self.gradient[rows], None if self.features is None else self.features[rows])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the proxies are."""
+        return self.gradient.device
+
+    def distances(self, other: Proxies | None = None) -> Tensor:
+        """Return the exact Euclidean distances to other proxies, or among these.
+
+        d_ij^2 = ||g_i||^2 ||h_i||^2 + ||g_j||^2 ||h_j||^2 - 2 <g_i, g_j> <h_i, h_j>, in float64
+        (the difference cancels for near neighbours) and rounded to float32 at the end.
+
+        Args:
+            other: m proxies of the same form; None means these, with an exact zero diagonal.
+
+        Returns:
+            (n, m) float32, on the proxies' device.
+
+        Raises:
+            ValueError: the two differ in form or width.
+
+        Cost: O(n m (C + d)) time; 4 n m bytes, and blocks of 256 rows in float64 beside them.
+
+        Source: Liu & Mirzasoleiman (2022), Eq. 8-9.
+        """
+        right = self if other is None else other
+        if _widths(self) != _widths(right):
+            raise ValueError(
+                f"other must have the widths {_widths(self)} of these proxies, got "
+                f"{_widths(right)}. Take both from the same model and proxy."
+            )
+        out = torch.empty(len(self), len(right), device=self.device)
+        columns, norms = _doubles(right)
+        for start in range(0, len(self), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            block, own = _doubles(self, rows)
+            gram = block[0] @ columns[0].T
+            for left, across in zip(block[1:], columns[1:], strict=True):
+                gram *= left @ across.T
+            gram.mul_(-2).add_(norms).add_(own[:, None]).clamp_(min=0).sqrt_()
+            out[rows] = gram
+        if other is None:
+            out.fill_diagonal_(0)
+        return out
+
+
+def _widths(proxies: Proxies) -> tuple[int, ...]:
+    parts = (proxies.gradient, proxies.features)
+    return tuple(part.shape[1] for part in parts if part is not None)
+
+
+def _doubles(proxies: Proxies, rows: slice = slice(None)) -> tuple[list[Tensor], Tensor]:
+    """Return the factors of some rows in float64 and the squared norms of their product."""
+    parts = (proxies.gradient, proxies.features)
+    factors = [part[rows].double() for part in parts if part is not None]
+    norms = torch.ones(len(factors[0]), dtype=torch.float64, device=proxies.device)
+    for factor in factors:
+        norms = norms * factor.square().sum(1)
+    return factors, norms

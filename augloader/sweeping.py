@@ -1,0 +1,220 @@
+"""The sweep: one pass of a model over the un-augmented data, for evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from augloader.checks import require_dataset, require_labels
+from augloader.dataset import WeightedAugmentedDataset
+from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
+from augloader.types import Evidence, Sample
+
+
+def sweep(
+    model: nn.Module,
+    data: Any,
+    proxy: Residual | LastLayerGradient | None,
+    *,
+    batch_size: int = 512,
+    num_workers: int = 0,
+    collate_fn: Callable[[list[Sample]], Sample] | None = None,
+    autocast: bool | None = None,
+    progress: bool = False,
+) -> Evidence:
+    """Run a model over the un-augmented view of a dataset and return what a strategy may look at.
+
+    The model runs in eval mode without gradients, on the device its parameters are on. Every
+    module's train mode and the hook are restored even after an exception, and no global random
+    state is used.
+
+    Args:
+        model: maps a batch of inputs to (n, C) logits.
+        data: WeightedAugmentedDataset, whose ``clean()`` view is taken, or a map-style dataset of
+            (input, target, ...) items.
+        proxy: ``Residual()``, ``LastLayerGradient()``, or None for losses and labels alone.
+        batch_size: samples a forward pass, at least 1.
+        num_workers: worker processes that fetch the samples.
+        collate_fn: stacks Samples into a batch; None takes torch's default.
+        autocast: run in torch's mixed precision; None does so on accelerators that have it.
+        progress: show a bar (needs tqdm).
+
+    Returns:
+        Evidence of all n samples in order: labels int64, losses float32 and proxies float32, on
+        the model's device.
+
+    Raises:
+        TypeError: data without ``__len__``, labels that are not integers, an output that is not a
+            tensor.
+        ValueError: an output that is not (n, C), labels out of range, no linear head, a head whose
+            output is not the logits, proxies or losses that are NaN or infinite.
+        RuntimeError: the head was not called in the forward pass.
+        ImportError: progress without tqdm.
+
+    Cost: one forward pass a sample; memory n (C + d) floats.
+
+    Example:
+        >>> data = [(torch.tensor([1.0, 0.0]), 0), (torch.tensor([0.0, 1.0]), 1)]
+        >>> evidence = sweep(nn.Linear(2, 2), data, LastLayerGradient())
+        >>> evidence.proxies.gradient.shape, evidence.proxies.features.shape
+        (torch.Size([2, 2]), torch.Size([2, 3]))
+
+    Source: Liu & Mirzasoleiman (2022), section 5 and Alg. 1.
+    """
+    require_dataset(data)
+    view = data if isinstance(data, WeightedAugmentedDataset) else WeightedAugmentedDataset(data)
+    view = view.clean()
+    device = _device(model)
+    if autocast is None:
+        autocast = device.type != "cpu" and torch.amp.is_autocast_available(device.type)
+    loader = DataLoader(
+        view,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=collate_fn,
+        generator=torch.Generator(),  # its own: a loader would draw from the global one
+    )
+    batches = _bar(loader) if progress else loader
+    head = _head(model, proxy.head) if isinstance(proxy, LastLayerGradient) else None
+    labels: list[Tensor] = []
+    losses: list[Tensor] = []
+    gradients: list[Tensor] = []
+    features: list[Tensor] = []
+    with _eval(model), _Tap(head) as tap, torch.inference_mode():
+        for batch in batches:
+            moved = batch.to(device)
+            with torch.autocast(device.type, enabled=autocast):
+                logits = _check_logits(model(moved.input), len(batch.index))
+            target = _check_target(batch.target, logits).to(device)
+            logits = logits.float()
+            labels.append(target)
+            losses.append(F.cross_entropy(logits, target, reduction="none"))
+            if proxy is not None:
+                gradients.append(residual(logits, target))
+            if head is not None:
+                features.append(tap.features(logits))
+    # Cloned outside inference mode: plain tensors that users may do anything with.
+    proxies = None
+    if proxy is not None:
+        proxies = Proxies(
+            torch.cat(gradients).clone(), torch.cat(features).clone() if features else None
+        )
+    return Evidence(len(view), torch.cat(labels).clone(), proxies, torch.cat(losses).clone())
+
+
+class _Tap:
+    """Catches what goes into and comes out of the head in each forward pass."""
+
+    def __init__(self, head: tuple[str, nn.Module] | None) -> None:
+        self.name, self.head = head if head is not None else ("", None)
+        self.seen: tuple[Tensor, Tensor] | None = None
+
+    def __enter__(self) -> _Tap:
+        if self.head is not None:
+            self.hook = self.head.register_forward_hook(self._catch)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.head is not None:
+            self.hook.remove()
+
+    def _catch(self, head: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self.seen = (inputs[0], output)
+
+    def features(self, logits: Tensor) -> Tensor:
+        """Return the head's last input, (b, d) or with a bias (b, d + 1), in float32."""
+        if self.seen is None:
+            raise RuntimeError(
+                f"head {self.name!r} must be called in the forward pass, got no call. Name the "
+                "module that returns the logits, and sweep a model that is not compiled."
+            )
+        h, out = self.seen
+        self.seen = None
+        if out.shape != logits.shape or not torch.equal(out.float(), logits):
+            raise ValueError(
+                f"head {self.name!r} must return the model's logits {tuple(logits.shape)}, got "
+                f"another output {tuple(out.shape)}. Name the last layer: "
+                'LastLayerGradient(head="fc").'
+            )
+        if h.ndim != 2:
+            raise ValueError(
+                f"head {self.name!r} must take (n, d) features, got {tuple(h.shape)}. "
+                "Use Residual() for this model."
+            )
+        h = h.float()
+        biased = getattr(self.head, "bias", None) is not None
+        return torch.cat([h, h.new_ones(len(h), 1)], 1) if biased else h
+
+
+def _head(model: nn.Module, name: str | None) -> tuple[str, nn.Module]:
+    modules = dict(model.named_modules())
+    if name is not None:
+        if name not in modules:
+            known = ", ".join(list(modules)[-5:])
+            raise ValueError(
+                f"head must be a module of the model, got {name!r}. Its last modules are {known}."
+            )
+        return name, modules[name]
+    linear = [(key, module) for key, module in modules.items() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError(
+            f"model must have an nn.Linear head, got {type(model).__name__} without one. Name the "
+            'layer, LastLayerGradient(head="..."), or use Residual(), which needs none.'
+        )
+    return linear[-1]
+
+
+def _device(model: nn.Module) -> torch.device:
+    tensors = [*model.parameters(), *model.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+@contextmanager
+def _eval(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode, then give every module its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _check_logits(logits: Any, n: int) -> Tensor:
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"model must return (n, C) logits, got {type(logits).__name__}. Wrap it in a module "
+            "that returns the logits alone."
+        )
+    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
+        raise ValueError(
+            f"model must return (n, C) logits for n={n}, C >= 2, got {tuple(logits.shape)}. Wrap "
+            "it in a module that returns one row of class scores a sample."
+        )
+    return logits
+
+
+def _check_target(target: Any, logits: Tensor) -> Tensor:
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            f"target must collate to a tensor of class labels, got {type(target).__name__}. "
+            "Return an int as each item's target."
+        )
+    require_labels("target", target, len(logits), logits.shape[1])
+    return target.to(torch.int64)
+
+
+def _bar(batches: Iterable[Sample]) -> Iterable[Sample]:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm. Install it: pip install tqdm") from error
+    bar: Iterable[Sample] = tqdm(batches, desc="sweep", leave=False)
+    return bar

@@ -1,0 +1,177 @@
+"""The values that pass between the parts: Draw, Sample, Selection, Evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from augloader.checks import count_and_first, require_finite, require_int, require_labels
+from augloader.proxies import Proxies
+
+
+class Draw(NamedTuple):
+    """One element of an epoch: which sample, which copy of it, its weight and strength.
+
+    Weight and strength travel by value, so that workers of any start method, persistent or not,
+    see exactly the epoch that the sampler planned.
+
+    Attributes:
+        index: position in the wrapped dataset.
+        copy: 0 is the sample itself, 1..r are its appended copies.
+        weight: factor of this draw's loss; the mean over an epoch is 1.
+        strength: in [0, 1]; 0 is the identity, 1 the full strong augmentation.
+
+    Example:
+        >>> Draw(7)
+        Draw(index=7, copy=0, weight=1.0, strength=1.0)
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which a Draw does not need
+    copy: int = 0
+    weight: float = 1.0
+    strength: float = 1.0
+
+
+class Sample(NamedTuple):
+    """What the dataset returns for a draw, and what the default collate stacks into a batch.
+
+    Attributes:
+        input: what the model takes.
+        target: the label.
+        index: int64, position in the wrapped dataset.
+        weight: float32, factor of the loss.
+        strength: float32 in [0, 1].
+        copy: int64, 0 for the sample itself.
+        extra: the wrapped item's other fields: a tuple for tuple items, a dict for dict items.
+
+    Example:
+        >>> batch = Sample(torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([4, 7]),
+        ...                torch.ones(2), torch.zeros(2))
+        >>> batch.to("cpu").target
+        tensor([0, 1])
+    """
+
+    input: Any
+    target: Any
+    index: Any
+    weight: Any
+    strength: Any
+    copy: Any = 0
+    extra: Any = ()
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Sample:
+        """Return the batch with every tensor in it, nested ones too, on ``device``."""
+        return Sample(*(move(field, device, non_blocking) for field in self))
+
+
+def move(value: Any, device: torch.device | str, non_blocking: bool = True) -> Any:
+    """Return ``value`` with every tensor in it on ``device``; what holds none is kept."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=non_blocking)
+    if isinstance(value, Mapping):
+        return {key: move(part, device, non_blocking) for key, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(move(part, device, non_blocking) for part in value))
+    if isinstance(value, list | tuple):
+        return type(value)(move(part, device, non_blocking) for part in value)
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The samples that a strategy chose, and how many samples each of them stands for.
+
+    Args:
+        indices: (k,) int64, distinct, 0 or more.
+        weights: (k,) float32, finite, above 0; they sum to the number of samples stood for.
+
+    Raises:
+        TypeError: wrong dtype.
+        ValueError: empty, wrong shape, repeated or negative indices, weights not above 0.
+
+    Example:
+        >>> len(Selection(torch.tensor([3, 1]), torch.tensor([2.0, 4.0])))
+        2
+    """
+
+    indices: Tensor
+    weights: Tensor
+
+    def __post_init__(self) -> None:
+        """Check the contract above."""
+        if self.indices.dtype != torch.int64 or self.weights.dtype != torch.float32:
+            raise TypeError(
+                "selection must be int64 indices and float32 weights, got "
+                f"{self.indices.dtype} and {self.weights.dtype}. Convert them with .to()."
+            )
+        if self.indices.ndim != 1 or self.indices.shape != self.weights.shape or not len(self):
+            raise ValueError(
+                "selection must be k >= 1 indices and as many weights, got shapes "
+                f"{tuple(self.indices.shape)} and {tuple(self.weights.shape)}. Give one weight "
+                "for each chosen sample."
+            )
+        if (self.indices < 0).any() or len(self.indices.unique()) < len(self):
+            raise ValueError(
+                "selection.indices must be distinct and 0 or more, got negative or repeated ones. "
+                "Choose each sample once."
+            )
+        bad = ~(self.weights.isfinite() & (self.weights > 0))
+        if bad.any():
+            raise ValueError(
+                "selection.weights must be finite and above 0, got "
+                f"{count_and_first(bad, 'others')}. Leave out samples that stand for nothing."
+            )
+
+    def __len__(self) -> int:
+        """Return the number of chosen samples."""
+        return len(self.indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a strategy may look at.
+
+    Args:
+        n: number of samples, at least 1.
+        labels: (n,) integer, 0 or more, or None; the groups that are selected one by one.
+        proxies: gradient proxies of the n samples, or None.
+        losses: (n,) floating and finite, or None.
+
+    Raises:
+        TypeError: wrong dtype.
+        ValueError: empty, wrong length, negative labels, losses that are NaN or infinite.
+
+    Example:
+        >>> Evidence(3, losses=torch.tensor([0.1, 2.0, 0.4])).n
+        3
+    """
+
+    n: int
+    labels: Tensor | None = None
+    proxies: Proxies | None = None
+    losses: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check the contract above."""
+        require_int("evidence.n", self.n, 1, "An empty dataset has nothing to select.")
+        if self.labels is not None:
+            require_labels("labels", self.labels, self.n)
+        if self.proxies is not None and len(self.proxies) != self.n:
+            raise ValueError(
+                f"proxies must have {self.n} rows, got {len(self.proxies)}. Give one row a sample."
+            )
+        if self.losses is not None:
+            if not self.losses.is_floating_point():
+                raise TypeError(
+                    f"losses must be floating, got {self.losses.dtype}. Convert with .float()."
+                )
+            if self.losses.shape != (self.n,):
+                raise ValueError(
+                    f"losses must have shape ({self.n},), got {tuple(self.losses.shape)}. "
+                    'Compute the loss with reduction="none".'
+                )
+            require_finite("losses", self.losses, "Check the model: has training diverged?")
