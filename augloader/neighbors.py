@@ -38,9 +38,9 @@ def nearest(points: Proxies, medoids: Proxies) -> tuple[Tensor, Tensor]:
 
     Source: cluster sizes of Liu & Mirzasoleiman (2022), Alg. 1 line 8.
     """
-    if points.features is None and medoids.features is None:
-        if points.gradient.shape[1] == medoids.gradient.shape[1]:
-            return _search(points.gradient, medoids.gradient)
+    points.require_same_form(medoids)
+    if points.features is None:
+        return _search(points.gradient, medoids.gradient)
     parts = []
     for start in range(0, len(points), _BLOCK):
         rows = torch.arange(start, min(start + _BLOCK, len(points)), device=points.device)

@@ -92,7 +92,7 @@ class Proxies:
             message gives the count and the first indices).
 
     Example:
-        >>> p = Proxies(torch.tensor([[1.0], [2.0]]), features=torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        >>> p = Proxies(torch.tensor([[1.0], [2.0]]), features=torch.eye(2))
         >>> p.distances()
         tensor([[0.0000, 2.2361],
                 [2.2361, 0.0000]])
@@ -141,6 +141,14 @@ class Proxies:
         """Where the proxies are."""
         return self.gradient.device
 
+    def require_same_form(self, other: Proxies) -> None:
+        """Raise ValueError unless both are vectors, or both outer products, of the same widths."""
+        if _widths(self) != _widths(other):
+            raise ValueError(
+                f"proxies must have the same widths, got {_widths(self)} and {_widths(other)}. "
+                "Take both from the same model and the same kind of proxy."
+            )
+
     def distances(self, other: Proxies | None = None) -> Tensor:
         """Return the exact Euclidean distances to other proxies, or among these.
 
@@ -161,11 +169,7 @@ class Proxies:
         Source: Liu & Mirzasoleiman (2022), Eq. 8-9.
         """
         right = self if other is None else other
-        if _widths(self) != _widths(right):
-            raise ValueError(
-                f"other must have the widths {_widths(self)} of these proxies, got "
-                f"{_widths(right)}. Take both from the same model and proxy."
-            )
+        self.require_same_form(right)
         out = torch.empty(len(self), len(right), device=self.device)
         columns, norms = _doubles(right)
         for start in range(0, len(self), _BLOCK):

@@ -81,12 +81,12 @@ def sweep(
         generator=torch.Generator(),  # its own: a loader would draw from the global one
     )
     batches = _bar(loader) if progress else loader
-    head = _head(model, proxy.head) if isinstance(proxy, LastLayerGradient) else None
+    head = _head(model, proxy.head) if isinstance(proxy, LastLayerGradient) else ("", None)
     labels: list[Tensor] = []
     losses: list[Tensor] = []
     gradients: list[Tensor] = []
     features: list[Tensor] = []
-    with _eval(model), _Tap(head) as tap, torch.inference_mode():
+    with _eval(model), _Tap(*head) as tap, torch.inference_mode():
         for batch in batches:
             moved = batch.to(device)
             with torch.autocast(device.type, enabled=autocast):
@@ -97,7 +97,7 @@ def sweep(
             losses.append(F.cross_entropy(logits, target, reduction="none"))
             if proxy is not None:
                 gradients.append(residual(logits, target))
-            if head is not None:
+            if tap.head is not None:
                 features.append(tap.features(logits))
     # Cloned outside inference mode: plain tensors that users may do anything with.
     proxies = None
@@ -111,8 +111,8 @@ def sweep(
 class _Tap:
     """Catches what goes into and comes out of the head in each forward pass."""
 
-    def __init__(self, head: tuple[str, nn.Module] | None) -> None:
-        self.name, self.head = head if head is not None else ("", None)
+    def __init__(self, name: str, head: nn.Module | None) -> None:
+        self.name, self.head = name, head
         self.seen: tuple[Tensor, Tensor] | None = None
 
     def __enter__(self) -> _Tap:
