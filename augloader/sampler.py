@@ -190,10 +190,10 @@ class CoresetSampler(Sampler[Draw]):
         if logits is not None:
             given["labels"] = batch.target
         for name, values in given.items():
-            if values is not None and len(values) != len(index):
+            if values is not None and values.shape[:1] != index.shape:
                 raise ValueError(
-                    f"{name} must have {len(index)} rows, as the batch, got {len(values)}. "
-                    'Compute the loss with reduction="none".'
+                    f"{name} must have {len(index)} rows, as the batch, got shape "
+                    f'{tuple(values.shape)}. Compute the loss with reduction="none".'
                 )
         order = np.lexsort((strength.numpy(), index.numpy()))
         _, first = np.unique(index.numpy()[order], return_index=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["AdaptiveStrengthTransform"]
+from augloader.checks import count_and_first
 
 _Neutral = Mapping[str, float | str]
 _COLOR = {"brightness_factor": 1, "contrast_factor": 1, "saturation_factor": 1, "hue_factor": 0}
@@ -129,8 +129,9 @@ class AdaptiveStrengthTransform:
         # Kornia draws on the module's device and keeps the last parameters in the module.
         self._operations = [copy.deepcopy(op).cpu() for op in operations]
         self._seed = seed
-        self._generator: torch.Generator | None = None
-        self._worker_seed: int | None = None  # the worker that the generator was made for
+        # Of the own generator; torch cannot send a Generator itself to spawned workers.
+        self._state: Tensor | None = None
+        self._worker_seed: int | None = None  # the worker that the state was made for
 
     def __repr__(self) -> str:
         """Return the operations and the seed."""
@@ -171,19 +172,25 @@ class AdaptiveStrengthTransform:
         values = _check_strength(strength, shape[:-3])
         shape = (len(values), *shape[-3:])
         if generator is None:
-            generator = self._own_generator()
-        elif not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+            state = self._own_state()
+        elif isinstance(generator, torch.Generator) and generator.device.type == "cpu":
+            state = generator.get_state()
+        else:
             raise TypeError(
                 f"generator must be a torch.Generator on the CPU, got {generator!r}. "
                 "Pass for example torch.Generator().manual_seed(0)."
             )
         with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(generator.get_state())
+            torch.set_rng_state(state)
             draws = [
                 (op.forward_parameters(shape), torch.rand(shape[0], device="cpu"))
                 for op in self._operations
             ]
-            generator.set_state(torch.get_rng_state())
+            state = torch.get_rng_state()
+        if generator is None:
+            self._state = state
+        else:
+            generator.set_state(state)
         steps = (
             _step(drawn, uniform, values, neutral)
             for (drawn, uniform), neutral in zip(draws, self._neutral, strict=True)
@@ -232,16 +239,16 @@ class AdaptiveStrengthTransform:
         batch.index_copy_(0, index, work.to(images.dtype))
         return out
 
-    def _own_generator(self) -> torch.Generator:
-        """Return this process's generator; a worker does not use one that it was started with."""
+    def _own_state(self) -> Tensor:
+        """Return the state of this process's generator; workers make their own, not a copy."""
         info = torch.utils.data.get_worker_info()
         worker_seed = None if info is None else info.seed
-        if self._generator is None or worker_seed != self._worker_seed:
+        if self._state is None or worker_seed != self._worker_seed:
             entropy = [self._seed] if worker_seed is None else [self._seed, worker_seed]
-            state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-            self._generator = torch.Generator().manual_seed(int(state[0]))
+            hashed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+            self._state = torch.Generator().manual_seed(int(hashed[0])).get_state()
             self._worker_seed = worker_seed
-        return self._generator
+        return self._state
 
 
 def _neutral(op: object, name: str) -> _Neutral:
@@ -282,12 +289,16 @@ def _lerp(start: Tensor, end: Tensor, strength: Tensor) -> Tensor:
     return (moved if end.is_floating_point() else moved.round()).to(end.dtype)
 
 
+def _kind(value: object) -> str:
+    """Return the dtype of a tensor, the class of anything else."""
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+
+
 def _check_images(images: Tensor) -> None:
     """Raise unless images are a batch or an image of a supported type."""
     if not isinstance(images, Tensor) or images.dtype not in _DTYPES:
         raise TypeError(
-            "images must be a uint8 or floating tensor, got "
-            f"{getattr(images, 'dtype', type(images).__name__)}. Convert them first."
+            f"images must be a uint8 or floating tensor, got {_kind(images)}. Convert them first."
         )
     if images.ndim not in (3, 4):
         raise ValueError(
@@ -301,8 +312,8 @@ def _check_strength(strength: Tensor | float, batch: tuple[int, ...]) -> Tensor:
     number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
     if not number and not (isinstance(strength, Tensor) and strength.is_floating_point()):
         raise TypeError(
-            "strength must be a float or a floating tensor, got "
-            f"{getattr(strength, 'dtype', type(strength).__name__)}. Convert it first."
+            f"strength must be a float or a floating tensor, got {_kind(strength)}. "
+            "Convert it first."
         )
     values = torch.as_tensor(strength, dtype=torch.float32, device="cpu").detach()
     if values.ndim > 0 and values.shape != batch:
@@ -310,9 +321,8 @@ def _check_strength(strength: Tensor | float, batch: tuple[int, ...]) -> Tensor:
             f"strength must be one number or of shape {batch}, got shape {tuple(values.shape)}. "
             "Pass one strength per image."
         )
-    bad = (~((values >= 0) & (values <= 1))).view(-1).nonzero().flatten().tolist()
-    if bad:
-        first = ", ".join(map(str, bad[:5]))
-        got = f"{len(bad)} values outside (first indices {first})" if values.ndim else values.item()
+    bad = ~((values >= 0) & (values <= 1))
+    if bad.any():
+        got = count_and_first(bad, "values outside") if values.ndim else values.item()
         raise ValueError(f"strength must be in [0, 1], got {got}. Clamp or rescale it.")
     return values.expand(batch or (1,))

@@ -30,7 +30,7 @@ CASES: dict[str, tuple[Callable[[float], Operation], bool]] = {
     "translate-x": (lambda p: K.RandomTranslate((0.1, 0.3), p=p), True),
     "perspective": (lambda p: K.RandomPerspective(0.5, p=p), True),
     "spline": (lambda p: K.RandomThinPlateSpline(p=p), True),
-    "elastic": (lambda p: K.RandomElasticTransform(p=p, **ELASTIC), True),  # type: ignore[arg-type]
+    "elastic": (lambda p: K.RandomElasticTransform(p=p, **ELASTIC), True),
     "jitter": (lambda p: K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=p), True),
     "jiggle": (lambda p: K.ColorJiggle(0.4, 0.4, 0.4, 0.1, p=p), True),
     "jiggle-brightness": (lambda p: K.ColorJiggle(0.4, p=p), True),
@@ -111,7 +111,8 @@ def test_neutral_parameters_are_drawn_by_kornia(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
 @pytest.mark.parametrize("device", DEVICES)
 def test_shape_dtype_device_and_input(name: str, dtype: torch.dtype, device: str) -> None:
-    images = (batch() * (255 if dtype == torch.uint8 else 1)).to(device, dtype)
+    images = 0.1 + 0.8 * batch()  # leaves something to do for RandomAutoContrast
+    images = (images * (255 if dtype == torch.uint8 else 1)).to(device, dtype)
     before = images.clone()
     strength = torch.tensor([0.0, 0.3, 1.0, 0.6, 1.0, 0.0])
     out = make(name)(images, strength)
@@ -213,15 +214,19 @@ def test_rows_are_independent(name: str) -> None:
     def run(values: Tensor) -> Tensor:
         return transform(images, values, torch.Generator().manual_seed(5))
 
+    # Bit for bit, except where torch's batched convolution or matrix product rounds differently
+    # for another number of rows.
+    tolerance = 1e-5 if name in ("elastic", "jpeg") else 0.0
     expected = run(strength)
     for other in (0.0, 0.3, 1.0):
         changed = strength.clone()
         changed[[1, 4]] = other
-        assert torch.equal(run(changed)[[0, 2, 3, 5]], expected[[0, 2, 3, 5]])
+        kept = [0, 2, 3, 5]
+        torch.testing.assert_close(run(changed)[kept], expected[kept], rtol=0, atol=tolerance)
     for row in range(6):
         alone = torch.zeros(6)
         alone[row] = strength[row]
-        assert torch.equal(run(alone)[row], expected[row])
+        torch.testing.assert_close(run(alone)[row], expected[row], rtol=0, atol=tolerance)
 
 
 ALL_MAGNITUDES = AdaptiveStrengthTransform(
@@ -385,8 +390,9 @@ def test_strength_of_any_floating_type_and_with_gradient() -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         assert torch.equal(make("affine")(images, torch.tensor([0.25, 0.5]).to(dtype)), expected)
     strength = torch.tensor([0.25, 0.5], requires_grad=True)
-    assert torch.equal(make("affine")(images, strength), expected)
-    assert not expected.requires_grad
+    out = make("affine")(images, strength)
+    assert torch.equal(out, expected)
+    assert not out.requires_grad
     assert torch.equal(make("affine")(images, 1), make("affine")(images, torch.ones(2)))
 
 
@@ -406,7 +412,7 @@ def test_operations_are_copied() -> None:
 
 
 def test_subclass_is_supported() -> None:
-    class Turn(K.RandomRotation):
+    class Turn(K.RandomRotation):  # type: ignore[misc]
         pass
 
     images = batch()
@@ -438,7 +444,7 @@ class Noisy(Dataset[Tensor]):
 
     def __init__(self) -> None:
         self.transform = AdaptiveStrengthTransform(K.RandomGaussianNoise(p=1.0), seed=0)
-        self.transform(torch.zeros(1, 4, 4), 1.0)  # makes the generator that workers are given
+        self.transform(torch.zeros(1, 4, 4), 1.0)  # makes the random state that workers are given
 
     def __len__(self) -> int:
         return 8
@@ -462,7 +468,7 @@ def test_data_loader_workers_and_epochs_differ(context: str) -> None:
 
     rows = torch.stack(epochs(seed=0, count=2))
     assert len(rows) == 16
-    assert len(rows.unique(dim=0)) == 16  # type: ignore[no-untyped-call]
+    assert len(rows.unique(dim=0)) == 16
     if context == "fork":
         assert torch.equal(torch.stack(epochs(seed=0, count=2)), rows)
 
@@ -507,11 +513,11 @@ def test_unsupported_operation(operation: object) -> None:
 
 
 def test_construction_errors() -> None:
-    with pytest.raises(ValueError, match="operations must be at least one .* got none. Pass"):
+    with pytest.raises(ValueError, match=r"operations must be at least one .* got none. Pass"):
         AdaptiveStrengthTransform()
     with pytest.raises(ValueError, match=r"operations\[0\] must draw .* got same_on_batch=True"):
         AdaptiveStrengthTransform(K.RandomErasing(same_on_batch=True))
-    with pytest.raises(ValueError, match="seed must be at least 0, got -1. Pass"):
+    with pytest.raises(ValueError, match=r"seed must be at least 0, got -1. Pass"):
         AdaptiveStrengthTransform(K.RandomInvert(), seed=-1)
     for seed in (1.5, True, None):
         with pytest.raises(TypeError, match=f"seed must be an int, got {seed}. Pass"):
@@ -569,5 +575,5 @@ def test_other_call_errors() -> None:
     params = transform.sample((2, 3, 4, 4), 0.0)
     with pytest.raises(ValueError, match=r"params are for, \(2, 3, 4, 4\), got \(1, 3, 4, 4\)."):
         transform.apply(torch.zeros(3, 4, 4), params)
-    with pytest.raises(TypeError, match="generator must be a torch.Generator on the CPU, got 0."):
+    with pytest.raises(TypeError, match=r"generator must be a torch.Generator on the CPU, got 0."):
         transform.sample((2, 3, 4, 4), 0.0, generator=0)  # type: ignore[arg-type]

@@ -1,0 +1,137 @@
+"""What the benchmarks share: a process of its own for every reading, medians, and the record.
+
+Linux only: memory and the load of other processes are read from /proc.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Reading = dict[str, float]
+
+_THREADS = ("OMP", "MKL", "OPENBLAS", "NUMBA")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some readings and how far they lie apart."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        values = sorted(values)
+        return cls(median(values), values[0], values[-1])
+
+
+def measure(call: Callable[[], T]) -> tuple[T, Reading]:
+    """Call once; return the answer with the seconds it took and the memory before and at most."""
+    base = _memory_mb("VmRSS")
+    start = perf_counter()
+    answer = call()
+    seconds = perf_counter() - start
+    return answer, {"seconds": seconds, "base_mb": base, "peak_mb": _memory_mb("VmHWM")}
+
+
+def run_child(script: str, job: dict[str, Any], threads: int) -> Reading:
+    """Run ``script --child JOB`` in a process of its own; its last line of output is a reading.
+
+    Adds ``others``, the number of cores that other processes kept busy meanwhile.
+    """
+    limits = {f"{name}_NUM_THREADS": str(threads) for name in _THREADS}
+    busy, start = _others_seconds(), perf_counter()
+    done = subprocess.run(
+        [sys.executable, script, "--child", json.dumps(job)],
+        env={**os.environ, **limits},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{job} ended with status {done.returncode}:\n{done.stderr}")
+    reading: Reading = json.loads(done.stdout.splitlines()[-1])
+    others = (_others_seconds() - busy) / (perf_counter() - start)
+    return {**reading, "others": max(others, 0.0)}
+
+
+def progress(steps: Sequence[T]) -> Iterator[T]:
+    """Yield the steps and count them on stderr."""
+    for i, step in enumerate(steps, 1):
+        print(f"\r{i} / {len(steps)}", end="\n" * (i == len(steps)), file=sys.stderr, flush=True)
+        yield step
+
+
+def environment(threads: int, packages: Iterable[str]) -> dict[str, Any]:
+    """Describe the machine, the date and the versions of those packages that are installed."""
+    installed = {}
+    for package in packages:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "machine": machine(),
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **installed},
+    }
+
+
+def machine() -> str:
+    """Return a short name of this machine, such as amd-epyc-2c."""
+    return slug(_cpu_model(), os.cpu_count() or 1)
+
+
+def slug(model: str, cores: int) -> str:
+    """Make a short name of a processor's model name and a number of cores."""
+    words = re.sub(r"\(\w+\)|@.*|\d+-core|\bcpu\b|\bprocessor\b", " ", model.lower())
+    return "-".join([*re.findall(r"[a-z0-9]+", words), f"{cores}c"])
+
+
+def save(folder: Path, script: str, device: str, record: dict[str, Any]) -> Path:
+    """Write a record to ``folder/<script>--<machine>--<device>.json`` and return the path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{script}--{machine()}--{device}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    return path
+
+
+def _cpu_model() -> str:
+    found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def _memory_mb(field: str) -> float:
+    """Read this process's memory; unlike ru_maxrss, VmHWM does not count the parent's."""
+    found = re.search(
+        rf"^{field}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
+    )
+    if not found:
+        raise RuntimeError(f"/proc/self/status has no {field}. These benchmarks need Linux.")
+    return int(found[1]) / 1024
+
+
+def _others_seconds() -> float:
+    """Return the processor time used so far by all but this process and its children."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    user, nice, system, _, _, *interrupts = map(int, fields[1:9])
+    own = os.times()
+    busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    return busy - own.user - own.system - own.children_user - own.children_system

@@ -1,0 +1,81 @@
+"""Imports point one way, optional packages stay optional, the public names are complete."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import augloader
+
+PACKAGE = Path(augloader.__file__).parent
+# Every module may import those before it.
+ORDER = [
+    "checks",
+    "proxies",
+    "types",
+    "neighbors",
+    "medoids",
+    "strategies",
+    "schedule",
+    "table",
+    "sampler",
+    "dataset",
+    "sweeping",
+    "transform",
+]
+
+
+def imported(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text())
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+    return found
+
+
+def test_every_module_has_its_place() -> None:
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert modules == set(ORDER)
+    tests = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    assert modules - {"checks"} <= tests
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_point_one_way(module: str) -> None:
+    own = [name for name in imported(PACKAGE / f"{module}.py") if name.startswith("augloader")]
+    before = {f"augloader.{name}" for name in ORDER[: ORDER.index(module)]}
+    assert set(own) <= before
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_only_the_declared_packages_are_imported(module: str) -> None:
+    allowed = {"augloader", "faiss", "kornia", "numpy", "torch", "torchvision", "tqdm"}
+    tops = {name.split(".")[0] for name in imported(PACKAGE / f"{module}.py")}
+    assert tops - set(sys.stdlib_module_names) <= allowed
+
+
+def test_optional_packages_stay_optional() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('matplotlib', 'pytest', 'sklearn', 'tqdm'): sys.modules[name] = None\n"
+        "import augloader\n"
+        "assert all(hasattr(augloader, name) for name in augloader.__all__)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_public_names_are_sorted_documented_and_typed() -> None:
+    assert augloader.__all__ == sorted(augloader.__all__)
+    assert (PACKAGE / "py.typed").exists()
+    for name in augloader.__all__:
+        public = getattr(augloader, name)
+        doc = inspect.getdoc(public)
+        assert doc, name
+        if name not in ("Strategy", "Medoids"):  # a protocol, and what a function returns
+            assert ">>>" in doc, name

@@ -1,0 +1,231 @@
+"""Draws in, samples out, whatever the wrapped dataset and the transforms are."""
+
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kornia.augmentation as K
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torchvision.transforms import v2
+
+from augloader import Draw, Sample, WeightedAugmentedDataset
+
+
+def tensors(n: int = 8) -> TensorDataset:
+    return TensorDataset(torch.arange(float(n)), torch.arange(n) % 3)
+
+
+class Counting(Dataset[Any]):
+    """Counts how often each item is fetched."""
+
+    def __init__(self) -> None:
+        self.fetched: list[int] = []
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        self.fetched.append(index)
+        return torch.tensor(float(index)), index % 3
+
+
+def plus_ten(x: Tensor) -> Tensor:
+    return x + 10
+
+
+def negative(x: Tensor) -> Tensor:
+    return -x
+
+
+def double(x: Tensor) -> Tensor:
+    return x * 2
+
+
+def test_transforms_apply_in_order_and_strong_only_above_zero() -> None:
+    data = WeightedAugmentedDataset(tensors(), weak=plus_ten, strong=negative, final=double)
+    assert data[Draw(3, 0, 0.5, 0.0)].input == 26
+    assert data[Draw(3, 1, 0.5, 1e-6)].input == -26
+    assert data[3].input == -26
+    assert data.clean()[Draw(3, 0, 1.0, 1.0)].input == 6
+
+
+def test_a_batch_carries_the_draws_in_the_right_types() -> None:
+    draws = [Draw(7, 2, 0.25, 1.0), Draw(0, 0, 1.5, 0.0)]
+    data = WeightedAugmentedDataset(tensors())
+    (batch,) = DataLoader(data, batch_size=2, sampler=draws)  # type: ignore[arg-type]
+    assert isinstance(batch, Sample)
+    assert batch.input.tolist() == [7, 0]
+    assert batch.target.tolist() == [1, 0]
+    assert batch.index.tolist() == [7, 0]
+    assert batch.copy.tolist() == [2, 0]
+    assert batch.weight.tolist() == [0.25, 1.5]
+    assert batch.strength.tolist() == [1, 0]
+    assert batch.index.dtype == batch.copy.dtype == torch.int64
+    assert batch.weight.dtype == batch.strength.dtype == torch.float32
+
+
+def test_a_loader_without_our_sampler_augments_everything_with_weight_one() -> None:
+    data = WeightedAugmentedDataset(tensors(), strong=negative)
+    batch = next(iter(DataLoader(data, batch_size=8)))
+    assert batch.input.tolist() == [-float(i) for i in range(8)]
+    assert batch.weight.tolist() == batch.strength.tolist() == [1] * 8
+
+
+def test_each_draw_fetches_its_item_once() -> None:
+    counting = Counting()
+    data = WeightedAugmentedDataset(counting)
+    data.__getitems__([Draw(3), 5, Draw(3, 1)])
+    _ = data[2]
+    assert counting.fetched == [3, 5, 3, 2]
+
+
+def test_the_wrapped_getitems_is_used() -> None:
+    counting = Counting()
+    subset = Subset(counting, [6, 4, 2])  # has a __getitems__ of its own
+    calls: list[list[int]] = []
+    fetch = subset.__getitems__
+    subset.__getitems__ = lambda i: (calls.append(i), fetch(i))[1]  # type: ignore[assignment]
+    batch = WeightedAugmentedDataset(subset).__getitems__([Draw(2), Draw(0)])
+    assert calls == [[2, 0]]
+    assert [sample.input.item() for sample in batch] == [2, 6]
+    assert [sample.index for sample in batch] == [2, 0]
+    subset.__getitems__ = lambda i: [fetch(i)]  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="one item an index, got 1 items for 2"):
+        WeightedAugmentedDataset(subset).__getitems__([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("item", "fields", "extra"),
+    [
+        ((1.0, 2), (0, 1), ()),
+        ([1.0, 2, "a", "b"], (0, 1), ("a", "b")),
+        (("a", 2, 1.0), (2, 1), ("a",)),
+        ({"image": 1.0, "label": 2, "path": "a"}, ("image", "label"), {"path": "a"}),
+    ],
+)
+def test_extra_fields_are_kept(item: Any, fields: Any, extra: Any) -> None:
+    sample = WeightedAugmentedDataset([item], fields=fields)[0]
+    assert (sample.input, sample.target, sample.extra) == (1.0, 2, extra)
+
+
+def test_extra_fields_are_collated() -> None:
+    items = [{"image": torch.zeros(2), "label": 0, "id": i, "name": str(i)} for i in range(4)]
+    data = WeightedAugmentedDataset(items, fields=("image", "label"))
+    batch = next(iter(DataLoader(data, batch_size=4)))
+    assert batch.extra["id"].tolist() == [0, 1, 2, 3]
+    assert batch.extra["name"] == ["0", "1", "2", "3"]
+
+
+def test_unknown_fields_are_answered_with_the_known_ones() -> None:
+    items = [{"image": 0, "label": 1}]
+    with pytest.raises(TypeError, match=r"two of the item's \['image', 'label'\], got \(0, 1\)"):
+        _ = WeightedAugmentedDataset(items)[0]
+    with pytest.raises(TypeError, match="must return tuples or dicts"):
+        _ = WeightedAugmentedDataset([3.0])[0]
+
+
+class Stream(IterableDataset[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
+
+    def __len__(self) -> int:
+        return 3
+
+
+class Endless(Dataset[int]):
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def test_what_cannot_be_wrapped() -> None:
+    with pytest.raises(TypeError, match="Endless without __len__"):
+        WeightedAugmentedDataset(Endless())
+    with pytest.raises(TypeError, match=r"map-style.*got Stream"):
+        WeightedAugmentedDataset(Stream())
+    with pytest.raises(ValueError, match="got 0 samples"):
+        WeightedAugmentedDataset([])
+    with pytest.raises(TypeError, match="strong must be a callable on one image, got 'trivial'"):
+        WeightedAugmentedDataset(tensors(), strong="trivial")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fields must be"):
+        WeightedAugmentedDataset(tensors(), fields=(0,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("index", [-1, 8])
+def test_an_index_outside_the_data(index: int) -> None:
+    data = WeightedAugmentedDataset(tensors())
+    with pytest.raises(IndexError, match=rf"in \[0, 8\), got {index}"):
+        _ = data[index]
+    with pytest.raises(IndexError):
+        data.__getitems__([Draw(index)])
+
+
+IMAGE = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(3, 8, 8)
+PIL_IMAGE = Image.fromarray(IMAGE.permute(1, 2, 0).numpy())
+
+
+def with_force_apply(*args: Any, force_apply: bool = False, **data: Any) -> dict[str, Any]:
+    assert not args
+    assert data["image"].shape == (8, 8, 3)
+    return {"image": 255 - data["image"]}
+
+
+def keyword_only(*, image: Any) -> dict[str, Any]:
+    return {"image": 255 - image}
+
+
+@pytest.mark.parametrize("transform", [with_force_apply, keyword_only])
+def test_albumentations_style_keeps_the_kind_of_image(transform: Callable[..., Any]) -> None:
+    images = [PIL_IMAGE, IMAGE, np.asarray(PIL_IMAGE)]
+    for image in images:
+        data = WeightedAugmentedDataset([(image, 0)], strong=transform)
+        out = data[0].input
+        assert type(out) is type(image)
+        plain = out.permute(1, 2, 0).numpy() if isinstance(out, Tensor) else np.asarray(out)
+        np.testing.assert_array_equal(plain, 255 - np.asarray(PIL_IMAGE))
+
+
+def to_tensor_at_the_end(*, image: Any) -> dict[str, Any]:
+    return {"image": torch.from_numpy(image.copy()).permute(2, 0, 1)}
+
+
+def test_albumentations_that_ends_in_a_tensor() -> None:
+    data = WeightedAugmentedDataset([(PIL_IMAGE, 0), (IMAGE, 0)], strong=to_tensor_at_the_end)
+    assert torch.equal(data[0].input, IMAGE)
+    assert torch.equal(data[1].input, IMAGE)
+
+
+@pytest.mark.parametrize("image", [PIL_IMAGE, IMAGE])
+def test_torchvision_and_pil(image: Any) -> None:
+    strong = v2.Compose([v2.TrivialAugmentWide(), v2.RandomHorizontalFlip(1.0)])
+    final = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    data = WeightedAugmentedDataset([(image, 0)], strong=strong, final=final)
+    plain = data[Draw(0, strength=0.0)].input
+    torch.testing.assert_close(plain.as_subclass(Tensor), IMAGE / 255)
+    assert data[0].input.shape == (3, 8, 8)
+    assert not data[0].input.allclose(plain)
+
+
+def test_kornia_on_one_image_gives_one_image() -> None:
+    data = WeightedAugmentedDataset([(IMAGE / 255, 0)], strong=K.RandomHorizontalFlip(p=1.0))
+    assert torch.equal(data[0].input, (IMAGE / 255).flip(-1))
+
+
+def scaled(x: Tensor, strength: float) -> Tensor:
+    return x * strength
+
+
+def test_a_transform_with_a_strength_is_given_the_draws() -> None:
+    data = WeightedAugmentedDataset(tensors(), strong=scaled)
+    assert data[Draw(4, strength=0.25)].input == 1
+
+
+def test_it_travels_to_spawned_workers() -> None:
+    data = WeightedAugmentedDataset(tensors(), weak=plus_ten, strong=scaled, final=keyword_only)
+    again = pickle.loads(pickle.dumps(data))
+    assert len(again) == 8
+    assert again.fields == (0, 1)

@@ -1,0 +1,311 @@
+"""Laws that hold for every input (DESIGN: selection, sampler, weights, dataset, table)."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch.utils.data import BatchSampler, Subset
+
+from augloader import (
+    CoresetSampler,
+    Draw,
+    Every,
+    Evidence,
+    FacilityLocation,
+    MaxLoss,
+    Proxies,
+    SampleTable,
+    Strategy,
+    Uniform,
+    WeightedAugmentedDataset,
+    greedy_medoids,
+)
+from augloader.strategies import allocate
+from tests.reference import best_coverage, coverage, naive_greedy, tie_margin
+
+seeds = st.integers(0, 2**32 - 1)
+strategies = st.sampled_from(
+    [
+        FacilityLocation(),
+        FacilityLocation(allocation="equal"),
+        FacilityLocation(per_class=False),
+        MaxLoss(),
+        Uniform(),
+    ]
+)
+
+
+@st.composite
+def evidences(draw: Any, least: int = 4) -> Evidence:
+    """Two to four classes of at least two; proxies of either form, often with duplicates."""
+    rng = np.random.default_rng(draw(seeds))
+    sizes = draw(st.lists(st.integers(2, 12), min_size=2, max_size=4))
+    n = sum(sizes)
+    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    g = rng.normal(size=(n, 3)) * 10.0 ** draw(st.integers(-4, 2))
+    if draw(st.booleans()):
+        g = g[rng.integers(0, max(2, n // 3), n)]
+    h = torch.tensor(rng.normal(size=(n, 4)).astype(np.float32)) if draw(st.booleans()) else None
+    proxies = Proxies(torch.tensor(g.astype(np.float32)), h)
+    losses = torch.tensor(rng.exponential(size=n).astype(np.float32))
+    return Evidence(n, torch.tensor(labels), proxies, losses)
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+# Selection --------------------------------------------------------------------------------------
+
+
+@given(evidences(), strategies, st.floats(0, 1), seeds)
+def test_selection_is_distinct_in_range_and_weighs_the_data(
+    evidence: Evidence, strategy: Strategy, share: float, seed: int
+) -> None:
+    assert evidence.labels is not None
+    least = len(set(evidence.labels.tolist()))
+    budget = least + round(share * (evidence.n - least))
+    selection = strategy.select(evidence, budget, generator=generator(seed))
+    assert len(set(selection.indices.tolist())) == len(selection) == budget
+    assert selection.indices.min() >= 0
+    assert selection.indices.max() < evidence.n
+    assert (selection.weights > 0).all()
+    assert abs(float(selection.weights.double().sum()) - evidence.n) < 1e-3
+
+
+@given(evidences())
+def test_gains_never_increase_and_the_naive_objective_is_reached(evidence: Evidence) -> None:
+    assert evidence.proxies is not None
+    distances = evidence.proxies.distances()
+    found = greedy_medoids(distances, evidence.n)
+    scale = float(distances.max()) * evidence.n
+    assert (found.gains.diff() <= 1e-12 * scale).all()
+    for budget in (1, evidence.n // 2, evidence.n):
+        taken, _ = naive_greedy(distances.numpy(), budget)
+        mine = coverage(distances.numpy(), found.indices[:budget].tolist())
+        np.testing.assert_allclose(mine, coverage(distances.numpy(), taken), rtol=1e-6)
+
+
+@given(seeds, st.integers(2, 9), st.integers(1, 4))
+def test_the_greedy_keeps_its_guarantee(seed: int, n: int, budget: int) -> None:
+    x = torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+    distances = Proxies(x).distances()
+    found = greedy_medoids(distances, min(budget, n))
+    best = best_coverage(distances.numpy(), min(budget, n))
+    assert coverage(distances.numpy(), found.indices.tolist()) >= (1 - 1 / np.e) * best - 1e-6
+
+
+@given(seeds, st.sampled_from([FacilityLocation(), FacilityLocation(per_class=False), MaxLoss()]))
+def test_permuting_the_samples_permutes_the_selection(seed: int, strategy: Strategy) -> None:
+    random = torch.Generator().manual_seed(seed)
+    n, labels = 30, torch.arange(30) % 3
+    proxies, losses = torch.randn(n, 3, generator=random), torch.rand(n, generator=random)
+    order = torch.randperm(n, generator=random)
+    # Two points that only cover each other gain the same: leave such ties out.
+    for group in (*((labels == c).nonzero().flatten() for c in range(3)), torch.arange(n)):
+        assume(tie_margin(Proxies(proxies[group]).distances().numpy(), 2) > 1e-3)
+    budget = 6 if strategy == FacilityLocation() else 2
+    first = strategy.select(
+        Evidence(n, labels, Proxies(proxies), losses), budget, generator=generator()
+    )
+    second = strategy.select(
+        Evidence(n, labels[order], Proxies(proxies[order]), losses[order]),
+        budget,
+        generator=generator(),
+    )
+    assert dict(zip(first.indices.tolist(), first.weights.tolist(), strict=True)) == dict(
+        zip(order[second.indices].tolist(), second.weights.tolist(), strict=True)
+    )
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=12), st.floats(0, 1), st.data())
+def test_allocation_uses_the_budget_within_the_classes(
+    sizes: list[int], share: float, data: st.DataObject
+) -> None:
+    budget = len(sizes) + round(share * (sum(sizes) - len(sizes)))
+    equal = allocate(sizes, budget, "equal")
+    proportional = allocate(sizes, budget, "proportional")
+    for shares in (equal, proportional):
+        assert sum(shares) == budget
+        assert all(1 <= part <= size for part, size in zip(shares, sizes, strict=True))
+    # Equal: nobody below the largest share by more than one, unless its class is exhausted.
+    for part, size in zip(equal, sizes, strict=True):
+        assert part == size or part >= max(equal) - 1
+    # Proportional: within one of the exact quota, for classes whose quota is at least 1 anyway.
+    quota = [budget * size / sum(sizes) for size in sizes]
+    if min(quota) >= 1:
+        assert all(abs(part - q) < 1 for part, q in zip(proportional, quota, strict=True))
+
+
+# Sampler ----------------------------------------------------------------------------------------
+
+
+@st.composite
+def samplers(draw: Any) -> CoresetSampler:
+    n = draw(st.integers(1, 60))
+    sampler = CoresetSampler(
+        range(n),
+        Uniform(),
+        count=draw(st.integers(1, n)),
+        base=draw(st.sampled_from(["full", "random", "selected", "none"])),
+        copies=draw(st.integers(0, 3)),
+        refresh=Every(draw(st.integers(1, 3)), warmup=draw(st.integers(0, 2))),
+        weighting=draw(st.sampled_from(["cluster", "uniform"])),
+        seed=draw(seeds),
+    )
+    for epoch in range(draw(st.integers(1, 5))):
+        sampler.set_epoch(epoch)
+        if sampler.refresh_due:
+            sampler.refresh()
+    return sampler
+
+
+@given(samplers())
+def test_length_and_draws_are_a_pure_function(sampler: CoresetSampler) -> None:
+    draws = list(sampler)
+    assert len(sampler) == len(draws) > 0
+    assert list(sampler) == draws
+    assert len({(draw.index, draw.copy) for draw in draws}) == len(draws)
+    assert all(0 <= draw.index < sampler.n and draw.weight > 0 for draw in draws)
+    assert all(draw.strength in (0, 1) for draw in draws)
+
+
+@given(samplers())
+def test_weights_have_mean_one(sampler: CoresetSampler) -> None:
+    assert abs(np.mean([draw.weight for draw in sampler]) - 1) < 1e-5
+
+
+@given(samplers(), st.integers(1, 4), st.integers(1, 7))
+def test_ranks_that_shard_batches_cover_each_draw_once(
+    sampler: CoresetSampler, world: int, size: int
+) -> None:
+    """Frameworks that shard any sampler deal its batches to the ranks in turn."""
+    batches = list(BatchSampler(sampler, size, drop_last=False))
+    shares = [[draw for dealt in batches[rank::world] for draw in dealt] for rank in range(world)]
+    union = sorted(draw for share in shares for draw in share)
+    assert union == sorted(sampler)
+
+
+@given(samplers(), st.floats(0, 1))
+def test_resuming_at_every_cut_gives_the_tail(sampler: CoresetSampler, share: float) -> None:
+    draws = list(sampler)
+    cut = round(share * len(draws))
+    other = CoresetSampler(
+        range(sampler.n),
+        Uniform(),
+        count=sampler.budget,
+        base=sampler.base,
+        copies=sampler.copies,
+        refresh=sampler.schedule,
+        weighting=sampler.weighting,
+        seed=sampler.seed,
+    )
+    other.load_state_dict(sampler.state_dict())
+    other.skip(cut)
+    assert list(other) == draws[cut:]
+    assert len(other) == len(draws) - cut
+    again = CoresetSampler(
+        range(sampler.n),
+        Uniform(),
+        count=sampler.budget,
+        base=sampler.base,
+        copies=sampler.copies,
+        refresh=sampler.schedule,
+        weighting=sampler.weighting,
+        seed=sampler.seed,
+    )
+    again.load_state_dict(other.state_dict())
+    assert list(again) == draws[cut:]
+    assert again.refresh_due == sampler.refresh_due
+    for each in (again, sampler):
+        each.set_epoch(sampler.epoch + 1)
+    if not sampler.refresh_due or sampler.selection is not None:
+        assert list(again) == list(sampler)
+
+
+# Dataset ----------------------------------------------------------------------------------------
+
+
+@given(samplers(), st.booleans())
+def test_a_batch_equals_its_items(sampler: CoresetSampler, batched: bool) -> None:
+    items = [(i * 10, i % 3, str(i)) for i in range(sampler.n)]
+    wrapped = Subset(items, range(sampler.n)) if batched else items  # type: ignore[arg-type]
+    data = WeightedAugmentedDataset(wrapped, weak=lambda x: x + 1, strong=lambda x: -x)
+    draws = list(sampler)
+    assert data.__getitems__(draws) == [data[draw] for draw in draws]
+    for draw, sample in zip(draws, data.__getitems__(draws), strict=True):
+        sign = -1 if draw.strength else 1
+        assert sample.input == sign * (draw.index * 10 + 1)
+        assert (sample.index, sample.copy, sample.extra) == (
+            draw.index,
+            draw.copy,
+            (str(draw.index),),
+        )
+
+
+@given(st.integers(1, 9), st.integers(0, 8))
+def test_a_plain_index_is_a_full_draw(n: int, index: int) -> None:
+    data = WeightedAugmentedDataset([(i, 0) for i in range(n)])
+    if index < n:
+        assert data[index] == data[Draw(index)]
+
+
+# Table ------------------------------------------------------------------------------------------
+
+
+@st.composite
+def tables(draw: Any) -> SampleTable:
+    n, rng = 7, np.random.default_rng(draw(seeds))
+    table = SampleTable(n, dtype=draw(st.sampled_from([torch.float32])))
+    for _ in range(draw(st.integers(0, 4))):
+        b = int(rng.integers(1, n + 1))
+        index = torch.tensor(rng.permutation(n)[:b])
+        strength = torch.tensor(rng.choice([0.0, 0.5, 1.0], b))
+        values = torch.tensor(rng.normal(size=(b, 3)).astype(np.float32))
+        if rng.random() < 0.3:
+            table.restart()
+        if rng.random() < 0.5:
+            table.report(index, losses=values[:, 0], strength=strength)
+        else:
+            table.report(index, logits=values, labels=index % 3, strength=strength)
+    return table
+
+
+def state(table: SampleTable) -> dict[str, Any]:
+    """The state in comparable form; values that no view stands behind do not count."""
+    kept = table.state_dict()
+    columns = {}
+    for name, (values, strength) in kept["columns"].items():
+        shape = (-1,) + (1,) * (values.ndim - 1)
+        seen = torch.where(strength.isfinite().view(shape), values, 0)
+        columns[name] = (seen.tolist(), strength.tolist())
+    return {"visits": kept["visits"].tolist(), "labels": kept["labels"].tolist()} | columns
+
+
+def copied(table: SampleTable) -> SampleTable:
+    other = SampleTable(table.n, dtype=table.dtype)
+    other.load_state_dict(table.state_dict())
+    return other
+
+
+@given(tables(), tables())
+def test_merging_is_commutative(a: SampleTable, b: SampleTable) -> None:
+    left, right = copied(a), copied(b)
+    left.merge(b)
+    right.merge(a)
+    assert state(left) == state(right)
+
+
+@given(tables())
+def test_merging_with_an_empty_table_changes_nothing(table: SampleTable) -> None:
+    merged, empty = copied(table), SampleTable(table.n)
+    merged.merge(empty)
+    empty.merge(table)
+    assert state(merged) == state(table) == state(empty)
+
+
+@given(tables())
+def test_state_round_trips(table: SampleTable) -> None:
+    assert state(copied(table)) == state(table)

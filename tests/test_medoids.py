@@ -1,0 +1,116 @@
+"""Greedy medoids against brute force and a naive reference."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from augloader import Proxies, greedy_medoids
+from augloader.medoids import _greedy_numpy, _greedy_torch
+from tests.reference import best_coverage, coverage, naive_greedy
+
+
+def proxies(form: str, n: int, seed: int = 0) -> Proxies:
+    """Residuals of one class of a trained network: most of them tiny, a few large."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, 10, generator=generator) * 3
+    logits[:, 0] += 6
+    g = logits.softmax(1)
+    g[:, 0] -= 1
+    features = torch.randn(n, 20, generator=generator).relu() if form == "outer" else None
+    return Proxies(g, features)
+
+
+@pytest.mark.parametrize("form", ["vector", "outer"])
+@pytest.mark.parametrize("budget", [1, 30, 150, 300])
+def test_equals_the_naive_greedy(form: str, budget: int) -> None:
+    distances = proxies(form, 300).distances()
+    taken, gains = naive_greedy(distances.numpy(), budget)
+    for engine in (_greedy_numpy, _greedy_torch):
+        found = engine(distances, budget, None)
+        assert found.indices.tolist() == taken
+        np.testing.assert_allclose(found.gains.numpy(), gains, rtol=1e-9, atol=1e-9)
+        chosen = distances[:, found.indices]
+        assert torch.equal(found.distances, chosen.min(1).values)
+        assert torch.equal(chosen.gather(1, found.nearest[:, None])[:, 0], found.distances)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("budget", [1, 2, 4])
+def test_reaches_the_guarantee_of_the_brute_force_optimum(seed: int, budget: int) -> None:
+    distances = proxies("outer", 9, seed).distances()
+    found = greedy_medoids(distances, budget)
+    matrix = distances.numpy()
+    reached = coverage(matrix, found.indices.tolist())
+    assert reached >= (1 - np.exp(-1)) * best_coverage(matrix, budget)
+    np.testing.assert_allclose(found.gains.sum(), reached, rtol=1e-9)
+
+
+def test_the_order_is_nested() -> None:
+    distances = proxies("vector", 200).distances()
+    whole = greedy_medoids(distances, 200)
+    for budget in (1, 7, 60):
+        assert greedy_medoids(distances, budget).indices.tolist() == whole.indices[:budget].tolist()
+
+
+@pytest.mark.parametrize("engine", [_greedy_numpy, _greedy_torch])
+def test_duplicates_fill_the_budget_lowest_index_first(engine: object) -> None:
+    assert callable(engine)
+    x = torch.tensor([[0.0], [5.0], [5.0], [0.0], [5.0]])
+    found = engine(torch.cdist(x, x), 5, None)
+    assert found.indices.tolist() == [1, 0, 2, 3, 4]
+    assert found.sizes.tolist() == [1] * 5
+    two = engine(torch.cdist(x, x), 2, None)
+    assert two.sizes.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("engine", [_greedy_numpy, _greedy_torch])
+def test_all_alike(engine: object) -> None:
+    assert callable(engine)
+    found = engine(torch.zeros(4, 4), 3, None)
+    assert found.indices.tolist() == [0, 1, 2]
+    assert found.gains.tolist() == [0, 0, 0]
+    assert found.sizes.sum() == 4
+
+
+@pytest.mark.parametrize("engine", [_greedy_numpy, _greedy_torch])
+def test_stops_at_the_first_size_within_xi(engine: object) -> None:
+    assert callable(engine)
+    distances = proxies("vector", 200).distances()
+    norms = [
+        float(distances[:, greedy_medoids(distances, k).indices].min(1).values.double().norm())
+        for k in range(1, 60)
+    ]
+    for k in (1, 20, 50):
+        assert len(engine(distances, 200, norms[k - 1] * (1 + 1e-9)).indices) == k
+    assert len(engine(distances, 10, 0.0).indices) == 10
+    assert len(engine(distances, 200, float("inf")).indices) == 1
+
+
+@pytest.mark.parametrize(
+    ("distances", "budget", "xi", "error", "words"),
+    [
+        (torch.zeros(3, 3).double(), 1, None, TypeError, "float32"),
+        (torch.zeros(3, 2), 1, None, ValueError, "square"),
+        (torch.zeros(0, 0), 1, None, ValueError, "not empty"),
+        (torch.zeros(3, 3), 4, None, ValueError, "at most 3, got 4"),
+        (torch.zeros(3, 3), 0, None, ValueError, "at least 1, got 0"),
+        (torch.zeros(3, 3), 1.5, None, TypeError, "integer"),
+        (torch.zeros(3, 3), 1, -1.0, ValueError, "xi must be 0 or more"),
+        (torch.zeros(3, 3), 1, float("nan"), ValueError, "xi must be 0 or more"),
+        (torch.full((3, 3), torch.nan), 1, None, ValueError, "finite"),
+    ],
+)
+def test_bad_input(
+    distances: Tensor, budget: int, xi: float | None, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        greedy_medoids(distances, budget, xi=xi)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_equals_the_cpu() -> None:
+    distances = proxies("outer", 2000).distances()
+    here, there = greedy_medoids(distances, 600), greedy_medoids(distances.cuda(), 600)
+    assert here.indices.tolist() == there.indices.tolist()
+    assert here.sizes.tolist() == there.sizes.tolist()

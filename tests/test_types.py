@@ -1,0 +1,60 @@
+"""The values that pass between the parts."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from augloader import Draw, Evidence, Proxies, Sample, Selection
+
+
+def test_a_plain_index_draws_at_full_strength() -> None:
+    assert Draw(3) == (3, 0, 1.0, 1.0)
+
+
+def test_batches_move_with_everything_nested_in_them() -> None:
+    extra = {"mask": torch.zeros(2), "more": [torch.zeros(2), ("name", torch.zeros(2))]}
+    batch = Sample(torch.zeros(2), torch.zeros(2), torch.zeros(2), 1, 1, 0, extra)
+    moved = batch.to("meta")
+    assert isinstance(moved, Sample)
+    assert moved.input.device.type == moved.extra["mask"].device.type == "meta"
+    name, tensor = moved.extra["more"][1]
+    assert name == "name"
+    assert tensor.device.type == "meta"
+    assert batch.input.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("indices", "weights", "error", "words"),
+    [
+        (torch.tensor([0.0]), torch.ones(1), TypeError, "int64 indices"),
+        (torch.tensor([0]), torch.ones(1, dtype=torch.float64), TypeError, "float32 weights"),
+        (torch.tensor([], dtype=torch.int64), torch.ones(0), ValueError, "k >= 1"),
+        (torch.tensor([0, 1]), torch.ones(1), ValueError, "as many weights"),
+        (torch.tensor([2, 2]), torch.ones(2), ValueError, "distinct"),
+        (torch.tensor([0, -1]), torch.ones(2), ValueError, "distinct and 0 or more"),
+        (torch.tensor([0, 1]), torch.tensor([1.0, 0.0]), ValueError, r"first indices 1"),
+        (torch.tensor([0, 1]), torch.tensor([torch.nan, 1.0]), ValueError, r"first indices 0"),
+    ],
+)
+def test_bad_selections(
+    indices: Tensor, weights: Tensor, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        Selection(indices, weights)
+
+
+def test_bad_evidence() -> None:
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        Evidence(0)
+    with pytest.raises(ValueError, match=r"labels must have shape \(3,\)"):
+        Evidence(3, labels=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"labels must be 0 or more.*first indices 2"):
+        Evidence(3, labels=torch.tensor([0, 1, -1]))
+    with pytest.raises(ValueError, match="proxies must have 3 rows, got 2"):
+        Evidence(3, proxies=Proxies(torch.zeros(2, 2)))
+    with pytest.raises(ValueError, match=r"losses must have shape \(3,\)"):
+        Evidence(3, losses=torch.zeros(3, 1))
+    with pytest.raises(ValueError, match=r"losses must be finite.*first indices 1"):
+        Evidence(3, losses=torch.tensor([0.0, torch.nan, 0.0]))
+    with pytest.raises(TypeError, match="losses must be floating"):
+        Evidence(3, losses=torch.tensor([0, 1, 2]))
