@@ -55,6 +55,7 @@ def run_child(script: str, job: dict[str, Any], threads: int) -> Reading:
     Adds ``others``, the number of cores that other processes kept busy meanwhile.
     """
     limits = {f"{name}_NUM_THREADS": str(threads) for name in _THREADS}
+    limits |= {"OMP_WAIT_POLICY": "passive"}  # threads that spin stall each other on busy cores
     busy, start = _others_seconds(), perf_counter()
     done = subprocess.run(
         [sys.executable, script, "--child", json.dumps(job)],
@@ -89,6 +90,7 @@ def environment(threads: int, packages: Iterable[str]) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "threads": threads,
+        "omp_wait_policy": "passive",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **installed},
     }

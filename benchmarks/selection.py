@@ -176,9 +176,9 @@ class Row:
         """The peer's seconds over ours."""
         return Spread.of(peer["seconds"] / ours["seconds"] for ours, peer in self.rounds)
 
-    def error(self) -> float:
-        """Our cost relative to the peer's, less 1, in the round where they differ most."""
-        return max((ours["cost"] / peer["cost"] - 1 for ours, peer in self.rounds), key=abs)
+    def error(self) -> Spread:
+        """Our cost relative to the peer's, less 1: negative where ours is better."""
+        return Spread.of(ours["cost"] / peer["cost"] - 1 for ours, peer in self.rounds)
 
     def record(self) -> dict[str, Any]:
         solved = {
@@ -190,8 +190,10 @@ class Row:
             }
             for i, solver in enumerate(self.case.solvers)
         }
-        compared = {"ratio": asdict(self.ratio()), "error": self.error()} if self.compared else {}
-        return {**asdict(self.case), **compared, "solved": solved}
+        if not self.compared:
+            return {**asdict(self.case), "solved": solved}
+        versus = {"ratio": asdict(self.ratio()), "error": asdict(self.error())}
+        return {**asdict(self.case), **versus, "solved": solved}
 
     @property
     def compared(self) -> bool:
@@ -206,9 +208,9 @@ class Row:
         )
         if not self.compared:
             return line
-        ratio = self.ratio()
+        ratio, error = self.ratio(), self.error()
         spread = f"[{ratio.min:.1f}, {ratio.max:.1f}]"
-        return f"{line}  {ratio.median:6.1f}x {spread:15} {self.error():+.1e}"
+        return f"{line}  {ratio.median:6.1f}x {spread:14} [{error.min:+.0e}, {error.max:+.0e}]"
 
 
 def find_peer() -> str:
@@ -233,7 +235,7 @@ def more_cases(peer: str) -> list[Case]:
 
 
 def single_cases() -> list[Case]:
-    """The cases that a quick run measures once."""
+    """Medoid assignment, and the greedy of outer products."""
     return [
         Case("residuals", 50_000, 15_000, ("nearest", "cdist")),
         Case("outer", 5_000, 500, ("ours",)),
@@ -253,17 +255,23 @@ def run(cases: list[Case], rounds: int, threads: int) -> list[Row]:
     return rows
 
 
-def summarise(headline: list[Row], assignment: Row, outer: Row, peer: str) -> dict[str, Any]:
-    """The final line: the worst of the headline cases, and the two others."""
+def summarise(rows: list[Row], peer: str) -> dict[str, Any]:
+    """Make the final line: the worst of the headline cases, and the two others."""
+    headline = rows[: len(FRACTIONS)]
+    assignment, outer = rows[-2:]
     speedup = min(row.ratio().median for row in headline)
+    errors = [row.error() for row in headline]
     return {
         "benchmark": "selection",
         "peer": peer,
         "speedup_submodlib": speedup if peer == "submodlib" else None,
         "speedup_apricot": speedup if peer == "apricot" else None,
-        "objective_error": max(abs(row.error()) for row in headline),
+        "objective_error": max(max(-error.min, error.max) for error in errors),
+        "objective_worse": max(error.max for error in errors),
         "peak_mb": max(row.peak(0) for row in headline),
         "peak_mb_peer": max(row.peak(1) for row in headline),
+        "added_mb": max(row.added(0) for row in headline),
+        "added_mb_peer": max(row.added(1) for row in headline),
         "n": headline[0].case.n,
         "d": 10,
         "speedup_assignment": assignment.ratio().median,
@@ -283,7 +291,7 @@ def report(rows: list[Row], scaling: list[Row], notes: list[str]) -> None:
             for i, solver in enumerate(row.case.solvers)
         )
         print(f"{row.case.n:7,}", *costs)
-    print("\nNotes", *notes, sep="\n- ")
+    print("\nNotes:", *notes, sep="\n- ")
 
 
 def main() -> None:
@@ -301,19 +309,17 @@ def main() -> None:
     about = environment(options.threads, [*PACKAGES, package])
 
     rounds = 3 if options.quick else 7
-    headline, singles = headline_cases(peer), single_cases()
-    cases = headline + ([] if options.quick else more_cases(peer) + singles)
+    cases = headline_cases(peer) + ([] if options.quick else more_cases(peer))
     rows = run(cases, rounds, options.threads)
-    if options.quick:
-        rows += run(singles, 1, options.threads)
-    summary = summarise(rows[: len(headline)], *rows[-2:], peer)
+    rows += run(single_cases(), 1 if options.quick else rounds, options.threads)
+    summary = summarise(rows, peer)
     others = Spread.of(r["others"] for row in rows for r in chain(*row.rounds))
     notes = [
         f"Peer: {peer}, {how}",
-        "The difference of cost is (ours - peer) / peer of the objective in float64, negative "
-        "where ours is better: the largest in any round.",
-        f"{rounds} rounds; a quick run measures assignment and outer products once.",
-        f"Cores kept busy by other processes: median {others.median:.2f}, at most {others.max:.2f}.",
+        "Cost is the sum of distances to the nearest medoid, in float64. Its difference is "
+        "(ours - peer) / peer, [min, max] over the rounds: negative where ours is better.",
+        f"{rounds} rounds of new data each; a quick run has one of assignment and outer products.",
+        f"Cores kept busy by other processes: median {others.median:.2f}, most {others.max:.2f}.",
         ", ".join(f"{key} {value}" for key, value in about.items() if key != "versions"),
         ", ".join(f"{key} {value}" for key, value in about["versions"].items()),
     ]

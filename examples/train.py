@@ -1,0 +1,350 @@
+"""Train a CIFAR ResNet on an image folder, strongly augmenting a small, well-chosen part of it.
+
+    python examples/train.py --data DIR --strategy coreset --fraction 0.3
+
+DIR holds train/ and test/ with one folder a class. The network and its training are those of He et
+al. (2016), section 4.2. What is augloader's is in ``main``; all the rest is a plain training script.
+"""
+
+import argparse
+import json
+import os
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import kornia.augmentation as K
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+import augloader
+
+DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet56": 9}  # blocks a stage
+PROXIES: dict[str, Any] = {
+    "residual": augloader.Residual(),
+    "lastlayer": augloader.LastLayerGradient(),
+}
+STRATEGIES: dict[str, augloader.Strategy] = {
+    "coreset": augloader.FacilityLocation(),
+    "maxloss": augloader.MaxLoss(),
+    "uniform": augloader.Uniform(),
+    "full": augloader.Uniform(),  # of fraction 1: every sample gets strong copies
+    "none": augloader.Uniform(),  # never asked: its warm-up lasts to the end
+}
+LINE = (
+    "epoch {epoch}  loss {loss:.4f}  accuracy {accuracy:.4f}  draws {draws}  selected {selected}  "
+    "seconds: sweep {sweep_s:.1f}, select {select_s:.1f}, train {train_s:.1f}, eval {eval_s:.1f}"
+)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and the parameter-free shortcut, option A of the paper."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.stride, self.new = stride, width - width_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        zeros = (0, 0, 0, 0, self.new // 2, self.new - self.new // 2)
+        return F.relu(y + F.pad(x[:, :, :: self.stride, :: self.stride], zeros))
+
+
+class ResNet(nn.Module):
+    """The CIFAR ResNet of 6 n + 2 layers; takes uint8 images and normalises them itself."""
+
+    def __init__(self, n: int, classes: int, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.mean, self.std = nn.Buffer(mean.view(3, 1, 1)), nn.Buffer(std.view(3, 1, 1))
+        stem = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+        widths = [16] * (n + 1) + [32] * n + [64] * n
+        blocks = [Block(a, b, 1 if a == b else 2) for a, b in zip(widths, widths[1:], strict=False)]
+        self.body, self.head = nn.Sequential(*stem, *blocks), nn.Linear(64, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = (images / 255 - self.mean) / self.std
+        x = self.body(x.contiguous(memory_format=torch.channels_last))
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """Images in memory: (n, 3, H, W) uint8, and (n,) int64 labels."""
+
+    def __init__(self, images: Tensor, labels: Tensor, classes: list[str]) -> None:
+        self.images, self.labels, self.classes = images, labels, classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+        return list(zip(self.images[indices], self.labels[indices].tolist(), strict=True))
+
+
+def read(
+    root: Path, size: int, rng: np.random.Generator, limit: int | None = None, ratio: float = 1.0
+) -> Images:
+    """Decode the images of a folder into memory, in random order."""
+    image = v2.Compose([v2.PILToTensor(), v2.Resize((size, size), antialias=True)])
+    folder = ImageFolder(str(root), transform=image)
+    order = rng.permutation(len(folder))[:limit]
+    order = order[imbalanced(np.array(folder.targets)[order], ratio)]
+    with ThreadPoolExecutor() as pool:
+        decoded = pool.map(folder.__getitem__, order)
+        images, labels = zip(*tqdm(decoded, root.name, len(order), disable=None), strict=True)
+    return Images(torch.stack(images), torch.tensor(labels), folder.classes)
+
+
+def imbalanced(labels: np.ndarray, ratio: float) -> np.ndarray:
+    """Return where the first n ratio^(-c / (C - 1)) samples of every class c are."""
+    classes, sizes = np.unique(labels, return_counts=True)
+    share = ratio ** -(np.arange(len(classes)) / max(1, len(classes) - 1))
+    wanted = (sizes.max() * share + 1e-9).astype(int)
+    kept = [np.flatnonzero(labels == c)[:n] for c, n in zip(classes, wanted, strict=True)]
+    return np.sort(np.concatenate(kept))
+
+
+def add_noise(labels: Tensor, share: float, classes: int, rng: np.random.Generator) -> Tensor:
+    """Replace a share of the labels by a uniformly random other one."""
+    noisy = labels.clone()
+    wrong = torch.from_numpy(rng.choice(len(labels), round(share * len(labels)), replace=False))
+    noisy[wrong] = (
+        labels[wrong] + torch.from_numpy(rng.integers(1, classes, len(wrong)))
+    ) % classes
+    return noisy
+
+
+def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both of every channel of uint8 images, in [0, 1], without a float copy of them."""
+    counts = torch.stack([x.flatten().bincount(minlength=256) for x in images.unbind(1)]).double()
+    share, level = counts / counts.sum(1, keepdim=True), torch.arange(256).double() / 255
+    mean = share @ level
+    return mean.float(), (share @ level**2 - mean**2).sqrt().float()
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, data: Images, device: torch.device) -> float:
+    """Return the accuracy on un-augmented images."""
+    model.eval()
+    batches = zip(data.images.split(512), data.labels.split(512), strict=True)
+    right = [int((model(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in batches]
+    return sum(right) / len(data)
+
+
+@contextmanager
+def timed(record: dict[str, Any], name: str) -> Iterator[None]:
+    """Keep the seconds that the block took."""
+    start = time.perf_counter()
+    yield
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    record[name] = time.perf_counter() - start
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train as the command line says; return what ``--output`` writes."""
+    args = parse(argv)
+    device, cuda = torch.device(args.device), args.device.startswith("cuda")
+    rng = np.random.default_rng(args.seed)  # for the data alone: the same under every strategy
+    train_set = read(args.data / "train", args.size, rng, args.limit, args.imbalance)
+    test_set = read(args.data / "test", args.size, rng)
+    classes = len(train_set.classes)
+    train_set.labels = add_noise(train_set.labels, args.label_noise, classes, rng)
+
+    torch.manual_seed(args.seed)  # initial weights, and without --workers crops and flips
+    random = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # workers, strong
+    model = ResNet(DEPTHS[args.arch], classes, *mean_and_std(train_set.images)).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), args.lr, momentum=0.9, weight_decay=1e-4)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda epoch: 0.1 ** sum(epoch >= part * args.epochs for part in (0.5, 0.75))
+    )
+
+    weak = v2.Compose([v2.RandomCrop(args.size, padding=4), v2.RandomHorizontalFlip()])
+    data = augloader.WeightedAugmentedDataset(train_set, weak=weak)
+    sampler = augloader.CoresetSampler(
+        data,
+        STRATEGIES[args.strategy],
+        fraction=args.fraction,
+        count=args.count,
+        base=args.base,
+        copies=args.copies,
+        refresh=augloader.Every(args.refresh, args.warmup),
+        seed=args.seed,
+    )
+    loader = DataLoader(
+        data,
+        args.batch,
+        sampler=sampler,
+        num_workers=args.workers,
+        generator=random,
+        pin_memory=cuda,
+    )
+    strong = augloader.AdaptiveStrengthTransform(  # on the batch, on its device
+        K.RandomAffine(30.0, translate=(0.2, 0.2), shear=15.0, p=1.0),
+        K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
+        K.RandomErasing(scale=(0.05, 0.25), p=0.5),
+    )
+    state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    state |= {"sampler": sampler, "table": sampler.table}
+    records = resume(args, state, random) if args.resume else []
+
+    for epoch in range(len(records), args.epochs):
+        record = {"epoch": epoch, "lr": scheduler.get_last_lr()[0], "sweep_s": 0.0, "select_s": 0.0}
+        sampler.set_epoch(epoch)
+        record["refreshed"] = sampler.refresh_due
+        if sampler.refresh_due:
+            evidence = None  # what training reported
+            if sampler.strategy.needs and not args.free_refresh:
+                with timed(record, "sweep_s"):
+                    proxy = PROXIES[args.proxy] if args.strategy == "coreset" else None
+                    evidence = augloader.sweep(model, data, proxy, autocast=args.autocast)
+            with timed(record, "select_s"):
+                sampler.refresh(evidence)
+        with timed(record, "train_s"):
+            total = torch.zeros((), device=device)
+            model.train()
+            for batch in loader:
+                batch = batch.to(device)
+                images = strong(batch.input, batch.strength, generator=random)
+                with torch.autocast(device.type, torch.bfloat16, enabled=args.autocast):
+                    logits = model(images)
+                loss = F.cross_entropy(logits.float(), batch.target, reduction="none")
+                (loss * batch.weight).mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                sampler.report(batch, loss=loss, logits=logits)
+                total += (loss.detach() * batch.weight).sum()
+            scheduler.step()
+        with timed(record, "eval_s"):
+            record["accuracy"] = evaluate(model, test_set, device)
+        record |= {"loss": total.item() / len(sampler), "draws": len(sampler)}
+        record["selected"] = len(sampler.selection) if sampler.selection else 0
+        records.append(record)
+        print(LINE.format(**record), flush=True)
+        if args.checkpoint:
+            save(args, state, random, records)
+    return summary(args, records)
+
+
+def save(args: Any, state: dict[str, Any], random: torch.Generator, records: list[Any]) -> None:
+    """Write all that the next epoch depends on; the file is always a whole one."""
+    saved = {name: part.state_dict() for name, part in state.items()}
+    saved |= {"random": (torch.get_rng_state(), random.get_state())}
+    torch.save(saved | {"records": records, "options": options(args)}, f"{args.checkpoint}.part")
+    os.replace(f"{args.checkpoint}.part", args.checkpoint)
+
+
+def resume(args: Any, state: dict[str, Any], random: torch.Generator) -> list[Any]:
+    """Go on from a checkpoint; return the records of its epochs."""
+    saved = torch.load(args.resume, map_location="cpu")
+    differ = [k for k, v in options(args).items() if saved["options"].get(k) != v]
+    if differ:
+        raise SystemExit(f"--resume needs the options of the saved run, others are {differ}")
+    for name, part in state.items():
+        part.load_state_dict(saved[name])
+    torch.set_rng_state(saved["random"][0])
+    random.set_state(saved["random"][1])
+    return list(saved["records"])
+
+
+def options(args: Any) -> dict[str, Any]:
+    """Return the options that the result depends on."""
+    paths = ("data", "output", "checkpoint", "resume")
+    return {name: value for name, value in vars(args).items() if name not in (*paths, "device")}
+
+
+def summary(args: Any, records: list[Any]) -> dict[str, Any]:
+    """Print the end of the run and write ``--output``."""
+    total = {k: sum(r[k] for r in records) for k in ("train_s", "sweep_s", "select_s", "draws")}
+    total["best"], total["last"] = max(r["accuracy"] for r in records), records[-1]["accuracy"]
+    total["memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # on Linux
+    total["gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    print(
+        "accuracy best {best:.4f}, last {last:.4f}; seconds of training {train_s:.1f}, sweeps "
+        "{sweep_s:.1f}, selection {select_s:.1f}; {draws} images drawn; peak memory "
+        "{memory_mib:.0f} MiB, on the GPU {gpu_mib:.0f} MiB".format(**total)
+    )
+    result = {"options": vars(args), "torch": torch.__version__, "epochs": records, "total": total}
+    if args.output:
+        args.output.write_text(json.dumps(result, indent=1, default=str))
+    return result
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line and refuse what does not go together."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder with train/ and test/, a folder a class")
+    add("--arch", choices=DEPTHS, default="resnet20")
+    add("--strategy", choices=STRATEGIES, default="coreset", help="none: weak augmentation only")
+    add("--proxy", choices=PROXIES, help="of the coreset (residual)")
+    add("--fraction", type=float, help="share of the data to select (0.3)")
+    add("--count", type=int, help="number of samples to select")
+    add("--base", choices=("full", "random", "selected", "none"), help="un-augmented part (full)")
+    add("--copies", type=int, help="strong copies a selected sample (1); 0 augments in place")
+    add("--refresh", type=int, help="epochs between selections (20)")
+    add("--warmup", type=int, help="epochs before the first selection (0)")
+    add("--free-refresh", action="store_true", help="select by what training reported: no sweep")
+    add("--lr", type=float, default=0.1)
+    for name, value in {"epochs": 200, "batch": 128, "size": 32, "seed": 0, "workers": 0}.items():
+        add(f"--{name}", type=int, default=value, help=f"({value})")
+    add("--label-noise", type=float, default=0.0, help="share of wrong training labels")
+    add("--imbalance", type=float, default=1.0, help="largest class / smallest class")
+    add("--limit", type=int, help="number of training images")
+    add("--device", default="auto", help="a GPU where there is one")
+    add("--autocast", action="store_true", help="bfloat16 on a GPU")
+    add("--output", type=Path, help="JSON record of the run")
+    add("--checkpoint", type=Path, help="written after each epoch")
+    add("--resume", type=Path, help="checkpoint to go on from")
+    args = parser.parse_args(argv)
+    if args.device == "auto":
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    defaults = {"proxy": "residual", "base": "full", "copies": 1, "refresh": 20, "warmup": 0}
+    given = [k for k in (*defaults, "fraction", "count") if getattr(args, k) is not None]
+    args.__dict__ |= {k: v for k, v in defaults.items() if k not in given}
+    budgets = [k for k in given if k in ("fraction", "count")]
+    kind, free = args.strategy, args.free_refresh
+    wrong = {
+        f"--strategy none selects nothing: leave out {given}": kind == "none" and given,
+        f"--strategy full takes all samples: leave out {budgets}": kind == "full" and budgets,
+        "--fraction and --count exclude each other": len(budgets) == 2,
+        "--fraction must be in (0, 1]": "fraction" in given and not 0 < args.fraction <= 1,
+        "--proxy needs --strategy coreset": "proxy" in given and kind != "coreset",
+        f"--free-refresh: {kind} needs no sweep": free and kind not in ("coreset", "maxloss"),
+        "--free-refresh needs --base full, to know every sample": free and args.base != "full",
+        "--free-refresh needs --warmup 1 or more": free and args.warmup < 1,
+        "--free-refresh knows no --proxy lastlayer": free and args.proxy == "lastlayer",
+        "--autocast needs a GPU": args.autocast and args.device == "cpu",
+        "--label-noise must be in [0, 1]": not 0 <= args.label_noise <= 1,
+        "--imbalance and --epochs must be 1 or more": min(args.imbalance, args.epochs) < 1,
+    }
+    for message in (message for message, found in wrong.items() if found):
+        parser.error(message)
+    if kind == "none":
+        args.warmup = args.epochs
+    if not budgets:
+        args.fraction = 1.0 if kind == "full" else 0.3
+    return args
+
+
+if __name__ == "__main__":
+    main()
