@@ -47,7 +47,7 @@ def sweep(
 
     Returns:
         Evidence of all n samples in order: labels int64, losses float32 and proxies float32, on
-        the model's device.
+        the model's device (on the CPU for MPS, which has no float64).
 
     Raises:
         TypeError: data without ``__len__``, labels that are not integers, an output that is not a
@@ -78,6 +78,7 @@ def sweep(
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=collate_fn,
+        pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # its own: a loader would draw from the global one
     )
     batches = _bar(loader) if progress else loader
@@ -86,7 +87,7 @@ def sweep(
     losses: list[Tensor] = []
     gradients: list[Tensor] = []
     features: list[Tensor] = []
-    with _eval(model), _Tap(*head) as tap, torch.inference_mode():
+    with _eval(model), _Tap(*head) as tap, torch.no_grad():
         for batch in batches:
             moved = batch.to(device)
             with torch.autocast(device.type, enabled=autocast):
@@ -99,13 +100,10 @@ def sweep(
                 gradients.append(residual(logits, target))
             if tap.head is not None:
                 features.append(tap.features(logits))
-    # Cloned outside inference mode: plain tensors that users may do anything with.
-    proxies = None
-    if proxy is not None:
-        proxies = Proxies(
-            torch.cat(gradients).clone(), torch.cat(features).clone() if features else None
-        )
-    return Evidence(len(view), torch.cat(labels).clone(), proxies, torch.cat(losses).clone())
+    home = torch.device("cpu") if device.type == "mps" else device  # distances need float64
+    gathered = [torch.cat(part).to(home) if part else None for part in (gradients, features)]
+    proxies = None if gathered[0] is None else Proxies(gathered[0], gathered[1])
+    return Evidence(len(view), torch.cat(labels).to(home), proxies, torch.cat(losses).to(home))
 
 
 class _Tap:

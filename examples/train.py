@@ -2,11 +2,12 @@
 
     python examples/train.py --data DIR --strategy coreset --fraction 0.3
 
-DIR holds train/ and test/ with one folder a class. The network and its training are those of He et
-al. (2016), section 4.2. What is augloader's is in ``main``; all the rest is a plain training script.
+DIR holds train/ and test/ with one folder a class. Network and training are those of He et al.
+(2016), section 4.2. What is augloader's is in ``main``; the rest is a plain training script.
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -30,10 +31,6 @@ from tqdm import tqdm
 import augloader
 
 DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet56": 9}  # blocks a stage
-PROXIES: dict[str, Any] = {
-    "residual": augloader.Residual(),
-    "lastlayer": augloader.LastLayerGradient(),
-}
 STRATEGIES: dict[str, augloader.Strategy] = {
     "coreset": augloader.FacilityLocation(),
     "maxloss": augloader.MaxLoss(),
@@ -41,27 +38,27 @@ STRATEGIES: dict[str, augloader.Strategy] = {
     "full": augloader.Uniform(),  # of fraction 1: every sample gets strong copies
     "none": augloader.Uniform(),  # never asked: its warm-up lasts to the end
 }
-LINE = (
-    "epoch {epoch}  loss {loss:.4f}  accuracy {accuracy:.4f}  draws {draws}  selected {selected}  "
-    "seconds: sweep {sweep_s:.1f}, select {select_s:.1f}, train {train_s:.1f}, eval {eval_s:.1f}"
-)
 
 
 class Block(nn.Module):
     """Two 3x3 convolutions and the parameter-free shortcut, option A of the paper."""
 
-    def __init__(self, width_in: int, width: int, stride: int) -> None:
+    def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.stride, self.new = stride, width - width_in
+        self.new = width - width_in
+        self.body = nn.Sequential(
+            nn.Conv2d(width_in, width, 3, 2 if self.new else 1, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        zeros = (0, 0, 0, 0, self.new // 2, self.new - self.new // 2)
-        return F.relu(y + F.pad(x[:, :, :: self.stride, :: self.stride], zeros))
+        y = self.body(x)
+        if self.new:  # subsample, and half of the new channels before, half after
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.new // 2, self.new // 2))
+        return F.relu(x + y)
 
 
 class ResNet(nn.Module):
@@ -72,7 +69,7 @@ class ResNet(nn.Module):
         self.mean, self.std = nn.Buffer(mean.view(3, 1, 1)), nn.Buffer(std.view(3, 1, 1))
         stem = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
         widths = [16] * (n + 1) + [32] * n + [64] * n
-        blocks = [Block(a, b, 1 if a == b else 2) for a, b in zip(widths, widths[1:], strict=False)]
+        blocks = [Block(a, b) for a, b in itertools.pairwise(widths)]
         self.body, self.head = nn.Sequential(*stem, *blocks), nn.Linear(64, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -100,17 +97,17 @@ class Images(Dataset[tuple[Tensor, int]]):
         return list(zip(self.images[indices], self.labels[indices].tolist(), strict=True))
 
 
-def read(
-    root: Path, size: int, rng: np.random.Generator, limit: int | None = None, ratio: float = 1.0
-) -> Images:
-    """Decode the images of a folder into memory, in random order."""
-    image = v2.Compose([v2.PILToTensor(), v2.Resize((size, size), antialias=True)])
-    folder = ImageFolder(str(root), transform=image)
-    order = rng.permutation(len(folder))[:limit]
-    order = order[imbalanced(np.array(folder.targets)[order], ratio)]
+def read(args: argparse.Namespace, part: str, rng: np.random.Generator) -> Images:
+    """Decode a folder into memory, in random order."""
+    image = v2.Compose([v2.PILToTensor(), v2.Resize((args.size, args.size), antialias=True)])
+    folder = ImageFolder(args.data / part, transform=image)
+    order = rng.permutation(len(folder))
+    if part == "train":
+        order = order[: args.limit]
+        order = order[imbalanced(np.array(folder.targets)[order], args.imbalance)]
     with ThreadPoolExecutor() as pool:
         decoded = pool.map(folder.__getitem__, order)
-        images, labels = zip(*tqdm(decoded, root.name, len(order), disable=None), strict=True)
+        images, labels = zip(*tqdm(decoded, part, len(order), disable=None), strict=True)
     return Images(torch.stack(images), torch.tensor(labels), folder.classes)
 
 
@@ -125,12 +122,9 @@ def imbalanced(labels: np.ndarray, ratio: float) -> np.ndarray:
 
 def add_noise(labels: Tensor, share: float, classes: int, rng: np.random.Generator) -> Tensor:
     """Replace a share of the labels by a uniformly random other one."""
-    noisy = labels.clone()
     wrong = torch.from_numpy(rng.choice(len(labels), round(share * len(labels)), replace=False))
-    noisy[wrong] = (
-        labels[wrong] + torch.from_numpy(rng.integers(1, classes, len(wrong)))
-    ) % classes
-    return noisy
+    shift = torch.from_numpy(rng.integers(1, classes, len(wrong)))
+    return labels.index_copy(0, wrong, (labels[wrong] + shift) % classes)
 
 
 def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,16 +137,14 @@ def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, data: Images, device: torch.device) -> float:
-    """Return the accuracy on un-augmented images."""
     model.eval()
-    batches = zip(data.images.split(512), data.labels.split(512), strict=True)
+    batches = zip(data.images.split(128), data.labels.split(128), strict=True)
     right = [int((model(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in batches]
     return sum(right) / len(data)
 
 
 @contextmanager
 def timed(record: dict[str, Any], name: str) -> Iterator[None]:
-    """Keep the seconds that the block took."""
     start = time.perf_counter()
     yield
     if torch.cuda.is_available():
@@ -165,13 +157,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parse(argv)
     device, cuda = torch.device(args.device), args.device.startswith("cuda")
     rng = np.random.default_rng(args.seed)  # for the data alone: the same under every strategy
-    train_set = read(args.data / "train", args.size, rng, args.limit, args.imbalance)
-    test_set = read(args.data / "test", args.size, rng)
+    train_set = read(args, "train", rng)
+    test_set = read(args, "test", rng)
+    if train_set.classes != test_set.classes:
+        raise SystemExit("train/ and test/ must hold folders of the same names")
     classes = len(train_set.classes)
     train_set.labels = add_noise(train_set.labels, args.label_noise, classes, rng)
 
     torch.manual_seed(args.seed)  # initial weights, and without --workers crops and flips
-    random = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # workers, strong
+    gen = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # workers, strong
     model = ResNet(DEPTHS[args.arch], classes, *mean_and_std(train_set.images)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), args.lr, momentum=0.9, weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -191,12 +185,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         seed=args.seed,
     )
     loader = DataLoader(
-        data,
-        args.batch,
-        sampler=sampler,
-        num_workers=args.workers,
-        generator=random,
-        pin_memory=cuda,
+        data, args.batch, sampler=sampler, num_workers=args.workers, generator=gen, pin_memory=cuda
     )
     strong = augloader.AdaptiveStrengthTransform(  # on the batch, on its device
         K.RandomAffine(30.0, translate=(0.2, 0.2), shear=15.0, p=1.0),
@@ -205,26 +194,28 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     state |= {"sampler": sampler, "table": sampler.table}
-    records = resume(args, state, random) if args.resume else []
+    records = resume(args, state, gen) if args.resume else []
 
     for epoch in range(len(records), args.epochs):
         record = {"epoch": epoch, "lr": scheduler.get_last_lr()[0], "sweep_s": 0.0, "select_s": 0.0}
         sampler.set_epoch(epoch)
         record["refreshed"] = sampler.refresh_due
         if sampler.refresh_due:
-            evidence = None  # what training reported
+            evidence = None  # then what training reported is taken
             if sampler.strategy.needs and not args.free_refresh:
                 with timed(record, "sweep_s"):
-                    proxy = PROXIES[args.proxy] if args.strategy == "coreset" else None
-                    evidence = augloader.sweep(model, data, proxy, autocast=args.autocast)
+                    last = args.proxy == "lastlayer"
+                    proxy = augloader.LastLayerGradient() if last else augloader.Residual()
+                    evidence = augloader.sweep(model, data, proxy, batch_size=args.batch)
             with timed(record, "select_s"):
                 sampler.refresh(evidence)
+
         with timed(record, "train_s"):
             total = torch.zeros((), device=device)
             model.train()
             for batch in loader:
                 batch = batch.to(device)
-                images = strong(batch.input, batch.strength, generator=random)
+                images = strong(batch.input, batch.strength, generator=gen)
                 with torch.autocast(device.type, torch.bfloat16, enabled=args.autocast):
                     logits = model(images)
                 loss = F.cross_entropy(logits.float(), batch.target, reduction="none")
@@ -234,26 +225,27 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 sampler.report(batch, loss=loss, logits=logits)
                 total += (loss.detach() * batch.weight).sum()
             scheduler.step()
+
         with timed(record, "eval_s"):
             record["accuracy"] = evaluate(model, test_set, device)
         record |= {"loss": total.item() / len(sampler), "draws": len(sampler)}
         record["selected"] = len(sampler.selection) if sampler.selection else 0
         records.append(record)
-        print(LINE.format(**record), flush=True)
+        show(record)
         if args.checkpoint:
-            save(args, state, random, records)
+            save(args, state, gen, records)
     return summary(args, records)
 
 
-def save(args: Any, state: dict[str, Any], random: torch.Generator, records: list[Any]) -> None:
+def save(args: Any, state: dict[str, Any], gen: torch.Generator, records: list[Any]) -> None:
     """Write all that the next epoch depends on; the file is always a whole one."""
     saved = {name: part.state_dict() for name, part in state.items()}
-    saved |= {"random": (torch.get_rng_state(), random.get_state())}
+    saved |= {"random": (torch.get_rng_state(), gen.get_state())}
     torch.save(saved | {"records": records, "options": options(args)}, f"{args.checkpoint}.part")
     os.replace(f"{args.checkpoint}.part", args.checkpoint)
 
 
-def resume(args: Any, state: dict[str, Any], random: torch.Generator) -> list[Any]:
+def resume(args: Any, state: dict[str, Any], gen: torch.Generator) -> list[Any]:
     """Go on from a checkpoint; return the records of its epochs."""
     saved = torch.load(args.resume, map_location="cpu")
     differ = [k for k, v in options(args).items() if saved["options"].get(k) != v]
@@ -262,31 +254,31 @@ def resume(args: Any, state: dict[str, Any], random: torch.Generator) -> list[An
     for name, part in state.items():
         part.load_state_dict(saved[name])
     torch.set_rng_state(saved["random"][0])
-    random.set_state(saved["random"][1])
+    gen.set_state(saved["random"][1])
     return list(saved["records"])
 
 
 def options(args: Any) -> dict[str, Any]:
     """Return the options that the result depends on."""
-    paths = ("data", "output", "checkpoint", "resume")
-    return {name: value for name, value in vars(args).items() if name not in (*paths, "device")}
+    others = ("data", "output", "checkpoint", "resume", "device")
+    return {name: value for name, value in vars(args).items() if name not in others}
 
 
 def summary(args: Any, records: list[Any]) -> dict[str, Any]:
     """Print the end of the run and write ``--output``."""
     total = {k: sum(r[k] for r in records) for k in ("train_s", "sweep_s", "select_s", "draws")}
-    total["best"], total["last"] = max(r["accuracy"] for r in records), records[-1]["accuracy"]
+    total |= {"best": max(r["accuracy"] for r in records), "last": records[-1]["accuracy"]}
     total["memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # on Linux
     total["gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    print(
-        "accuracy best {best:.4f}, last {last:.4f}; seconds of training {train_s:.1f}, sweeps "
-        "{sweep_s:.1f}, selection {select_s:.1f}; {draws} images drawn; peak memory "
-        "{memory_mib:.0f} MiB, on the GPU {gpu_mib:.0f} MiB".format(**total)
-    )
+    show(total)
     result = {"options": vars(args), "torch": torch.__version__, "epochs": records, "total": total}
     if args.output:
         args.output.write_text(json.dumps(result, indent=1, default=str))
     return result
+
+
+def show(values: dict[str, Any]) -> None:
+    print("  ".join(f"{k} {round(v, 4)}" for k, v in values.items()), flush=True)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -296,7 +288,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", type=Path, required=True, help="folder with train/ and test/, a folder a class")
     add("--arch", choices=DEPTHS, default="resnet20")
     add("--strategy", choices=STRATEGIES, default="coreset", help="none: weak augmentation only")
-    add("--proxy", choices=PROXIES, help="of the coreset (residual)")
+    add("--proxy", choices=("residual", "lastlayer"), help="of the coreset (residual)")
     add("--fraction", type=float, help="share of the data to select (0.3)")
     add("--count", type=int, help="number of samples to select")
     add("--base", choices=("full", "random", "selected", "none"), help="un-augmented part (full)")
@@ -304,11 +296,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--refresh", type=int, help="epochs between selections (20)")
     add("--warmup", type=int, help="epochs before the first selection (0)")
     add("--free-refresh", action="store_true", help="select by what training reported: no sweep")
-    add("--lr", type=float, default=0.1)
-    for name, value in {"epochs": 200, "batch": 128, "size": 32, "seed": 0, "workers": 0}.items():
-        add(f"--{name}", type=int, default=value, help=f"({value})")
     add("--label-noise", type=float, default=0.0, help="share of wrong training labels")
     add("--imbalance", type=float, default=1.0, help="largest class / smallest class")
+    add("--lr", type=float, default=0.1, help="(0.1)")
+    for name, value in {"epochs": 200, "batch": 128, "size": 32, "seed": 0, "workers": 0}.items():
+        add(f"--{name}", type=int, default=value, help=f"({value})")
     add("--limit", type=int, help="number of training images")
     add("--device", default="auto", help="a GPU where there is one")
     add("--autocast", action="store_true", help="bfloat16 on a GPU")

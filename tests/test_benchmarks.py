@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(FOLDER))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import common
 import selection
@@ -117,6 +116,27 @@ def test_child_measures_submodlib() -> None:
 
 
 @linux
-def test_failed_child_says_why() -> None:
-    with pytest.raises(RuntimeError, match="unrecognized|JSONDecodeError|KeyError"):
-        common.run_child(selection.__file__, {"solver": "none"}, 1)
+def test_run_child_reads_the_last_line_and_limits_the_threads(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, os, sys\n"
+        "print('chatter')\n"
+        "print(json.dumps({**json.loads(sys.argv[2]), 'omp': int(os.environ['OMP_NUM_THREADS'])}))"
+    )
+    reading = common.run_child(str(script), {"n": 7}, 3)
+    assert (reading["n"], reading["omp"]) == (7, 3)
+    assert reading["others"] >= 0
+
+
+@linux
+def test_run_child_says_why_it_failed(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit('no such thing')")
+    with pytest.raises(RuntimeError, match=r"status 1:\nno such thing"):
+        common.run_child(str(script), {}, 1)
+
+
+def test_save_names_script_machine_and_device(tmp_path: Path) -> None:
+    path = common.save(tmp_path / "results", "selection", "cpu", {"a": 1})
+    assert path.name == f"selection--{common.machine()}--cpu.json"
+    assert path.read_text() == '{\n "a": 1\n}\n'

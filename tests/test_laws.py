@@ -182,7 +182,7 @@ def test_ranks_that_shard_batches_cover_each_draw_once(
     sampler: CoresetSampler, world: int, size: int
 ) -> None:
     """Frameworks that shard any sampler deal its batches to the ranks in turn."""
-    batches = list(BatchSampler(sampler, size, drop_last=False))
+    batches: list[Any] = list(BatchSampler(sampler, size, drop_last=False))  # type: ignore[arg-type]
     shares = [[draw for dealt in batches[rank::world] for draw in dealt] for rank in range(world)]
     union = sorted(draw for share in shares for draw in share)
     assert union == sorted(sampler)
@@ -231,7 +231,7 @@ def test_resuming_at_every_cut_gives_the_tail(sampler: CoresetSampler, share: fl
 @given(samplers(), st.booleans())
 def test_a_batch_equals_its_items(sampler: CoresetSampler, batched: bool) -> None:
     items = [(i * 10, i % 3, str(i)) for i in range(sampler.n)]
-    wrapped = Subset(items, range(sampler.n)) if batched else items  # type: ignore[arg-type]
+    wrapped: Any = Subset(items, range(sampler.n)) if batched else items  # type: ignore[arg-type]
     data = WeightedAugmentedDataset(wrapped, weak=lambda x: x + 1, strong=lambda x: -x)
     draws = list(sampler)
     assert data.__getitems__(draws) == [data[draw] for draw in draws]

@@ -342,7 +342,7 @@ class Greedy(Needy):
     ],
 )
 def test_bad_arguments(options: dict[str, Any], error: type[Exception], words: str) -> None:
-    arguments = {"data": range(N), "strategy": Uniform(), "fraction": 0.5} | options
+    arguments: dict[str, Any] = {"data": range(N), "strategy": Uniform(), "fraction": 0.5} | options
     with pytest.raises(error, match=words):
         CoresetSampler(arguments.pop("data"), arguments.pop("strategy"), **arguments)
 

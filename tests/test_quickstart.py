@@ -1,0 +1,70 @@
+"""The quickstart runs, on digits and on an image folder, and says what it measured."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from PIL import Image
+
+PATH = Path(__file__).parent.parent / "examples" / "quickstart.py"
+
+
+@pytest.fixture
+def quickstart() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("quickstart", PATH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["quickstart"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", *options])
+    threads = torch.get_num_threads()
+    try:
+        module.main()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_digits(
+    quickstart: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    picture = tmp_path / "q.png"
+    options = ("--epochs", "2", "--refresh", "1", "--seeds", "2", "--images", "120")
+    run(quickstart, monkeypatch, *options, "--output", str(picture))
+    out = capsys.readouterr().out
+    for name in quickstart.METHODS:
+        assert f"\n{name}" in out
+    assert "120 training images, 1677 clean and 40248 transformed test images" in out
+    assert "coreset 30 % against uniform 30 %" in out
+    assert Image.open(picture).size == (1560, 660)
+
+
+def test_image_folder(
+    quickstart: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(12):
+                pixels = torch.randint(256, (20, 16, 3), generator=generator, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(tmp_path / part / name / f"{i}.png")
+    options = ("--data", str(tmp_path), "--size", "16", "--epochs", "1", "--seeds", "1")
+    run(quickstart, monkeypatch, *options, "--output", str(tmp_path / "q.png"))
+    out = capsys.readouterr().out
+    assert "24 training images, 24 clean" in out
+    assert "no verdict" in out
+    assert (tmp_path / "q.png").exists()
