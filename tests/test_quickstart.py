@@ -46,7 +46,8 @@ def test_digits(
         assert f"\n{name}" in out
     assert "120 training images, 1677 clean and 40248 transformed test images" in out
     assert "coreset 30 % against uniform 30 %" in out
-    assert Image.open(picture).size == (1560, 660)
+    with Image.open(picture) as drawn:
+        assert drawn.size == (1560, 660)
 
 
 def test_image_folder(

@@ -54,7 +54,7 @@ def run(rank: int, world: int, folder: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch.*")
 def test_two_ranks_agree_with_each_other_and_with_one(tmp_path: Path) -> None:
-    spawn(run, args=(WORLD, str(tmp_path)), nprocs=WORLD)  # type: ignore[no-untyped-call]
+    spawn(run, args=(WORLD, str(tmp_path)), nprocs=WORLD)
     run(0, 1, str(tmp_path))
     alone, first, second = (
         torch.load(tmp_path / f"{name}.pt", weights_only=False) for name in ("1-0", "2-0", "2-1")
