@@ -12,8 +12,13 @@ fixed grid: the protocol of Kuchnik & Smith, ICLR 2019), over several seeds.
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -84,6 +89,7 @@ def main() -> None:
     parser.add_argument("--refresh", type=int, default=5, help="epochs between two selections")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("quickstart.png"))
+    parser.add_argument("--json", type=Path, help="write every run's figures to this file")
     args = parser.parse_args()
     torch.set_num_threads(1)  # the images are small: more threads only get in each other's way
     problem = folder(args.data, args.images, args.size) if args.data else digits(args.images)
@@ -101,6 +107,8 @@ def main() -> None:
     report(runs)
     picture(problem, runs).savefig(args.output, dpi=120)
     print(f"picture: {args.output}")
+    if args.json:
+        args.json.write_text(record(runs) + "\n")
 
 
 def train(
@@ -245,6 +253,17 @@ def report(runs: dict[str, list[Run]]) -> None:
         tie = abs(lead) <= max(spread["coreset 30 %"], spread[other])
         verdict = "one seed: no verdict" if seeds == 1 else "a tie" if tie else "beyond the spread"
         print(f"coreset 30 % against {other:13} {lead:+.3f} ({verdict})")
+
+
+def record(runs: dict[str, list[Run]]) -> str:
+    """Return every run's accuracies and seconds as JSON, with the machine and the versions."""
+    about = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread used",
+        "versions": {name: version(name) for name in ("augloader", "torch", "kornia", "numpy")},
+    }
+    of = {name: [asdict(replace(run, selection=None)) for run in of] for name, of in runs.items()}
+    return json.dumps({"about": about, "runs": of}, indent=1)
 
 
 def picture(problem: Problem, runs: dict[str, list[Run]]) -> Figure:

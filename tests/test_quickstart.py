@@ -1,6 +1,7 @@
 """The quickstart runs, on digits and on an image folder, and says what it measured."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -40,12 +41,22 @@ def test_digits(
 ) -> None:
     picture = tmp_path / "q.png"
     options = ("--epochs", "2", "--refresh", "1", "--seeds", "2", "--images", "120")
-    run(quickstart, monkeypatch, *options, "--output", str(picture))
+    run(
+        quickstart,
+        monkeypatch,
+        *options,
+        "--output",
+        str(picture),
+        "--json",
+        str(tmp_path / "q.json"),
+    )
     out = capsys.readouterr().out
     for name in quickstart.METHODS:
         assert f"\n{name}" in out
     assert "120 training images, 1677 clean and 40248 transformed test images" in out
     assert "coreset 30 % against uniform 30 %" in out
+    runs = json.loads((tmp_path / "q.json").read_text())["runs"]
+    assert [len(of) for of in runs.values()] == [2] * 5
     with Image.open(picture) as drawn:
         assert drawn.size == (1560, 660)
 
