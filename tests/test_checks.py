@@ -46,5 +46,5 @@ def test_any_sized_indexable_is_a_dataset() -> None:
 def test_small_integer_types_are_labels() -> None:
     for dtype in (torch.uint8, torch.int32, torch.int64):
         require_labels("y", torch.tensor([0, 2], dtype=dtype), 2, 3)
-    with pytest.raises(TypeError, match="y must be integer class labels, got torch.bool"):
+    with pytest.raises(TypeError, match=r"y must be integer class labels, got torch\.bool"):
         require_labels("y", torch.tensor([True, False]), 2)
