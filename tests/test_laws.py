@@ -188,41 +188,38 @@ def test_ranks_that_shard_batches_cover_each_draw_once(
     assert union == sorted(sampler)
 
 
+def rebuilt(sampler: CoresetSampler) -> CoresetSampler:
+    """A new sampler of the same arguments, as a resumed program builds it."""
+    return CoresetSampler(
+        range(sampler.n),
+        Uniform(),
+        count=sampler.budget,
+        base=sampler.base,
+        copies=sampler.copies,
+        refresh=sampler.schedule,
+        weighting=sampler.weighting,
+        seed=sampler.seed,
+    )
+
+
 @given(samplers(), st.floats(0, 1))
 def test_resuming_at_every_cut_gives_the_tail(sampler: CoresetSampler, share: float) -> None:
     draws = list(sampler)
     cut = round(share * len(draws))
-    other = CoresetSampler(
-        range(sampler.n),
-        Uniform(),
-        count=sampler.budget,
-        base=sampler.base,
-        copies=sampler.copies,
-        refresh=sampler.schedule,
-        weighting=sampler.weighting,
-        seed=sampler.seed,
-    )
-    other.load_state_dict(sampler.state_dict())
-    other.skip(cut)
-    assert list(other) == draws[cut:]
-    assert len(other) == len(draws) - cut
-    again = CoresetSampler(
-        range(sampler.n),
-        Uniform(),
-        count=sampler.budget,
-        base=sampler.base,
-        copies=sampler.copies,
-        refresh=sampler.schedule,
-        weighting=sampler.weighting,
-        seed=sampler.seed,
-    )
-    again.load_state_dict(other.state_dict())
-    assert list(again) == draws[cut:]
-    assert again.refresh_due == sampler.refresh_due
-    for each in (again, sampler):
+    first = rebuilt(sampler)
+    first.load_state_dict(sampler.state_dict())
+    first.skip(cut)
+    second = rebuilt(sampler)
+    second.load_state_dict(first.state_dict())
+    for each in (first, second):
+        assert list(each) == draws[cut:]
+        assert len(each) == len(draws) - cut
+    assert second.refresh_due == sampler.refresh_due
+    for each in (second, sampler):
         each.set_epoch(sampler.epoch + 1)
-    if not sampler.refresh_due or sampler.selection is not None:
-        assert list(again) == list(sampler)
+        if each.refresh_due:
+            each.refresh()
+    assert list(second) == list(sampler)
 
 
 # Dataset ----------------------------------------------------------------------------------------
