@@ -10,14 +10,20 @@ costs about 3 n^2 updates whatever the budget.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from augloader.checks import require_int
 
+Floats = NDArray[np.floating[Any]]
+Indices = NDArray[np.int64]
 _ROWS = 64  # rows updated at a time: they stay in the processor's cache
 
 
@@ -88,47 +94,62 @@ def greedy_medoids(distances: Tensor, budget: int, *, xi: float | None = None) -
         raise ValueError(f"budget must be at most {n}, got {budget}. Ask for fewer medoids.")
     if xi is not None and not xi >= 0:
         raise ValueError(f"xi must be 0 or more, got {xi}. It is a distance.")
-    if not distances.sum().isfinite():
+    low, high = (float(bound) for bound in distances.aminmax())
+    if not 0 <= low <= high < float("inf"):  # NaN fails too
         raise ValueError(
-            "distances must be finite, got NaN or infinity. Check the proxies they come from."
+            f"distances must be finite and 0 or more, got {low} to {high}. "
+            "Check the proxies they come from."
         )
     run = _greedy_numpy if distances.device.type == "cpu" else _greedy_torch
-    return run(distances, budget, xi)
+    return run(distances, high, budget, xi)
 
 
-def _greedy_numpy(distances: Tensor, budget: int, xi: float | None) -> Medoids:
+def _greedy_numpy(distances: Tensor, largest: float, budget: int, xi: float | None) -> Medoids:
     matrix = distances.numpy()
     n = len(matrix)
-    best = np.full(n, matrix.max(), np.float32)  # m_i, at first c1
-    gain = n * np.float64(best[0]) - matrix.sum(1, dtype=np.float64)
+    best = np.full(n, largest, np.float32)  # m_i, at first c1
     nearest = np.zeros(n, np.int64)
     taken: list[int] = []
     gains: list[float] = []
-    while len(taken) < budget:
-        if xi is not None and taken and np.linalg.norm(best.astype(np.float64)) <= xi:
-            break
-        medoid = int(gain.argmax())
-        row = matrix[medoid]
-        changed = np.flatnonzero(row < best)
-        gains.append(gain[medoid])
-        for start in range(0, len(changed), _ROWS):
-            points = changed[start : start + _ROWS]
-            old, new = best[points], row[points]
-            rows = matrix[points]
-            np.clip(rows, new[:, None], old[:, None], out=rows)
-            gain -= old.sum(dtype=np.float64) - rows.sum(0, dtype=np.float64)
-        best[changed] = row[changed]
-        nearest[changed] = len(taken)
-        nearest[medoid] = len(taken)
-        taken.append(medoid)
-        gain[medoid] = -np.inf
-    parts = (np.array(taken), nearest, best, np.array(gains))
-    return Medoids(*(torch.from_numpy(part) for part in parts))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        blocks = [matrix[start : start + _ROWS] for start in range(0, n, _ROWS)]
+        sums = pool.map(partial(np.sum, axis=1, dtype=np.float64), blocks)
+        gain = n * np.float64(best[0]) - np.concatenate(list(sums))
+        while len(taken) < budget:
+            if xi is not None and taken and np.linalg.norm(best.astype(np.float64)) <= xi:
+                break
+            medoid = int(gain.argmax())
+            row = matrix[medoid]
+            changed = np.flatnonzero(row < best)
+            gains.append(gain[medoid])
+            parts = [changed[start : start + _ROWS] for start in range(0, len(changed), _ROWS)]
+            spread = pool.map if len(parts) > 1 else map
+            for loss in spread(partial(_loss, matrix, best, row), parts):
+                gain -= loss  # in the order of the points, whatever the number of threads
+            best[changed] = row[changed]
+            nearest[changed] = len(taken)
+            nearest[medoid] = len(taken)
+            taken.append(medoid)
+            gain[medoid] = -np.inf
+    found = (np.array(taken), nearest, best, np.array(gains))
+    return Medoids(*(torch.from_numpy(part) for part in found))
 
 
-def _greedy_torch(distances: Tensor, budget: int, xi: float | None) -> Medoids:
+def _loss(matrix: Floats, best: Floats, row: Floats, points: Indices) -> Floats:
+    """Return what every candidate's gain loses as some points go over to a new medoid.
+
+    max(0, old - d) - max(0, new - d) = old - min(max(d, new), old), summed over the points.
+    """
+    old, new = best[points], row[points]
+    rows = matrix[points]
+    np.clip(rows, new[:, None], old[:, None], out=rows)
+    lost: Floats = old.sum(dtype=np.float64) - rows.sum(0, dtype=np.float64)
+    return lost
+
+
+def _greedy_torch(distances: Tensor, largest: float, budget: int, xi: float | None) -> Medoids:
     n = len(distances)
-    best = distances.max().repeat(n)
+    best = torch.full((n,), largest, device=distances.device)
     gain = n * best[0].double() - distances.sum(1, dtype=torch.float64)
     nearest = torch.zeros(n, dtype=torch.int64, device=distances.device)
     taken = torch.empty(budget, dtype=torch.int64, device=distances.device)

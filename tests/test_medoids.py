@@ -1,12 +1,14 @@
 """Greedy medoids against brute force and a naive reference."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from augloader import Proxies, greedy_medoids
-from augloader.medoids import _greedy_numpy, _greedy_torch
+from augloader.medoids import Medoids, _greedy_numpy, _greedy_torch
 from tests.reference import best_coverage, coverage, naive_greedy
 
 
@@ -21,13 +23,26 @@ def proxies(form: str, n: int, seed: int = 0) -> Proxies:
     return Proxies(g, features)
 
 
+def by_numpy(distances: Tensor, budget: int, xi: float | None = None) -> Medoids:
+    return _greedy_numpy(distances, float(distances.max()), budget, xi)
+
+
+def by_torch(distances: Tensor, budget: int, xi: float | None = None) -> Medoids:
+    """The code that runs on a GPU, here on the CPU."""
+    return _greedy_torch(distances, float(distances.max()), budget, xi)
+
+
+Engine = Callable[..., Medoids]
+ENGINES = [by_numpy, by_torch]
+
+
 @pytest.mark.parametrize("form", ["vector", "outer"])
 @pytest.mark.parametrize("budget", [1, 30, 150, 300])
 def test_equals_the_naive_greedy(form: str, budget: int) -> None:
     distances = proxies(form, 300).distances()
     taken, gains = naive_greedy(distances.numpy(), budget)
-    for engine in (_greedy_numpy, _greedy_torch):
-        found = engine(distances, budget, None)
+    for engine in ENGINES:
+        found = engine(distances, budget)
         assert found.indices.tolist() == taken
         np.testing.assert_allclose(found.gains.numpy(), gains, rtol=1e-9, atol=1e-9)
         chosen = distances[:, found.indices]
@@ -46,6 +61,20 @@ def test_reaches_the_guarantee_of_the_brute_force_optimum(seed: int, budget: int
     np.testing.assert_allclose(found.gains.sum(), reached, rtol=1e-9)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_nothing(threads: int) -> None:
+    distances = proxies("vector", 1000).distances()
+    here = greedy_medoids(distances, 300)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        there = greedy_medoids(distances, 300)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(here.indices, there.indices)
+    assert torch.equal(here.gains, there.gains)
+
+
 def test_the_order_is_nested() -> None:
     distances = proxies("vector", 200).distances()
     whole = greedy_medoids(distances, 200)
@@ -53,29 +82,26 @@ def test_the_order_is_nested() -> None:
         assert greedy_medoids(distances, budget).indices.tolist() == whole.indices[:budget].tolist()
 
 
-@pytest.mark.parametrize("engine", [_greedy_numpy, _greedy_torch])
-def test_duplicates_fill_the_budget_lowest_index_first(engine: object) -> None:
-    assert callable(engine)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_duplicates_fill_the_budget_lowest_index_first(engine: Engine) -> None:
     x = torch.tensor([[0.0], [5.0], [5.0], [0.0], [5.0]])
-    found = engine(torch.cdist(x, x), 5, None)
+    found = engine(torch.cdist(x, x), 5)
     assert found.indices.tolist() == [1, 0, 2, 3, 4]
     assert found.sizes.tolist() == [1] * 5
-    two = engine(torch.cdist(x, x), 2, None)
+    two = engine(torch.cdist(x, x), 2)
     assert two.sizes.tolist() == [3, 2]
 
 
-@pytest.mark.parametrize("engine", [_greedy_numpy, _greedy_torch])
-def test_all_alike(engine: object) -> None:
-    assert callable(engine)
-    found = engine(torch.zeros(4, 4), 3, None)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_all_alike(engine: Engine) -> None:
+    found = engine(torch.zeros(4, 4), 3)
     assert found.indices.tolist() == [0, 1, 2]
     assert found.gains.tolist() == [0, 0, 0]
     assert found.sizes.sum() == 4
 
 
-@pytest.mark.parametrize("engine", [_greedy_numpy, _greedy_torch])
-def test_stops_at_the_first_size_within_xi(engine: object) -> None:
-    assert callable(engine)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_stops_at_the_first_size_within_xi(engine: Engine) -> None:
     distances = proxies("vector", 200).distances()
     norms = [
         float(distances[:, greedy_medoids(distances, k).indices].min(1).values.double().norm())
