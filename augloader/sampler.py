@@ -240,8 +240,7 @@ class CoresetSampler(Sampler[Draw]):
         """
         chosen = self.selection
         return {
-            "n": self.n,
-            "seed": self.seed,
+            "arguments": self._arguments(),
             "epoch": self.epoch,
             "start": self._start,
             "refreshed": self._refreshed,
@@ -252,18 +251,35 @@ class CoresetSampler(Sampler[Draw]):
         """Go on from a state; the sampler must be built with the same arguments.
 
         Raises:
-            ValueError: a state of another data set size or seed. Nothing has changed then.
+            ValueError: a state saved with other arguments. Nothing has changed then.
         """
-        if (state["n"], state["seed"]) != (self.n, self.seed):
+        mine, saved = self._arguments(), state["arguments"]
+        differ = [f"{name}={saved.get(name)}" for name in mine if saved.get(name) != mine[name]]
+        if differ:
+            ours = ", ".join(f"{name}={value}" for name, value in mine.items())
             raise ValueError(
-                f"state must be of n={self.n} and seed={self.seed}, got n={state['n']} and "
-                f"seed={state['seed']}. Build the sampler as it was built when saved."
+                f"state must be of a sampler with {ours}, got {', '.join(differ)}. "
+                "Build the sampler as it was built when saved."
             )
         chosen = state["selection"]
         self.selection = None if chosen is None else Selection(*chosen)
         self._refreshed = state["refreshed"]
         self.set_epoch(state["epoch"])
         self._start = state["start"]
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return what the draws depend on beside the state, in plain values."""
+        return {
+            "n": self.n,
+            "seed": self.seed,
+            "budget": self.budget,
+            "base": self.base,
+            "base_size": self.base_size,
+            "copies": self.copies,
+            "interval": self.schedule.interval,
+            "warmup": self.schedule.warmup,
+            "weighting": self.weighting,
+        }
 
     def _generator(self, stream: int, epoch: int) -> np.random.Generator:
         """Return a generator from a hash of (seed, stream, epoch), never from a sum of them."""

@@ -22,7 +22,7 @@ def sweep(
     data: Any,
     proxy: Residual | LastLayerGradient | None,
     *,
-    batch_size: int = 512,
+    batch_size: int = 128,
     num_workers: int = 0,
     collate_fn: Callable[[list[Sample]], Sample] | None = None,
     autocast: bool | None = None,

@@ -139,7 +139,7 @@ SOLVERS: dict[str, tuple[Solver, Cost]] = {
 def child(solver: str, data: str, n: int, k: int, seed: int) -> Reading:
     """Solve one problem in this process and say what it took and what the answer costs."""
     solve, cost = SOLVERS[solver]
-    solve(make(data, 200, seed), 20)
+    solve(make(data, 1_000, seed), 100)  # warm-up: libraries, threads
     proxies = make(data, n, seed)
     answer, reading = measure(lambda: solve(proxies, k))
     return {**reading, "cost": cost(proxies, answer)}

@@ -156,7 +156,7 @@ def train(
         scheduler.step()
         run.selecting += selected - started
         run.training += time.perf_counter() - selected
-        if (epoch + 1) % 5 == 0 or epoch + 1 == epochs:
+        if (epoch + 1) % 10 == 0 or epoch + 1 == epochs:
             labels = problem.test.tensors[1]
             run.clean = accuracy(model, problem.test.tensors[0], labels)
             run.transformed = mean(accuracy(model, view, labels) for view in views)

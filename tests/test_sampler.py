@@ -360,8 +360,10 @@ def test_bad_epochs_positions_and_states() -> None:
         sampler.set_epoch(-1)
     with pytest.raises(ValueError, match="draws must be at most 50"):
         sampler.skip(51)
-    with pytest.raises(ValueError, match="state must be of n=40 and seed=0, got n=40 and seed=1"):
-        sampler.load_state_dict(ready(seed=1).state_dict())
+    for other in ({"seed": 1}, {"copies": 2}, {"base": "none"}, {"weighting": "uniform"}):
+        named = ", ".join(f"{name}={value}" for name, value in other.items())
+        with pytest.raises(ValueError, match=f"state must be of .* got {named}. Build"):
+            sampler.load_state_dict(ready(**other).state_dict())
 
 
 def test_state_is_small_and_does_not_change_under_the_feet() -> None:
