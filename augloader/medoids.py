@@ -94,27 +94,22 @@ def greedy_medoids(distances: Tensor, budget: int, *, xi: float | None = None) -
         raise ValueError(f"budget must be at most {n}, got {budget}. Ask for fewer medoids.")
     if xi is not None and not xi >= 0:
         raise ValueError(f"xi must be 0 or more, got {xi}. It is a distance.")
-    low, high = (float(bound) for bound in distances.aminmax())
-    if not 0 <= low <= high < float("inf"):  # NaN fails too
-        raise ValueError(
-            f"distances must be finite and 0 or more, got {low} to {high}. "
-            "Check the proxies they come from."
-        )
     run = _greedy_numpy if distances.device.type == "cpu" else _greedy_torch
-    return run(distances, high, budget, xi)
+    return run(distances, budget, xi)
 
 
-def _greedy_numpy(distances: Tensor, largest: float, budget: int, xi: float | None) -> Medoids:
+def _greedy_numpy(distances: Tensor, budget: int, xi: float | None) -> Medoids:
     matrix = distances.numpy()
     n = len(matrix)
-    best = np.full(n, largest, np.float32)  # m_i, at first c1
     nearest = np.zeros(n, np.int64)
     taken: list[int] = []
     gains: list[float] = []
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         blocks = [matrix[start : start + _ROWS] for start in range(0, n, _ROWS)]
-        sums = pool.map(partial(np.sum, axis=1, dtype=np.float64), blocks)
-        gain = n * np.float64(best[0]) - np.concatenate(list(sums))
+        sums, tops = zip(*pool.map(_sums_and_top, blocks), strict=True)
+        largest = _finite(float(np.max(tops)))
+        best = np.full(n, largest, np.float32)  # m_i, at first c1
+        gain = n * largest - np.concatenate(sums)
         while len(taken) < budget:
             if xi is not None and taken and np.linalg.norm(best.astype(np.float64)) <= xi:
                 break
@@ -135,6 +130,19 @@ def _greedy_numpy(distances: Tensor, largest: float, budget: int, xi: float | No
     return Medoids(*(torch.from_numpy(part) for part in found))
 
 
+def _sums_and_top(rows: Floats) -> tuple[Floats, float]:
+    """Return the sum of every row, and the largest entry, in one pass through the memory."""
+    return rows.sum(1, dtype=np.float64), float(rows.max())
+
+
+def _finite(largest: float) -> float:
+    if not largest < float("inf"):  # NaN is not
+        raise ValueError(
+            f"distances must be finite, got {largest}. Check the proxies they come from."
+        )
+    return largest
+
+
 def _loss(matrix: Floats, best: Floats, row: Floats, points: Indices) -> Floats:
     """Return what every candidate's gain loses as some points go over to a new medoid.
 
@@ -147,8 +155,9 @@ def _loss(matrix: Floats, best: Floats, row: Floats, points: Indices) -> Floats:
     return lost
 
 
-def _greedy_torch(distances: Tensor, largest: float, budget: int, xi: float | None) -> Medoids:
+def _greedy_torch(distances: Tensor, budget: int, xi: float | None) -> Medoids:
     n = len(distances)
+    largest = _finite(float(distances.max()))
     best = torch.full((n,), largest, device=distances.device)
     gain = n * best[0].double() - distances.sum(1, dtype=torch.float64)
     nearest = torch.zeros(n, dtype=torch.int64, device=distances.device)

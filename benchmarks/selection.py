@@ -298,7 +298,7 @@ def report(rows: list[Row], scaling: list[Row], notes: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="three rounds of the main cases")
+    parser.add_argument("--quick", action="store_true", help="five rounds of the main cases")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
@@ -310,7 +310,7 @@ def main() -> None:
     package, how = PEERS[peer]
     about = environment(options.threads, [*PACKAGES, package])
 
-    rounds = 3 if options.quick else 7
+    rounds = 5 if options.quick else 7
     cases = headline_cases(peer) + ([] if options.quick else more_cases(peer))
     rows = run(cases, rounds, options.threads)
     rows += run(single_cases(), 1 if options.quick else rounds, options.threads)

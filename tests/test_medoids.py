@@ -24,12 +24,12 @@ def proxies(form: str, n: int, seed: int = 0) -> Proxies:
 
 
 def by_numpy(distances: Tensor, budget: int, xi: float | None = None) -> Medoids:
-    return _greedy_numpy(distances, float(distances.max()), budget, xi)
+    return _greedy_numpy(distances, budget, xi)
 
 
 def by_torch(distances: Tensor, budget: int, xi: float | None = None) -> Medoids:
     """The code that runs on a GPU, here on the CPU."""
-    return _greedy_torch(distances, float(distances.max()), budget, xi)
+    return _greedy_torch(distances, budget, xi)
 
 
 Engine = Callable[..., Medoids]
@@ -124,7 +124,8 @@ def test_stops_at_the_first_size_within_xi(engine: Engine) -> None:
         (torch.zeros(3, 3), 1.5, None, TypeError, "integer"),
         (torch.zeros(3, 3), 1, -1.0, ValueError, "xi must be 0 or more"),
         (torch.zeros(3, 3), 1, float("nan"), ValueError, "xi must be 0 or more"),
-        (torch.full((3, 3), torch.nan), 1, None, ValueError, "finite"),
+        (torch.full((3, 3), torch.nan), 1, None, ValueError, "finite, got nan"),
+        (torch.ones(200, 200).fill_diagonal_(torch.inf), 1, None, ValueError, "finite, got inf"),
     ],
 )
 def test_bad_input(
