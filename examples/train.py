@@ -293,7 +293,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--fraction", type=float, help="share of the data to select (0.3)")
     add("--count", type=int, help="number of samples to select")
     add("--base", choices=("full", "random", "selected", "none"), help="un-augmented part (full)")
-    add("--weighting", choices=("cluster", "uniform"), default="cluster", help="of the loss")
+    add("--weighting", choices=("cluster", "uniform"), default="cluster", help="(cluster)")
     add("--copies", type=int, help="strong copies a selected sample (1); 0 augments in place")
     add("--refresh", type=int, help="epochs between selections (20)")
     add("--warmup", type=int, help="epochs before the first selection (0)")
