@@ -255,7 +255,7 @@ def test_a_plain_index_is_a_full_draw(n: int, index: int) -> None:
 @st.composite
 def tables(draw: Any) -> SampleTable:
     n, rng = 7, np.random.default_rng(draw(seeds))
-    table = SampleTable(n, dtype=draw(st.sampled_from([torch.float32])))
+    table = SampleTable(n)
     for _ in range(draw(st.integers(0, 4))):
         b = int(rng.integers(1, n + 1))
         index = torch.tensor(rng.permutation(n)[:b])

@@ -161,6 +161,13 @@ class Unused(Net):
         self.later = nn.Linear(8, 3)
 
 
+def test_a_diverged_model_is_not_blamed_on_its_head() -> None:
+    model = Net()
+    model.head.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="70 non-finite rows"):
+        sweep(model, data(), LastLayerGradient())
+
+
 def test_a_head_that_is_not_the_head() -> None:
     with pytest.raises(ValueError, match=r"head 'head' must return the model's logits"):
         sweep(Scaled(), data(), LastLayerGradient())
