@@ -11,6 +11,14 @@ from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
 from augloader.sampler import CoresetSampler
 from augloader.schedule import Every
 from augloader.strategies import FacilityLocation, MaxLoss, Strategy, Uniform
+from augloader.strength import (
+    Confidence,
+    Constant,
+    Entropy,
+    LossRank,
+    StableInfluence,
+    StrengthRule,
+)
 from augloader.sweeping import sweep
 from augloader.table import SampleTable
 from augloader.transform import AdaptiveStrengthTransform
@@ -18,12 +26,16 @@ from augloader.types import Draw, Evidence, Sample, Selection
 
 __all__ = [
     "AdaptiveStrengthTransform",
+    "Confidence",
+    "Constant",
     "CoresetSampler",
     "Draw",
+    "Entropy",
     "Every",
     "Evidence",
     "FacilityLocation",
     "LastLayerGradient",
+    "LossRank",
     "MaxLoss",
     "Medoids",
     "Proxies",
@@ -31,7 +43,9 @@ __all__ = [
     "Sample",
     "SampleTable",
     "Selection",
+    "StableInfluence",
     "Strategy",
+    "StrengthRule",
     "Uniform",
     "WeightedAugmentedDataset",
     "greedy_medoids",

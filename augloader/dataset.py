@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index as as_index
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         strong: transform of the draws with strength > 0, or None when the batch is augmented later.
             Any callable on one image: torchvision, PIL, Kornia (a batch dimension of one that it
             adds is dropped) or Albumentations (called with ``image=`` as an (H, W, C) array). One
-            with a parameter named ``strength`` is given the draw's.
+            with a parameter named ``strength`` is given the draw's, and one with a parameter named
+            ``keys`` the draw's (3,) int64 epoch, index and copy, to seed its random numbers with.
         final: transform of every draw and of the clean view (to tensor, normalise), or None.
         fields: positions or keys of the input and the target in an item.
 
@@ -70,6 +71,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         self.weak = _adapt("weak", weak)
         self.strong = _adapt("strong", strong)
         self.final = _adapt("final", final)
+        self._clean = False
 
     def __len__(self) -> int:
         """Return the number of samples of the wrapped dataset."""
@@ -105,8 +107,13 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         return [self._sample(draw, item) for draw, item in zip(drawn, items, strict=True)]
 
     def clean(self) -> WeightedAugmentedDataset:
-        """Return the un-augmented view: the same items and ``final``, no weak or strong part."""
-        return WeightedAugmentedDataset(self.data, final=self.final, fields=self.fields)
+        """Return the un-augmented view: the same items and ``final``, no weak or strong part.
+
+        Its draws have strength 0, plain indices too, so reports of its batches count as clean.
+        """
+        clean = WeightedAugmentedDataset(self.data, final=self.final, fields=self.fields)
+        clean._clean = True
+        return clean
 
     def _draw(self, draw: Draw | int) -> Draw:
         draw = draw if isinstance(draw, Draw) else Draw(as_index(draw))
@@ -115,19 +122,19 @@ class WeightedAugmentedDataset(Dataset[Sample]):
                 f"index must be in [0, {self._n}), got {draw.index}. "
                 "Build the sampler on this dataset."
             )
-        return draw
+        return draw._replace(strength=0.0) if self._clean else draw
 
     def _sample(self, draw: Draw, item: Any) -> Sample:
         image, target, extra = _split(item, self.fields)
         if self.weak is not None:
-            image = self.weak(image, draw.strength)
+            image = self.weak(image, draw)
         if self.strong is not None and draw.strength > 0:
-            image = self.strong(image, draw.strength)
+            image = self.strong(image, draw)
         if self.final is not None:
-            image = self.final(image, draw.strength)
+            image = self.final(image, draw)
         # float32 scalars: a Python float would collate to float64 and promote the loss.
         weight, strength = np.float32(draw.weight), np.float32(draw.strength)
-        return Sample(image, target, draw.index, weight, strength, draw.copy, extra)
+        return Sample(image, target, draw.index, weight, strength, draw.copy, draw.epoch, extra)
 
 
 def _split(item: Any, fields: tuple[int | str, int | str]) -> tuple[Any, Any, Any]:
@@ -159,15 +166,18 @@ class _Adapted:
     """A transform of any library, called in its own way with one image."""
 
     transform: Transform
-    style: Literal["plain", "strength", "albumentations"]
+    albumentations: bool = False
+    asks: frozenset[str] = frozenset()  # which of strength and keys it takes
 
-    def __call__(self, image: Any, strength: float) -> Any:
-        if self.style == "albumentations":
+    def __call__(self, image: Any, draw: Draw) -> Any:
+        if self.albumentations:
             return _with_arrays(self.transform, image)
-        if self.style == "strength":
-            out = self.transform(image, strength=strength)
-        else:
-            out = self.transform(image)
+        given: dict[str, Any] = {}
+        if "strength" in self.asks:
+            given["strength"] = draw.strength
+        if "keys" in self.asks:
+            given["keys"] = torch.tensor([draw.epoch, draw.index, draw.copy])
+        out = self.transform(image, **given)
         if isinstance(out, Tensor) and isinstance(image, Tensor) and out.ndim == image.ndim + 1:
             out = out.squeeze(0)  # Kornia returns a batch of one
         return out
@@ -185,11 +195,11 @@ def _adapt(name: str, transform: Transform | _Adapted | None) -> _Adapted | None
         called = transform.forward if isinstance(transform, nn.Module) else transform
         parameters = inspect.signature(called).parameters
     except ValueError:  # some built-ins have no signature
-        return _Adapted(transform, "plain")
+        return _Adapted(transform)
     image = parameters.get("image")
     if "force_apply" in parameters or (image and image.kind is inspect.Parameter.KEYWORD_ONLY):
-        return _Adapted(transform, "albumentations")
-    return _Adapted(transform, "strength" if "strength" in parameters else "plain")
+        return _Adapted(transform, albumentations=True)
+    return _Adapted(transform, asks=frozenset({"strength", "keys"} & parameters.keys()))
 
 
 def _with_arrays(transform: Transform, image: Any) -> Any:

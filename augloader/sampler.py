@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -18,12 +19,13 @@ from augloader.checks import (
 )
 from augloader.schedule import Every
 from augloader.strategies import EVIDENCE, Strategy
+from augloader.strength import Constant, StrengthRule, require_rule
 from augloader.table import SampleTable
 from augloader.types import Draw, Evidence, Sample, Selection
 
 Base = Literal["full", "random", "selected", "none"]
 Weighting = Literal["cluster", "uniform"]
-_SELECT, _SUBSET, _SHUFFLE = range(3)  # independent random streams
+_SELECT, _SUBSET, _SHUFFLE, _STRENGTH = range(4)  # independent random streams
 
 
 class CoresetSampler(Sampler[Draw]):
@@ -33,7 +35,9 @@ class CoresetSampler(Sampler[Draw]):
     weighs gamma_j / r (gamma_j: number of samples that j stands for), a base draw n / (size of the
     base); all weights are then scaled to mean 1, so that a fraction does not change the loss.
 
-    What it yields depends on (seed, epoch, selection) alone: not on workers, ranks or history.
+    What it yields depends on (seed, epoch, selection, strengths) alone: not on workers, ranks or
+    history. The strengths of the copies, ``sampler.strengths``, (n,) float32, are computed where an
+    epoch begins, in ``set_epoch``, from what was reported until then, and hold for all of it.
 
     Args:
         data: the dataset; only its length is read.
@@ -47,11 +51,13 @@ class CoresetSampler(Sampler[Draw]):
         refresh: when to select again. Before the first selection an epoch is the base alone
             (every sample where the base is "selected" or "none"), with weight 1.
         weighting: "cluster" as above, or "uniform": every draw weighs 1.
+        strength: the rule of how strongly each sample's copies are augmented, as
+            ``StableInfluence()``; base draws have strength 0 under every rule.
         seed: 0 or more.
         table_dtype: torch.float32 or torch.float16, how reported values are kept.
 
     Raises:
-        TypeError: data without ``__len__``, a strategy that is none, wrong types.
+        TypeError: data without ``__len__``, a strategy or rule that is none, wrong types.
         ValueError: an empty dataset, not exactly one of fraction and count, values out of range.
 
     Memory: O(n), and the table's.
@@ -81,6 +87,7 @@ class CoresetSampler(Sampler[Draw]):
         copies: int = 1,
         refresh: Every = Every(1),  # noqa: B008 - frozen
         weighting: Weighting = "cluster",
+        strength: StrengthRule = Constant(),  # noqa: B008 - frozen
         seed: int = 0,
         table_dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -102,17 +109,30 @@ class CoresetSampler(Sampler[Draw]):
         require_one_of("weighting", weighting, ("cluster", "uniform"))
         self.weighting: Weighting = weighting
         self.seed = require_int("seed", seed, 0, "Any whole number will do.")
-        self.table = SampleTable(self.n, dtype=table_dtype)
-        self.epoch = 0
+        rule = require_rule("strength", strength)
+        self.table = SampleTable(self.n, dtype=table_dtype, rule=rule)
         self.selection: Selection | None = None
         self._refreshed: int | None = None  # epoch of the last refresh
-        self._start = 0  # draws of this epoch that were made before a resume
-        self._plan = self._compose()
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch, counted from 0. The length may change here and in ``refresh`` only."""
-        self.epoch = require_int("epoch", epoch, 0, "Epochs count from 0.")
-        self._start = 0
+        """Begin an epoch, counted from 0, with the strengths that the rule finds now.
+
+        The length may change here and in ``refresh`` only.
+
+        Args:
+            epoch: 0 or more.
+
+        Raises:
+            TypeError: not an integer.
+            ValueError: below 0.
+
+        Cost: O(n), and the rule's.
+        """
+        epoch = require_int("epoch", epoch, 0, "Epochs count from 0.")
+        self.strengths = self.table.strengths(self._generator(_STRENGTH, epoch))
+        self.epoch = epoch
+        self._start = 0  # draws of this epoch that were made before a resume
         self._plan = self._compose()
 
     @property
@@ -179,9 +199,10 @@ class CoresetSampler(Sampler[Draw]):
                 f"batch must be the Sample batch of the loader, got {type(batch).__name__}. "
                 "Report other batches with sampler.table.report(index, ...)."
             )
-        index, strength = batch.index.cpu(), batch.strength.cpu()
-        draws = torch.stack([index, batch.copy.cpu()], 1)
-        if len(draws.unique(dim=0)) < len(draws):
+        parts = (batch.index, batch.copy, batch.strength)
+        index, copied, strength = (part.cpu().numpy() for part in parts)
+        order = np.lexsort((copied, index))
+        if ((np.diff(index[order]) == 0) & (np.diff(copied[order]) == 0)).any():
             raise ValueError(
                 "batch must hold each (index, copy) once, got repeated draws. Report every batch "
                 "once, as the loader gave it."
@@ -195,11 +216,11 @@ class CoresetSampler(Sampler[Draw]):
                     f"{name} must have {len(index)} rows, as the batch, got shape "
                     f'{tuple(values.shape)}. Compute the loss with reduction="none".'
                 )
-        order = np.lexsort((strength.numpy(), index.numpy()))
-        _, first = np.unique(index.numpy()[order], return_index=True)
-        weakest = torch.from_numpy(order[first])
-        picked = {k: None if v is None else v[weakest.to(v.device)] for k, v in given.items()}
-        self.table.report(index[weakest], strength=strength[weakest], **picked)
+        order = np.lexsort((strength, index))
+        _, first = np.unique(index[order], return_index=True)
+        rows = torch.from_numpy(order[first])
+        picked = {k: None if v is None else v.detach().cpu()[rows] for k, v in given.items()}
+        self.table.report(batch.index.cpu()[rows], strength=batch.strength.cpu()[rows], **picked)
 
     def __iter__(self) -> Iterator[Draw]:
         """Yield the draws of this epoch; a pure function of the sampler's state.
@@ -209,7 +230,7 @@ class CoresetSampler(Sampler[Draw]):
         """
         plan = self._planned()
         order = self._generator(_SHUFFLE, self.epoch).permutation(len(plan[0]))[self._start :]
-        yield from map(Draw, *(column[order].tolist() for column in plan))
+        yield from map(Draw, *(column[order].tolist() for column in plan), repeat(self.epoch))
 
     def __len__(self) -> int:
         """Return the number of draws that ``__iter__`` yields.
@@ -234,7 +255,7 @@ class CoresetSampler(Sampler[Draw]):
         self._start = draws
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the draws depend on: epoch, position and selection. O(1), never mutated.
+        """Return what the draws depend on, strengths too; O(1), never mutated.
 
         Reports are the table's: save ``sampler.table.state_dict()`` beside it.
         """
@@ -245,10 +266,13 @@ class CoresetSampler(Sampler[Draw]):
             "start": self._start,
             "refreshed": self._refreshed,
             "selection": None if chosen is None else (chosen.indices, chosen.weights),
+            "strengths": self.strengths,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state; the sampler must be built with the same arguments.
+
+        The rest of the epoch has the strengths it began with, whatever was reported since.
 
         Raises:
             ValueError: a state saved with other arguments. Nothing has changed then.
@@ -264,8 +288,9 @@ class CoresetSampler(Sampler[Draw]):
         chosen = state["selection"]
         self.selection = None if chosen is None else Selection(*chosen)
         self._refreshed = state["refreshed"]
-        self.set_epoch(state["epoch"])
-        self._start = state["start"]
+        self.epoch, self._start = state["epoch"], state["start"]
+        self.strengths = state["strengths"]
+        self._plan = self._compose()
 
     def _arguments(self) -> dict[str, Any]:
         """Return what the draws depend on beside the state, in plain values."""
@@ -279,6 +304,7 @@ class CoresetSampler(Sampler[Draw]):
             "interval": self.schedule.interval,
             "warmup": self.schedule.warmup,
             "weighting": self.weighting,
+            "strength": repr(self.table.rule),
         }
 
     def _generator(self, stream: int, epoch: int) -> np.random.Generator:
@@ -320,7 +346,8 @@ class CoresetSampler(Sampler[Draw]):
         weight = np.concatenate([base_weight, np.tile(gamma / len(copy), len(copy))])
         if self.weighting == "uniform":
             weight = np.ones(len(index))
-        strength = np.repeat([0.0, 1.0], [len(base), len(index) - len(base)])
+        strength = self.strengths.numpy()[index]
+        strength[: len(base)] = 0
         copies = np.concatenate([np.zeros(len(base), np.int64), np.repeat(copy, len(chosen))])
         return index, copies, (weight / weight.mean()).astype(np.float32), strength
 

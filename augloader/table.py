@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from augloader.checks import count_and_first, require_finite, require_int, require_labels
 from augloader.proxies import Proxies, residual
+from augloader.strength import Columns, Constant, StrengthRule, require_rule
 from augloader.types import Evidence
 
 _COLUMNS = ("losses", "logits", "proxies")
@@ -37,13 +39,15 @@ class SampleTable:
     Args:
         n: number of samples, at least 1.
         dtype: torch.float32 or torch.float16, how reported values are stored.
+        rule: what decides the samples' strengths. The table keeps its columns, which a new refresh
+            period does not forget.
 
     Raises:
-        TypeError: n not an integer.
+        TypeError: n not an integer, a rule that is none.
         ValueError: n below 1, another dtype.
 
-    Memory: 20 n bytes, and for each kind of value reported 4 n bytes and n rows in ``dtype``
-    (logits of CIFAR-10 in float16: 1.2 MB).
+    Memory: 16 n bytes, for each kind of value reported 4 n bytes and n rows in ``dtype`` (logits of
+    CIFAR-10 in float16: 1.2 MB), and the rule's.
 
     Example:
         >>> table = SampleTable(3)
@@ -54,7 +58,13 @@ class SampleTable:
         tensor([1, 0, 1])
     """
 
-    def __init__(self, n: int, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        n: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        rule: StrengthRule = Constant(),  # noqa: B008 - frozen
+    ) -> None:
         self.n = require_int("n", n, 1, "Give the number of samples of the dataset.")
         if dtype not in (torch.float32, torch.float16):
             raise ValueError(
@@ -62,9 +72,11 @@ class SampleTable:
                 "memory at three digits of precision."
             )
         self.dtype = dtype
+        self.rule = require_rule("rule", rule)
         self.visits = torch.zeros(n, dtype=torch.int64)
         self._labels = torch.full((n,), -1)
         self._columns: dict[str, _Column] = {}
+        self._memory: Columns = {}  # the rule's columns and their visits, from its first report on
 
     def report(
         self,
@@ -88,8 +100,9 @@ class SampleTable:
 
         Raises:
             TypeError: index not int64, values not floating, labels not integer.
-            ValueError: nothing reported; repeated, negative or too large indices; wrong lengths or
-                widths; NaN, infinity or, in a float16 table, values above 65,504.
+            ValueError: nothing reported, or not what the rule needs; repeated, negative or too
+                large indices; wrong lengths or widths; NaN, infinity or, in a float16 table,
+                values above 65,504.
 
         Cost: O(b C); waits for the device the values are on.
         """
@@ -101,7 +114,8 @@ class SampleTable:
                 f"strength must be ({b},) values in [0, 1], got {weakness}. Report the batch's own."
             )
         given = {"losses": losses, "logits": logits, "proxies": proxies}
-        rows = {k: self._check_values(k, v, b) for k, v in given.items() if v is not None}
+        moved = {k: v.detach().cpu() for k, v in given.items() if v is not None}
+        rows = {k: self._check_values(k, v, b) for k, v in moved.items()}
         if not rows:
             raise ValueError(
                 "report must be given losses, logits or proxies, got none. Pass one of them."
@@ -109,15 +123,45 @@ class SampleTable:
         if labels is not None:
             labels = labels.detach().cpu()
             require_labels("labels", labels, b, None if logits is None else logits.shape[1])
+            moved["labels"] = labels
+        memory, visited, learnt = self._learn(index, weakness, moved)
         # Everything is checked: only now does anything change.
         for name, values in rows.items():
-            column = self._columns.setdefault(name, self._column(values.shape[1:]))
+            column = self._column(name, values.shape[1:])
             weaker = weakness <= column.strength[index]
-            column.values[index[weaker]] = values[weaker]
-            column.strength[index[weaker]] = weakness[weaker]
+            where = index[weaker]
+            column.values[where] = values[weaker]
+            column.strength[where] = weakness[weaker]
         if labels is not None:
             self._labels[index] = labels.to(torch.int64)
+        self._memory = memory
+        for name, values in learnt.items():
+            memory[name][visited] = values
         self.visits[index] += 1
+
+    def strengths(self, generator: np.random.Generator) -> Tensor:
+        """Return every sample's strength by the rule, from what was reported so far.
+
+        Args:
+            generator: for samples of which the rule does not know enough yet.
+
+        Returns:
+            (n,) float32 in [0, 1], which later reports do not change.
+
+        Raises:
+            ValueError: the rule returned something else.
+
+        Cost: the rule's.
+        """
+        values = self.rule.strengths(self._memory or self._fresh(0), generator)
+        if (values.shape, values.dtype) != ((self.n,), torch.float32) or not (
+            (values >= 0) & (values <= 1)
+        ).all():
+            raise ValueError(
+                f"strengths of {self.rule!r} must be ({self.n},) float32 in [0, 1], got {values}. "
+                "Mend its strengths method."
+            )
+        return values.clone() if self._memory else values
 
     def missing(self, name: str) -> Tensor:
         """Return the (m,) int64 indices of samples that lack a kind of evidence in this period.
@@ -171,18 +215,24 @@ class SampleTable:
         Each sample keeps its weaker view, and the mean of two equally weak ones; visits add up.
         a.merge(b) and b.merge(a) leave the same values.
 
+        Of the rule's columns a sample keeps the whole row of the table with more of its visits;
+        after equally many, which leave ring buffers at the same position, the mean of floating
+        values and the larger of others.
+
         Args:
-            other: a table of the same n and dtype.
+            other: a table of the same n, dtype and rule.
 
         Raises:
-            ValueError: another n, dtype or width, or contradicting labels. Nothing has changed.
+            ValueError: another n, dtype, rule or width, or contradicting labels. Nothing has
+                changed.
 
         Cost: O(n C).
         """
-        if (self.n, self.dtype) != (other.n, other.dtype):
+        mine, others = self._kind(), other._kind()
+        if mine != others:
             raise ValueError(
-                f"other must have n={self.n} and {self.dtype}, got n={other.n} and {other.dtype}. "
-                "Build every rank's table for the whole data set."
+                f"other must have {mine}, got {others}. "
+                "Build every rank's table alike, for the whole data set."
             )
         clash = (self._labels != other._labels) & (self._labels >= 0) & (other._labels >= 0)
         if clash.any():
@@ -193,13 +243,14 @@ class SampleTable:
         for name, theirs in other._columns.items():
             self._check_width(name, theirs.values.shape[1:])
         for name, theirs in other._columns.items():
-            ours = self._columns.setdefault(name, self._column(theirs.values.shape[1:]))
+            ours = self._column(name, theirs.values.shape[1:])
             shape = (-1,) + (1,) * (theirs.values.ndim - 1)
             keep = (ours.strength <= theirs.strength).float().view(shape)
             take = (theirs.strength <= ours.strength).float().view(shape)
             total = keep * ours.values.float() + take * theirs.values.float()
             ours.values = (total / (keep + take)).to(self.dtype)
             ours.strength = torch.minimum(ours.strength, theirs.strength)
+        self._memory = _merge(self._memory, other._memory)
         self._labels = torch.maximum(self._labels, other._labels)
         self.visits = self.visits + other.visits
 
@@ -209,30 +260,77 @@ class SampleTable:
         return {
             "n": self.n,
             "dtype": self.dtype,
+            "rule": repr(self.rule),
             "visits": self.visits.clone(),
             "labels": self._labels.clone(),
             "columns": columns,
+            "memory": {name: values.clone() for name, values in self._memory.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state that ``state_dict`` returned.
 
         Raises:
-            ValueError: the state is of another n or dtype.
+            ValueError: the state is of another n, dtype or rule.
         """
-        if (state["n"], state["dtype"]) != (self.n, self.dtype):
+        mine, saved = self._kind(), "n={n}, {dtype} and {rule}".format(**state)
+        if mine != saved:
             raise ValueError(
-                f"state must be of n={self.n} and {self.dtype}, got n={state['n']} and "
-                f"{state['dtype']}. Resume with the data set that was saved."
+                f"state must be of {mine}, got {saved}. Resume with the data set and the rule that "
+                "were saved."
             )
         self.visits = state["visits"].clone()
         self._labels = state["labels"].clone()
         columns = state["columns"].items()
         self._columns = {name: _Column(v.clone(), s.clone()) for name, (v, s) in columns}
+        self._memory = {name: values.clone() for name, values in state["memory"].items()}
 
-    def _column(self, width: torch.Size) -> _Column:
-        values = torch.zeros(self.n, *width, dtype=self.dtype)
-        return _Column(values, torch.full((self.n,), torch.inf))
+    def _kind(self) -> str:
+        return f"n={self.n}, {self.dtype} and {self.rule!r}"
+
+    def _fresh(self, classes: int) -> Columns:
+        """Return the rule's columns before any report."""
+        return {
+            **self.rule.start(self.n, classes),
+            "visits": torch.zeros(self.n, dtype=torch.int32),
+        }
+
+    def _learn(
+        self, index: Tensor, strength: Tensor, given: dict[str, Tensor]
+    ) -> tuple[Columns, Tensor, Columns]:
+        """Return the rule's columns, the samples it visits, and their new rows; write nothing."""
+        needs = self.rule.needs
+        if not needs:
+            return {}, index, {}
+        lacking = sorted(needs - given.keys())
+        if lacking:
+            raise ValueError(
+                f"report must be given {' and '.join(sorted(needs))} for the rule {self.rule!r}, "
+                f"got no {' and no '.join(lacking)}. Report them in every step."
+            )
+        if self.rule.view == "clean":
+            clean = strength == 0
+            index, given = index[clean], {name: part[clean] for name, part in given.items()}
+        memory = self._memory or self._fresh(given["logits"].shape[1] if "logits" in given else 0)
+        if not len(index):
+            return memory, index, {}
+        rows = {name: values[index] for name, values in memory.items()}
+        losses, logits = (given[k].float() if k in given else None for k in ("losses", "logits"))
+        new = self.rule.update(rows, losses=losses, logits=logits, labels=given.get("labels"))
+        new = {**new, "visits": rows["visits"] + 1}
+        if _shapes(new) != _shapes(rows):
+            raise ValueError(
+                f"update of {self.rule!r} must return the rows of {', '.join(memory)}, got "
+                f"{', '.join(new)} or other shapes. Mend its update method."
+            )
+        return memory, index, new
+
+    def _column(self, name: str, width: torch.Size) -> _Column:
+        """Return a column, made where there is none yet."""
+        if name not in self._columns:
+            values = torch.zeros(self.n, *width, dtype=self.dtype)
+            self._columns[name] = _Column(values, torch.full((self.n,), torch.inf))
+        return self._columns[name]
 
     def _complete(self, name: str) -> Tensor | None:
         column = self._columns.get(name)
@@ -256,9 +354,9 @@ class SampleTable:
                 f"index must be in [0, {self.n}), got {count_and_first(bad, 'outside')}. "
                 "Report the indices that the dataset returned."
             )
-        values, counts = index.unique(return_counts=True)
-        if len(values) < len(index):
-            repeated = values[counts > 1][:5].tolist()
+        ordered = index.sort().values
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]].unique()[:5].tolist()
+        if repeated:
             raise ValueError(
                 f"index must hold each sample once, got repeated {repeated}. Report one row a "
                 "sample; CoresetSampler.report does so for a batch with copies."
@@ -299,3 +397,20 @@ class SampleTable:
             "a report since the last refresh. Report every batch of a whole epoch over the full "
             "data, or pass evidence: sampler.refresh(sweep(model, data, Residual()))."
         )
+
+
+def _shapes(columns: Columns) -> dict[str, torch.Size]:
+    return {name: values.shape for name, values in columns.items()}
+
+
+def _merge(ours: Columns, theirs: Columns) -> Columns:
+    """Return a rule's columns as two tables together know them; no columns are no visits."""
+    if not ours or not theirs:
+        return {name: values.clone() for name, values in (ours or theirs).items()}
+    ahead, even = (compare(ours["visits"], theirs["visits"]) for compare in (torch.gt, torch.eq))
+    merged = {}
+    for name, a in ours.items():
+        b, shape = theirs[name], (-1,) + (1,) * (a.ndim - 1)
+        mean = ((a.float() + b.float()) / 2).to(a.dtype) if a.is_floating_point() else a.maximum(b)
+        merged[name] = torch.where(even.view(shape), mean, torch.where(ahead.view(shape), a, b))
+    return merged

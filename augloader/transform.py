@@ -1,243 +1,397 @@
-"""Kornia augmentations with one strength per image."""
+"""Strong augmentation of a batch, each image with its own operations and its own strength."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
 
 import kornia.augmentation as K
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 
-from augloader.checks import count_and_first
+from augloader import fused
+from augloader.checks import count_and_first, require_one_of
+from augloader.colour import recolour_
+from augloader.dense import apply_dense
+from augloader.geometry import Interpolation, compose, moved_rows, warp_
+from augloader.keyed import uniforms
+from augloader.kornia_ops import KorniaOperations, KorniaParams
+from augloader.ops import IDENTITY
+from augloader.policies import POLICIES, AugMix, Params, Policy
+from augloader.targets import follow
 
-_Neutral = Mapping[str, float | str]
-_COLOR = {"brightness_factor": 1, "contrast_factor": 1, "saturation_factor": 1, "hue_factor": 0}
-# Kornia class -> {random parameter: its neutral value, or the name of the parameter that holds it}.
-# No entry: the operation has no magnitude and is applied with probability equal to the strength.
-_SUPPORTED: dict[type[K.AugmentationBase2D], _Neutral] = {
-    K.ColorJiggle: _COLOR,
-    K.ColorJitter: _COLOR,
-    K.RandomAffine: {"translations": 0, "scale": 1, "angle": 0, "shear_x": 0, "shear_y": 0},
-    K.RandomBrightness: {"brightness_factor": 1},
-    K.RandomContrast: {"contrast_factor": 1},
-    K.RandomElasticTransform: {"noise": 0},
-    K.RandomErasing: {"widths": 0, "heights": 0},
-    K.RandomGamma: {"gamma_factor": 1, "gain_factor": 1},
-    K.RandomGaussianBlur: {"sigma": 1e-6},  # above 0, so that the kernel stays finite
-    K.RandomGaussianIllumination: {"gradient": 0},
-    K.RandomGaussianNoise: {"gaussian_noise": 0},
-    K.RandomHue: {"hue_factor": 0},
-    K.RandomLinearCornerIllumination: {"gradient": 0},
-    K.RandomLinearIllumination: {"gradient": 0},
-    K.RandomPerspective: {"end_points": "start_points"},
-    K.RandomPlasmaBrightness: {"intensity": 0},
-    K.RandomPlasmaContrast: {"plasma": 0.25},  # the contrast is 4 · plasma
-    K.RandomPlasmaShadow: {"shade_intensity": 0},
-    K.RandomPosterize: {"bits_factor": 8},
-    K.RandomRGBShift: {"r_shift": 0, "g_shift": 0, "b_shift": 0},
-    K.RandomRotation: {"degrees": 0},
-    K.RandomSaturation: {"saturation_factor": 1},
-    K.RandomSharpness: {"sharpness": 1},  # 0 is the most blurred
-    K.RandomShear: {"shear_x": 0, "shear_y": 0},
-    K.RandomSnow: {"brightness": 1},
-    K.RandomSolarize: {"thresholds": 256 / 255, "additions": 0},  # 1 would invert white pixels
-    K.RandomThinPlateSpline: {"dst": "src"},
-    K.RandomTranslate: {"translate_x": 0, "translate_y": 0},
-    K.RandomAutoContrast: {},
-    K.RandomBoxBlur: {},
-    K.RandomChannelShuffle: {},
-    K.RandomClahe: {},
-    K.RandomEqualize: {},
-    K.RandomFisheye: {},
-    K.RandomGrayscale: {},
-    K.RandomHorizontalFlip: {},
-    K.RandomInvert: {},
-    K.RandomJPEG: {},
-    K.RandomMedianBlur: {},
-    K.RandomPlanckianJitter: {},
-    K.RandomRain: {},
-    K.RandomRotation90: {},
-    K.RandomSaltAndPepperNoise: {},
-    K.RandomVerticalFlip: {},
-}
-_SHARED = {"order", "forward_input_shape"}  # Kornia parameters that are not one entry per row
 _DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-@dataclass(frozen=True)
-class _Params:
-    """For each operation, the rows to change (int64, ascending) and these rows' parameters."""
-
-    batch_shape: tuple[int, ...]
-    steps: tuple[tuple[Tensor, dict[str, Tensor]], ...]
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_SLACK = 1e-5  # by which interpolation of images in [0, 1] may leave it
 
 
 class AdaptiveStrengthTransform:
-    """Apply Kornia augmentations to a batch, each image with its own strength in [0, 1].
+    """Augment images by a policy, each image with its own operations, scaled by its own strength.
 
-    Every random parameter θ of a row is moved from its neutral value θ₀ by the row's strength s:
-    θ' = θ₀ + s·(θ − θ₀). Strength 0 leaves the row as it is, bit for bit; strength 1 is the Kornia
-    operation itself. An operation without a magnitude (a flip, say) is applied with probability s.
-    Kornia's own ``p``, often 0.5 by default, still chooses the rows an operation may change.
+    Every magnitude m of a row is moved from the one that changes nothing, m₀, by the row's strength
+    s in [0, 1]: m' = m₀ + s (m − m₀). Strength 0 leaves the row as it is, bit for bit; strength 1
+    is the published policy. Operations without a magnitude are applied with probability s.
 
-    Random numbers come from a private CPU generator made from ``seed``, in a ``DataLoader`` worker
-    from ``seed`` and the worker's seed. They depend neither on the strengths nor on the images'
-    device. Torch's global CPU generator is borrowed to draw and then restored, so another thread
-    must not draw from it meanwhile. Pixel ranges are not checked: Kornia's colour operations
-    assume [0, 1] and mostly clamp to it, geometric operations take any values.
+    ==========  ===============================================================================
+    "trivial"   TrivialAugment (wide); options: num_magnitude_bins=31
+    "rand"      RandAugment; num_ops=2, magnitude=9, num_magnitude_bins=31
+    "auto"      AutoAugment; dataset="imagenet", "cifar10" or "svhn"
+    "augmix"    AugMix; severity=3, mixture_width=3, chain_depth=-1, all_ops=True
+    "cutout"    Cutout; size=0.5, the square's side as a share of the shorter one
+    "erasing"   random erasing; scale=(0.02, 0.33), ratio=(0.3, 3.3)
+    ==========  ===============================================================================
+
+    Operations, ranges and values are those of torchvision's transforms, on tensors. In a chain,
+    colour comes before geometry, and the geometry of the whole chain is composed into one matrix
+    and resampled once; torchvision resamples after each operation.
+
+    In place of a name, Kornia's 2D augmentations can be given, or a list of them: they are applied
+    one after the other, and Kornia's own ``p``, often 0.5 by default, still chooses the rows that
+    an operation may change.
+
+    Random numbers are drawn on the CPU, so they depend neither on the images' device nor on the
+    strengths. They come from ``keys`` (best: a row's numbers then depend on the seed and on its own
+    keys alone, not on the batch, the worker or the rank), else from an explicit ``generator``, else
+    from a private one made from ``seed``, in a ``DataLoader`` worker from ``seed`` and the worker's
+    seed. Torch's global generator is never touched; for Kornia operations it is borrowed to draw
+    and then restored, so another thread must not draw from it meanwhile.
 
     Args:
-        *operations: Kornia 2D augmentations, applied in this order; the transform keeps copies.
-        seed: Seed of the private generator, at least 0.
+        *policy: a name from the table, or Kornia augmentations, which are copied.
+        seed: at least 0, below 2^64.
+        interpolation: "nearest" or "bilinear"; None is the published one (bilinear for AugMix).
+        fill: value outside the moved image and in cut-outs, one for all channels or one each, in
+            the images' own units (0 to 255 for uint8).
+        mean: one a channel, or None. Given, the output is (x − mean) / std, x in [0, 1].
+        std: one a channel, above 0, or None.
+        dtype: floating dtype of the output, scaled to [0, 1]; or None: the images' own (float32
+            with mean and std).
+        **options: of the policy.
 
     Raises:
-        TypeError: An operation is not supported, or ``seed`` is not an int.
-        ValueError: No operation, one with ``same_on_batch=True``, or a negative ``seed``.
+        TypeError: a wrong type, an unsupported Kornia operation, an option that the policy lacks.
+        ValueError: an unknown policy, no operation, values out of range.
 
     Cost:
-        That of the Kornia operations on the rows they change, a copy of these rows for each
-        operation, and a copy of the batch. Types other than float64 are computed in float32.
+        A few passes over the rows that are changed and a copy of the batch; see the README for
+        measured speeds. On CUDA, uint8 images take two fused kernels a batch where Triton is
+        installed; float images are checked for their range, which waits for the device.
 
     Example:
-        >>> import kornia.augmentation as K
-        >>> strong = AdaptiveStrengthTransform(K.RandomAffine(30.0, p=1.0), K.ColorJitter(0.4))
-        >>> images = torch.rand(2, 3, 8, 8)
+        >>> strong = AdaptiveStrengthTransform("trivial", seed=0)
+        >>> images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
         >>> out = strong(images, torch.tensor([0.0, 0.7]))
-        >>> torch.equal(out[0], images[0]), torch.equal(out[1], images[1])
-        (True, False)
+        >>> torch.equal(out[0], images[0]), out.dtype
+        (True, torch.uint8)
+        >>> import kornia.augmentation as K
+        >>> turned = AdaptiveStrengthTransform(K.RandomAffine(30.0, p=1.0))(images, 0.5)
 
     Source:
         SADA (Yang et al. 2025), as publicly described: one random operation a sample, its
-        magnitude the strength × the operation's maximum. Here every operation is applied.
+        magnitude the strength × the operation's maximum. The policies' papers are named in
+        ``augloader.policies``.
     """
 
-    def __init__(self, *operations: K.AugmentationBase2D, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *policy: str | K.AugmentationBase2D | Sequence[K.AugmentationBase2D],
+        seed: int = 0,
+        interpolation: Interpolation | None = None,
+        fill: float | Sequence[float] = 0.0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
         """See the class."""
-        if not operations:
-            raise ValueError(
-                "operations must be at least one Kornia augmentation, got none. "
-                "Pass for example kornia.augmentation.RandomAffine(30.0)."
-            )
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise TypeError(f"seed must be an int, got {seed!r}. Pass for example seed=0.")
-        if seed < 0:
-            raise ValueError(f"seed must be at least 0, got {seed}. Pass for example seed=0.")
-        self._neutral = [_neutral(op, f"operations[{i}]") for i, op in enumerate(operations)]
-        # Kornia draws on the module's device and keeps the last parameters in the module.
-        self._operations = [copy.deepcopy(op).cpu() for op in operations]
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed must be in [0, 2^64), got {seed}. Pass for example seed=0.")
+        self._policy: Policy | KorniaOperations
+        if len(policy) == 1 and isinstance(policy[0], str):
+            self._policy = _named(policy[0], options)
+        else:
+            if options or interpolation is not None or fill != 0.0:
+                given = [*options, *["interpolation"] * (interpolation is not None)]
+                raise TypeError(
+                    "Kornia operations must carry their own options, got an unexpected keyword "
+                    f"argument {(given or ['fill'])[0]!r}. Pass it to the operations."
+                )
+            whole = len(policy) == 1 and isinstance(policy[0], list | tuple)
+            self._policy = KorniaOperations(policy[0] if whole else policy)  # type: ignore[arg-type]
+        if interpolation is None:
+            interpolation = "bilinear" if isinstance(self._policy, AugMix) else "nearest"
+        require_one_of("interpolation", interpolation, ("nearest", "bilinear"))
+        self._interpolation: Interpolation = interpolation
+        self._fill = _numbers("fill", (fill,) if isinstance(fill, int | float) else fill)
+        if (mean is None) != (std is None):
+            raise ValueError(
+                f"mean and std must be given together, got mean={mean}, std={std}. Give both."
+            )
+        self._mean = None if mean is None else _numbers("mean", mean)
+        self._std = None if std is None else _numbers("std", std)
+        if self._std is not None and min(self._std) <= 0:
+            raise ValueError(f"std must be above 0, got {std}. Give each channel's deviation.")
+        if dtype is not None and (dtype not in _DTYPES or dtype == torch.uint8):
+            raise ValueError(
+                f"dtype must be a floating dtype or None, got {dtype}. None keeps the images' own."
+            )
+        self._dtype = torch.float32 if dtype is None and mean is not None else dtype
         self._seed = seed
         # Of the own generator; torch cannot send a Generator itself to spawned workers.
         self._state: Tensor | None = None
         self._worker_seed: int | None = None  # the worker that the state was made for
 
     def __repr__(self) -> str:
-        """Return the operations and the seed."""
-        return f"{type(self).__name__}({', '.join(map(repr, self._operations))}, seed={self._seed})"
+        """Return the policy and the seed."""
+        return f"{type(self).__name__}({self._policy!r}, seed={self._seed})"
 
     def __call__(
-        self, images: Tensor, strength: Tensor | float, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Return ``apply(images, sample(images.shape, strength, generator))``."""
-        _check_images(images)
-        return self.apply(images, self.sample(images.shape, strength, generator))
+        self,
+        images: Any,
+        strength: Tensor | float,
+        generator: torch.Generator | None = None,
+        *,
+        keys: Tensor | None = None,
+    ) -> Any:
+        """Return ``apply(images, sample(images.shape, strength, generator, keys=keys))``.
+
+        Args:
+            images: (B, C, H, W) or (C, H, W); or a tuple of images and what follows their
+                geometry: torchvision's Mask, BoundingBoxes and KeyPoints, in mappings, in tuples,
+                or in a list with one entry an image.
+            strength: see ``sample``; on the CPU or the images' device.
+            generator: see ``sample``.
+            keys: see ``sample``.
+
+        Returns:
+            What ``apply`` returns; a tuple for a tuple.
+        """
+        first = images[0] if isinstance(images, tuple) and images else images
+        _check_images(first)
+        if isinstance(strength, Tensor) and strength.device not in (_CPU, first.device):
+            raise ValueError(
+                f"strength must be on the CPU or on {first.device} as the images, got "
+                f"{strength.device}. Move it."
+            )
+        params = self.sample(first.shape, strength, generator, keys=keys)
+        if not isinstance(images, tuple):
+            return self.apply(images, params)
+        if not isinstance(params, Params):
+            raise TypeError(
+                "images must be a single tensor for Kornia operations, got a tuple. Use a named "
+                "policy for masks and boxes."
+            )
+        return (self.apply(first, params), *(follow(target, params) for target in images[1:]))
 
     def sample(
         self,
         batch_shape: Sequence[int],
         strength: Tensor | float,
         generator: torch.Generator | None = None,
-    ) -> _Params:
-        """Draw every operation's parameters and move them from neutral by the strength.
+        *,
+        keys: Tensor | None = None,
+    ) -> Params | KorniaParams:
+        """Draw what to do to each row, at its strength.
 
         Args:
             batch_shape: Shape of the images, (B, C, H, W) or (C, H, W).
             strength: In [0, 1]; floating of shape (B,) on any device, or one number for all rows.
             generator: CPU generator to draw from; None is the transform's own.
+            keys: (B, k) integer, 0 or more, one row an image, or (k,) for one image: what a row's
+                random numbers depend on, beside the seed: ``batch.keys``. Kornia operations
+                take keys for single images only.
 
         Returns:
             Parameters for ``apply``, on the CPU and picklable.
 
         Raises:
-            TypeError: ``strength`` or ``generator`` has a wrong type.
-            ValueError: ``batch_shape`` or ``strength`` has a wrong shape or value.
+            TypeError: ``strength``, ``generator`` or ``keys`` has a wrong type.
+            ValueError: ``batch_shape``, ``strength`` or ``keys`` has a wrong shape or value, or
+                both a generator and keys are given.
         """
-        shape = tuple(batch_shape)
-        if len(shape) not in (3, 4):
+        given = tuple(batch_shape)
+        if len(given) not in (3, 4):
             raise ValueError(
-                f"batch_shape must be (B, C, H, W) or (C, H, W), got {shape}. Pass images.shape."
+                f"batch_shape must be (B, C, H, W) or (C, H, W), got {given}. Pass images.shape."
             )
-        values = _check_strength(strength, shape[:-3])
-        shape = (len(values), *shape[-3:])
-        if generator is None:
-            state = self._own_state()
-        elif isinstance(generator, torch.Generator) and generator.device.type == "cpu":
-            state = generator.get_state()
-        else:
-            raise TypeError(
-                f"generator must be a torch.Generator on the CPU, got {generator!r}. "
-                "Pass for example torch.Generator().manual_seed(0)."
+        values = _check_strength(strength, given[:-3])
+        channels, height, width = given[-3:]
+        shape = (len(values), channels, height, width)
+        if min(channels, height, width) < 1:
+            raise ValueError(
+                f"batch_shape must have at least one channel and one pixel, got {given}. "
+                "Pass images.shape."
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(state)
-            draws = [
-                (op.forward_parameters(shape), torch.rand(shape[0], device="cpu"))
-                for op in self._operations
-            ]
-            state = torch.get_rng_state()
-        if generator is None:
-            self._state = state
+        _check_channels("fill", self._fill, channels)
+        if self._mean is not None and self._std is not None:
+            _check_channels("mean", self._mean, channels)
+            _check_channels("std", self._std, channels)
+        if generator is not None and keys is not None:
+            raise ValueError("generator must be None where keys are given, got both. Choose one.")
+        if isinstance(self._policy, KorniaOperations):
+            if keys is not None:
+                generator = self._keyed_generator(_check_keys(keys, given[:-3]))
+                return self._policy.draw(generator, values, shape)
+            drawing = self._drawing(generator)
+            params = self._policy.draw(drawing, values, shape)
+            self._keep(drawing, generator)
+            return params
+        if self._policy.coloured and channels not in (1, 3):
+            raise ValueError(
+                f"images must have 1 or 3 channels for colour operations, got {channels}. "
+                'Use "cutout", "erasing" or Kornia operations for others.'
+            )
+        count = self._policy.uniforms
+        if keys is not None:
+            u = uniforms(self._seed, _check_keys(keys, given[:-3]), count)
         else:
-            generator.set_state(state)
-        steps = (
-            _step(drawn, uniform, values, neutral)
-            for (drawn, uniform), neutral in zip(draws, self._neutral, strict=True)
-        )
-        return _Params(shape, tuple(steps))
+            drawing = self._drawing(generator)
+            u = torch.rand(shape[0], count, dtype=torch.float64, generator=drawing).numpy()
+            self._keep(drawing, generator)
+        return self._policy.draw(u, values.numpy().astype(np.float64), shape)
 
-    def apply(self, images: Tensor, params: _Params) -> Tensor:
+    def apply(self, images: Tensor, params: Params | KorniaParams) -> Tensor:
         """Apply sampled parameters to images; the same parameters give the same pixels.
 
         Args:
-            images: Shape (B, C, H, W) or (C, H, W), on any device; uint8, or floating (usually in
-                [0, 1]). Never modified.
+            images: (B, C, H, W) or (C, H, W), on any device; uint8, or floating in [0, 1]. Never
+                modified.
             params: What ``sample`` returned for this shape.
 
         Returns:
-            A new tensor of the images' shape, dtype and device. Rows that no operation changes are
-            copied bit for bit; uint8 rows are computed as float32 / 255 and rounded at the end.
+            A new tensor of the images' shape and device, in the transform's ``dtype``. Where that
+            is the images' own, rows that no operation changes are copied bit for bit.
 
         Raises:
-            TypeError: ``images`` has a wrong type.
-            ValueError: ``images`` has a wrong shape, or another one than the parameters are for.
+            TypeError: ``images`` or ``params`` has a wrong type.
+            ValueError: ``images`` has another shape than the parameters are for, or values outside
+                [0, 1] or NaN; or ``fill`` is outside the range of the images' dtype.
         """
         _check_images(images)
-        out = images.clone()
-        batch = out if out.ndim == 4 else out.unsqueeze(0)  # a view: writing to it fills out
-        if batch.shape != params.batch_shape:
+        wanted = KorniaParams if isinstance(self._policy, KorniaOperations) else Params
+        if not isinstance(params, wanted):
+            raise TypeError(
+                f"params must be the {wanted.__name__} that sample returned, got "
+                f"{type(params).__name__}. Call sample(images.shape, strength)."
+            )
+        batch = images if images.ndim == 4 else images.unsqueeze(0)
+        if tuple(batch.shape) != params.shape:
             raise ValueError(
-                f"images must have the shape that params are for, {params.batch_shape}, "
+                f"images must have the shape that params are for, {params.shape}, "
                 f"got {tuple(batch.shape)}. Call sample(images.shape, strength)."
             )
-        mask = torch.zeros(len(batch), dtype=torch.bool)
-        for rows, _ in params.steps:
-            mask[rows] = True
-        changed = mask.nonzero().flatten()
-        index = changed.to(images.device)
-        work = batch[index].to(torch.promote_types(images.dtype, torch.float32))
+        batch = batch.as_subclass(Tensor)
+        _check_range(batch)
+        if isinstance(self._policy, KorniaOperations):
+            assert isinstance(params, KorniaParams)
+            out = self._finish(self._policy.apply(batch, params))
+        else:
+            assert isinstance(params, Params)
+            _check_fill(self._fill, batch)
+            with torch.no_grad():
+                out = self._apply(batch, params)
+        out = out if images.ndim == 4 else out[0]
+        return tv_tensors.wrap(out, like=images) if isinstance(images, tv_tensors.Image) else out
+
+    def _apply(self, images: Tensor, params: Params) -> Tensor:
+        """Return a policy's output for (B, C, H, W) images."""
+        plain = params.mix is None and params.boxes is None
+        if plain and images.is_cuda and images.dtype == torch.uint8 and fused.available():
+            return fused.apply_fused(
+                images,
+                *_on_device(params, 0, images),
+                interpolation=self._interpolation,
+                fill=self._fill,
+                mean=self._mean,
+                std=self._std,
+                dtype=self._dtype or torch.uint8,
+            )
+        if params.mix is not None:
+            out = self._mixed(images, params)
+        else:
+            out = self._chain(images, params, 0)
+        if params.boxes is not None:
+            _cut_(out, params.boxes, self._fill)
+        return self._finish(out)
+
+    def _chain(self, images: Tensor, params: Params, m: int) -> Tensor:
+        """Return a copy of the images after their m-th chain."""
+        if not params.op.shape[2]:
+            return images.clone(memory_format=torch.contiguous_format)
+        if images.is_cuda and images.dtype == torch.uint8:
+            apply = fused.apply_fused if fused.available() else apply_dense
+            arguments = _on_device(params, m, images)
+            return apply(images, *arguments, interpolation=self._interpolation, fill=self._fill)
+        # Half precision is computed in float32, and rounded once.
+        out = images.to(_exact(images), copy=True, memory_format=torch.contiguous_format)
+        op, magnitude = params.op[:, m], params.magnitude[:, m]
+        for k in range(op.shape[1]):
+            recolour_(out, op[:, k], magnitude[:, k])
+        rows = moved_rows(op, magnitude)
+        matrix = compose(op[rows], magnitude[rows], *params.shape[2:])
+        warp_(out, rows, matrix, self._interpolation, self._fill)
+        return out.to(images.dtype)
+
+    def _mixed(self, images: Tensor, params: Params) -> Tensor:
+        """Return the mixtures of the images and their chains; untouched rows are copies."""
+        assert params.mix is not None
+        rows = (params.op != IDENTITY).flatten(1).any(1).nonzero().flatten()
+        index = rows.to(images.device)
+        chosen, part = images.index_select(0, index).to(_exact(images)), params.select(rows)
+        assert part.mix is not None
+        shares = part.mix.to(images.device).unbind(1)
+        total = chosen * shares[0].view(-1, 1, 1, 1)
+        for m, share in enumerate(shares[1:]):
+            total.addcmul_(self._chain(chosen, part, m), share.view(-1, 1, 1, 1))
         if images.dtype == torch.uint8:
-            work = work / 255
-        for op, (rows, values) in zip(self._operations, params.steps, strict=True):
-            if len(rows) > 0:
-                at = torch.searchsorted(changed, rows).to(images.device)
-                # Kornia moves the parameters to the images' device, and keeps the dict.
-                work = work.index_copy(0, at, op(work[at], params=dict(values)))
-        if images.dtype == torch.uint8:
-            work = (work * 255).round().clamp(0, 255)
-        batch.index_copy_(0, index, work.to(images.dtype))
-        return out
+            total.round_()
+        return images.index_copy(0, index, total.to(images.dtype))
+
+    def _finish(self, images: Tensor) -> Tensor:
+        """Return images in the output's dtype, scaled and normalised."""
+        if self._dtype is None:
+            return images
+        scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
+        out = images.to(torch.promote_types(self._dtype, torch.float32))
+        if self._mean is None or self._std is None:
+            return (out.mul_(scale) if scale != 1 else out).to(self._dtype)
+        mean, std = (
+            torch.tensor(values, dtype=out.dtype).view(-1, 1, 1).to(out.device, non_blocking=True)
+            for values in (self._mean, self._std)
+        )
+        return out.mul(scale / std).sub_(mean / std).to(self._dtype)
+
+    def _drawing(self, generator: torch.Generator | None) -> torch.Generator:
+        """Return the generator to draw from: the given one or the own."""
+        if generator is None:
+            drawing = torch.Generator()
+            drawing.set_state(self._own_state())
+            return drawing
+        if isinstance(generator, torch.Generator) and generator.device.type == "cpu":
+            return generator
+        raise TypeError(
+            f"generator must be a torch.Generator on the CPU, got {generator!r}. "
+            "Pass for example torch.Generator().manual_seed(0)."
+        )
+
+    def _keep(self, drawing: torch.Generator, generator: torch.Generator | None) -> None:
+        """Remember where the own generator has come to."""
+        if generator is None:
+            self._state = drawing.get_state()
+
+    def _keyed_generator(self, keys: np.ndarray[Any, Any]) -> torch.Generator:
+        if len(keys) != 1:
+            raise ValueError(
+                f"keys must be of one image for Kornia operations, got {len(keys)} rows. "
+                "Pass a generator: Kornia draws a whole batch at once."
+            )
+        seed = int(uniforms(self._seed, keys, 1)[0, 0] * 2**53)
+        return torch.Generator().manual_seed(seed)
 
     def _own_state(self) -> Tensor:
         """Return the state of this process's generator; workers make their own, not a copy."""
@@ -251,42 +405,89 @@ class AdaptiveStrengthTransform:
         return self._state
 
 
-def _neutral(op: object, name: str) -> _Neutral:
-    """Return the neutral values of an operation's parameters, empty where it has no magnitude."""
-    found = next((_SUPPORTED[cls] for cls in type(op).__mro__ if cls in _SUPPORTED), None)
-    if found is None:
-        raise TypeError(
-            f"{name} must be a supported Kornia augmentation, got {type(op).__name__}. "
-            f"Use one of {', '.join(sorted(cls.__name__ for cls in _SUPPORTED))}."
-        )
-    if getattr(op, "same_on_batch", False):
+_CPU = torch.device("cpu")
+
+
+def _named(name: str, options: dict[str, Any]) -> Policy:
+    """Return the policy of a name, built with its options."""
+    if name not in POLICIES:
         raise ValueError(
-            f"{name} must draw parameters for every row, got same_on_batch=True. "
-            "Pass same_on_batch=False."
+            f"policy must be one of {', '.join(map(repr, POLICIES))}, got {name!r}. "
+            "Choose one of them, or pass Kornia augmentations."
         )
-    return found
+    known = [field.name for field in fields(POLICIES[name])]
+    for option in options:
+        if option not in known:
+            raise TypeError(
+                f"options of {name!r} must be among {', '.join(known)}, got an unexpected keyword "
+                f"argument {option!r}. Mend its name."
+            )
+    return POLICIES[name](**options)
 
 
-def _step(
-    drawn: dict[str, Tensor], uniform: Tensor, strength: Tensor, neutral: _Neutral
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Choose the rows that an operation changes, and move their parameters toward neutral."""
-    wanted = strength > 0 if neutral else uniform < strength
-    rows = (wanted & drawn["batch_prob"].bool()).nonzero().flatten()
-    values = {key: value if key in _SHARED else value[rows] for key, value in drawn.items()}
-    for key, rest in neutral.items():
-        if key in values:
-            start = values[rest] if isinstance(rest, str) else torch.tensor(rest)
-            values[key] = _lerp(start, values[key], strength[rows])
-    return rows, values
+def _exact(images: Tensor) -> torch.dtype:
+    """Return the dtype to compute in: float32 for half precision, else the images' own."""
+    return torch.float32 if images.dtype in (torch.float16, torch.bfloat16) else images.dtype
 
 
-def _lerp(start: Tensor, end: Tensor, strength: Tensor) -> Tensor:
-    """Return start + strength·(end − start) by row in the dtype of end, exact at 0 and at 1."""
-    dtype = torch.promote_types(end.dtype, torch.float32)
-    weight = strength.to(dtype).view(-1, *[1] * (end.ndim - 1))
-    moved = torch.lerp(start.to(dtype).expand_as(end), end.to(dtype), weight)
-    return (moved if end.is_floating_point() else moved.round()).to(end.dtype)
+def _on_device(params: Params, m: int, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the m-th chains' operations, magnitudes and (B, 2, 3) matrices beside the images."""
+    op, magnitude = params.op[:, m], params.magnitude[:, m]
+    theta = compose(op, magnitude, *params.shape[2:])[:, :2].float()
+    first, second, third = (
+        part.to(images.device, non_blocking=True) for part in (op, magnitude, theta)
+    )
+    return first, second, third
+
+
+def _cut_(images: Tensor, boxes: Tensor, fill: tuple[float, ...]) -> None:
+    """Fill one box a row, (top, left, bottom, right), in place."""
+    rows = (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero().flatten()
+    index = rows.to(images.device, non_blocking=True)
+    top, left, bottom, right = (
+        edge.to(images.device, non_blocking=True).view(-1, 1) for edge in boxes[rows].unbind(1)
+    )
+    y, x = (torch.arange(size, device=images.device) for size in images.shape[2:])
+    inside = ((y >= top) & (y < bottom))[:, None, :, None] & ((x >= left) & (x < right))[
+        :, None, None
+    ]
+    value = torch.tensor(fill, dtype=torch.float64)
+    value = (value.round() if images.dtype == torch.uint8 else value).to(images.dtype)
+    images.index_copy_(
+        0,
+        index,
+        torch.where(inside, value.view(-1, 1, 1).to(images.device), images.index_select(0, index)),
+    )
+
+
+def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    """Return finite numbers as a tuple of floats."""
+    if not isinstance(values, Iterable) or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in values
+    ):
+        raise TypeError(
+            f"{name} must be numbers, one a channel, got {values!r}. Pass for example (0.5,)."
+        )
+    if not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite numbers, got {values!r}. Give one a channel.")
+    return tuple(map(float, values))
+
+
+def _check_channels(name: str, values: tuple[float, ...], channels: int) -> None:
+    if len(values) not in (1, channels):
+        raise ValueError(
+            f"{name} must be one number or one for each of {channels} channels, got "
+            f"{len(values)} numbers. Give one a channel."
+        )
+
+
+def _check_fill(fill: tuple[float, ...], images: Tensor) -> None:
+    white = 255 if images.dtype == torch.uint8 else 1
+    if not all(0 <= value <= white for value in fill):
+        raise ValueError(
+            f"fill must be in [0, {white}] for {images.dtype} images, got {fill}. "
+            "Give it in the images' own units."
+        )
 
 
 def _kind(value: object) -> str:
@@ -326,3 +527,29 @@ def _check_strength(strength: Tensor | float, batch: tuple[int, ...]) -> Tensor:
         got = count_and_first(bad, "values outside") if values.ndim else values.item()
         raise ValueError(f"strength must be in [0, 1], got {got}. Clamp or rescale it.")
     return values.expand(batch or (1,))
+
+
+def _check_keys(keys: Tensor, batch: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Return the keys as (B, k) integers; ``batch`` is (B,), or () for one image."""
+    if not isinstance(keys, Tensor) or keys.dtype not in _INTEGERS:
+        raise TypeError(f"keys must be an integer tensor, got {_kind(keys)}. Pass batch.keys.")
+    if keys.ndim != 1 + len(batch) or keys.shape[:-1] != batch or not keys.shape[-1]:
+        rows = f"({batch[0]}, k), a row an image" if batch else "(k,), k at least 1, of one image"
+        raise ValueError(
+            f"keys must have shape {rows}, got shape {tuple(keys.shape)}. Pass batch.keys."
+        )
+    if (keys < 0).any():
+        raise ValueError(f"keys must be 0 or more, got {int(keys.min())}. Pass batch.keys.")
+    return keys.cpu().reshape(-1, keys.shape[-1]).numpy()
+
+
+def _check_range(images: Tensor) -> None:
+    """Raise unless floating images lie in [0, 1]; waits for their device."""
+    if images.dtype == torch.uint8 or not images.numel():
+        return
+    low, high = float(images.detach().amin()), float(images.detach().amax())
+    if not (low >= -_SLACK and high <= 1 + _SLACK):
+        raise ValueError(
+            f"images must be in [0, 1] where they are floating, got values from {low:g} to "
+            f"{high:g}. Augment before normalising, or pass uint8."
+        )

@@ -24,16 +24,18 @@ class Draw(NamedTuple):
         copy: 0 is the sample itself, 1..r are its appended copies.
         weight: factor of this draw's loss; the mean over an epoch is 1.
         strength: in [0, 1]; 0 is the identity, 1 the full strong augmentation.
+        epoch: the epoch it belongs to; (epoch, index, copy) names a draw of a whole training.
 
     Example:
         >>> Draw(7)
-        Draw(index=7, copy=0, weight=1.0, strength=1.0)
+        Draw(index=7, copy=0, weight=1.0, strength=1.0, epoch=0)
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which a Draw does not need
     copy: int = 0
     weight: float = 1.0
     strength: float = 1.0
+    epoch: int = 0
 
 
 class Sample(NamedTuple):
@@ -46,6 +48,7 @@ class Sample(NamedTuple):
         weight: float32, factor of the loss.
         strength: float32 in [0, 1].
         copy: int64, 0 for the sample itself.
+        epoch: int64, the epoch of the draw.
         extra: the wrapped item's other fields: a tuple for tuple items, a dict for dict items.
 
     Example:
@@ -53,6 +56,9 @@ class Sample(NamedTuple):
         ...                torch.ones(2), torch.zeros(2))
         >>> batch.to("cpu").target
         tensor([0, 1])
+        >>> batch.keys
+        tensor([[0, 4, 0],
+                [0, 7, 0]])
     """
 
     input: Any
@@ -61,11 +67,26 @@ class Sample(NamedTuple):
     weight: Any
     strength: Any
     copy: Any = 0
+    epoch: Any = 0
     extra: Any = ()
 
+    @property
+    def keys(self) -> Tensor:
+        """Which draws these are: int64 (B, 3) of epoch, index and copy; (3,) for one sample."""
+        parts = (torch.as_tensor(part) for part in (self.epoch, self.index, self.copy))
+        return torch.stack(torch.broadcast_tensors(*parts), -1).to(torch.int64)
+
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Sample:
-        """Return the batch with every tensor in it, nested ones too, on ``device``."""
-        return Sample(*(move(field, device, non_blocking) for field in self))
+        """Return the batch with input, target, weight and extra, nested ones too, on ``device``.
+
+        Index, copy, epoch and strength stay where the loader left them, on the CPU. They are used
+        there, to draw random parameters and to store reports; reading them back from a GPU would
+        make every step wait for it.
+        """
+        moved = ("input", "target", "weight", "extra")
+        return self._replace(
+            **{name: move(getattr(self, name), device, non_blocking) for name in moved}
+        )
 
 
 def move(value: Any, device: torch.device | str, non_blocking: bool = True) -> Any:

@@ -255,15 +255,19 @@ def report(runs: dict[str, list[Run]]) -> None:
         print(f"coreset 30 % against {other:13} {lead:+.3f} ({verdict})")
 
 
-def record(runs: dict[str, list[Run]]) -> str:
-    """Return every run's accuracies and seconds as JSON, with the machine and the versions."""
-    about = {
+def about() -> dict[str, object]:
+    """Return the date, the machine and the versions that figures were measured with."""
+    return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread used",
         "versions": {name: version(name) for name in ("augloader", "torch", "kornia", "numpy")},
     }
+
+
+def record(runs: dict[str, list[Run]]) -> str:
+    """Return every run's accuracies and seconds as JSON, with the machine and the versions."""
     of = {name: [asdict(replace(run, selection=None)) for run in of] for name, of in runs.items()}
-    return json.dumps({"about": about, "runs": of}, indent=1)
+    return json.dumps({"about": about(), "runs": of}, indent=1)
 
 
 def picture(problem: Problem, runs: dict[str, list[Run]]) -> Figure:

@@ -5,7 +5,12 @@ from itertools import combinations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms import v2
+
+from augloader.ops import OPS, SOLARIZE
 
 Matrix = NDArray[np.floating]
 
@@ -53,3 +58,75 @@ def random_state() -> tuple[bytes, bytes, object]:
     assert isinstance(legacy, dict)
     state = legacy["state"]["key"].tobytes() + bytes([legacy["state"]["pos"] % 256])
     return torch.get_rng_state().numpy().tobytes(), state, random.getstate()
+
+
+_TORCHVISION = v2.TrivialAugmentWide()
+
+
+def torchvision_operation(
+    image: Tensor,
+    op: int,
+    magnitude: float,
+    interpolation: str = "nearest",
+    fill: float | tuple[float, ...] | None = None,
+) -> Tensor:
+    """One operation on one (C, H, W) image, or what follows it, by torchvision's own kernel."""
+    if op == SOLARIZE and magnitude > 1:  # beyond white, which torchvision refuses
+        return image
+    result: Tensor = _TORCHVISION._apply_image_or_video_transform(
+        image,
+        OPS[op],
+        magnitude,
+        interpolation=v2.InterpolationMode(interpolation),
+        fill={Tensor: fill, type(image): fill},
+    )
+    return result
+
+
+def naive_warp(
+    image: Matrix, matrix: Matrix, interpolation: str = "bilinear", fill: float = 0.0
+) -> Matrix:
+    """One (H, W) plane resampled pixel by pixel in float64; matrix from output to input."""
+    height, width = image.shape
+
+    def at(row: int, column: int) -> float:
+        inside = 0 <= row < height and 0 <= column < width
+        return float(image[row, column]) if inside else fill
+
+    out = np.empty((height, width))
+    for i in range(height):
+        for j in range(width):
+            x, y = (matrix @ [j + 0.5 - width / 2, i + 0.5 - height / 2, 1])[:2]
+            x, y = x + width / 2 - 0.5, y + height / 2 - 0.5
+            if interpolation == "nearest":
+                out[i, j] = at(round(y), round(x))
+            else:
+                left, top = int(np.floor(x)), int(np.floor(y))
+                right, low = x - left, y - top
+                above = (1 - right) * at(top, left) + right * at(top, left + 1)
+                below = (1 - right) * at(top + 1, left) + right * at(top + 1, left + 1)
+                out[i, j] = (1 - low) * above + low * below
+    return out
+
+
+def sample_images(
+    kind: str, rows: int, channels: int, height: int, width: int, seed: int = 0
+) -> Tensor:
+    """Float images in [0, 1]: smooth, noise, flat, few (levels) or extreme (0 and 1 alone)."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (rows, channels, height, width)
+    if kind == "smooth":
+        coarse = torch.rand(rows, channels, 6, 6, generator=generator)
+        images = F.interpolate(coarse, (height, width), mode="bicubic")
+        return (images * torch.rand(rows, 1, 1, 1, generator=generator)).clamp(0, 1)
+    if kind == "flat":
+        return torch.rand(rows, channels, 1, 1, generator=generator).expand(shape).clone()
+    noise = torch.rand(shape, generator=generator)
+    if kind == "few":
+        return (noise * 3).round() / 5
+    return noise.round() if kind == "extreme" else noise
+
+
+def as_dtype(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Float images in another dtype, as 0 to 255 in uint8."""
+    return (images * 255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)

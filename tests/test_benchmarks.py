@@ -1,17 +1,27 @@
 """The pure parts of the benchmarks against brute force, and one timed child of each kind."""
 
+import json
+import math
 import sys
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import common
+import loader
+import ordering
 import selection
+import transform
+
+from augloader import StableInfluence, fused
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
@@ -134,6 +144,168 @@ def test_run_child_says_why_it_failed(tmp_path: Path) -> None:
     script.write_text("raise SystemExit('no such thing')")
     with pytest.raises(RuntimeError, match=r"status 1:\nno such thing"):
         common.run_child(str(script), {}, 1)
+
+
+def test_loader_reads_every_rule_in_every_round() -> None:
+    bench = loader.Bench(loader.Size(n=60, batch=8, side=8), torch.device("cpu"))
+    assert bench.size.steps == 8
+    assert {len(batch.index) for batch in bench.batches} == {8}
+    before = {name: sampler.table.visits.sum() for name, sampler in bench.samplers.items()}
+    rounds = [bench.round(steps=2, looped=1) for _ in range(2)]
+    for measured in rounds:
+        assert measured.report.keys() == measured.set_epoch.keys() == loader.RULES.keys()
+        seconds = [*measured.report.values(), *measured.set_epoch.values(), measured.step]
+        assert min(*seconds, measured.loop, measured.loop_reporting) > 0
+    for name, sampler in bench.samplers.items():
+        reported = 2 * (2 + (name == loader.LOOPED))
+        assert sampler.table.visits.sum() > before[name] + (reported - 1) * 6
+        memory = sampler.table.state_dict()["memory"]
+        assert not memory or (memory["visits"] > 5).all()
+        assert sampler.epoch == 2
+    rows = {row.rule: row for row in loader.summarise(bench, rounds)}
+    assert rows.keys() == loader.RULES.keys()
+    assert rows["influence loss"].state_bytes == 60 * 22
+    assert rows["influence kl"].state_bytes == 60 * (18 + 2 * 10)
+    assert rows["constant"].state_bytes == 0
+    for name, row in rows.items():
+        shares = sorted(r.report[name] / r.step for r in rounds)
+        assert (row.report_share.min, row.report_share.max) == (shares[0], shares[1])
+        epochs = [r.set_epoch[name] / (8 * r.step) for r in rounds]
+        assert row.set_epoch_share.median == pytest.approx(sum(epochs) / 2)
+        assert name in str(row)
+    assert loader.device_name(torch.device("cpu")) == "cpu"
+
+
+def test_noisy_digits_have_their_share_of_wrong_labels() -> None:
+    data, wrong = ordering.noisy_digits(0, 500)
+    again, _ = ordering.noisy_digits(0, 500)
+    other, _ = ordering.noisy_digits(1, 500)
+    assert int(wrong.sum()) == 100
+    assert torch.equal(data.tensors[1], again.tensors[1])
+    assert not torch.equal(data.tensors[0], other.tensors[0])
+    bunch = load_digits()
+    right = {
+        image.tobytes(): label for image, label in zip(bunch.images, bunch.target, strict=True)
+    }
+    for image, label, noisy in zip(*data.tensors, wrong, strict=True):
+        key = (image[0].double() * 16).numpy().tobytes()
+        assert (right[key] != label) == noisy
+
+
+def test_strong_is_the_identity_at_strength_zero() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(4, 1, 8, 8, generator=generator)
+    strength = torch.tensor([0.0, 0.0, 1.0, 0.3])
+    out = ordering.strong(images, strength, generator)
+    torch.testing.assert_close(out[:2], images[:2])
+    assert all(not out[i].allclose(images[i], atol=1e-3) for i in (2, 3))
+
+
+def test_share_of_ordered_pairs_equals_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    variance, wrong = rng.integers(0, 9, 40), rng.random(40) < 0.3
+    pairs = [(a > b) + (a == b) / 2 for a in variance[wrong] for b in variance[~wrong]]
+    found = ordering.ordered(torch.from_numpy(variance), torch.from_numpy(wrong))
+    assert found == pytest.approx(np.mean(pairs))
+
+
+def test_ordering_trains_and_records_mean_and_spread() -> None:
+    rule = StableInfluence("loss", window=2)
+    first, again = (ordering.train(rule, 0, 3, 200) for _ in range(2))
+    assert first == again
+    assert first.keys() == {"minmax", "rank", "quantile", "ordered"}
+    rows = ordering.run(seeds=1, epochs=1, limit=64)
+    assert [(row.form, row.view) for row in rows] == [
+        ("kl", "any"),
+        ("kl", "clean"),
+        ("loss", "any"),
+        ("loss", "clean"),
+    ]
+    record = ordering.Row("loss", "any", [{"rank": 1.0}, {"rank": 3.0}]).record()
+    assert record["rank"] == {"mean": 2, "std": 2**0.5, "median": 2, "min": 1, "max": 3}
+    assert "+1.000" in str(ordering.Row("kl", "any", [{"rank": 1.0}]))
+
+
+def check_line(line: dict[str, Any], keys: Iterable[str]) -> None:
+    assert json.loads(json.dumps(line)) == line
+    assert line.keys() == {"benchmark", "machine", *keys}
+    assert (line["benchmark"], line["machine"]) == ("transform", common.machine())
+    assert all(math.isfinite(line[key]) and line[key] > 0 for key in keys)
+
+
+def test_transform_measures_ours_and_the_peers(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = []
+    for side in (8, 12):
+        config = transform.Config(4, side, torch.get_num_threads())
+        rows += transform.rows_of(config, transform.measure(config, rounds=2, seconds=1e-3))
+    assert {row.policy for row in rows} == set(transform.POLICIES)
+    assert {len(row.seconds) for row in rows} == {2}
+    names = [row.name for row in rows if row.policy == "auto" and row.config.side == 8]
+    assert names[0] == transform.OURS
+    assert {transform.TENSOR, transform.PIL, transform.KORNIA, transform.FLOOR} <= set(names)
+    check_line(transform.final(transform.summarise(rows, sides=(8, 12))), transform.KEYS)
+    transform.report(rows)
+    assert "4 x 3 x 12 x 12, cpu" in capsys.readouterr().out
+
+
+def transform_row(policy: str, name: str, *seconds: float, side: int = 32) -> transform.Row:
+    return transform.Row(transform.Config(8, side, 1), policy, name, seconds, (1.0, 2.0, 1.0))
+
+
+def test_transform_names_the_worst_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        transform_row(policy, name, *seconds, side=side)
+        for side in (32, 224)
+        for name in (transform.TENSOR, transform.PIL, transform.KORNIA)
+        for policy, seconds in (("trivial", (9.0, 8.0, 3.0)), ("rand", (0.5, 9.0, 5.0)))
+    ]
+    assert rows[0].ratio() == common.Spread(4, 3, 9)
+    assert rows[0].images_per_second() == 1
+    rows.append(transform_row("auto", transform.KORNIA, 0.5, 9.0, 0.6))
+    line = transform.summarise(rows)
+    assert line == dict.fromkeys(transform.KEYS, 4.0) | {"speedup_kornia_32": 0.6}
+    assert str(rows[-1]).endswith("0.60x [0.50, 4.50]  ours is slower")
+    transform.report_summary("title", line)
+    said = capsys.readouterr().out
+    assert "4.00  goal 1.2x: met\n" in said
+    assert "0.60  goal 2x: MISSED  ours is slower\n" in said
+
+
+def test_transform_compares_with_the_copy_of_the_round() -> None:
+    values = 8 * 3 * 32**2
+    copy = 2 * transform.COPIED_BYTES / values  # seconds: one byte a value takes one second
+    rows = [
+        transform_row("trivial", transform.COPY, copy, 2 * copy, copy),
+        transform_row("trivial", transform.whole_name(torch.uint8), 2.2, 8.8, 2.2),
+        transform_row("trivial", transform.kernels_name(torch.float32), 10.4, 10.4, 52.0),
+    ]
+    whole, kernels = (
+        transform.shares(rows, name) for name in (transform.whole_name, transform.kernels_name)
+    )
+    assert list(whole) == ["trivial, ours, uint8"]
+    assert whole["trivial, ours, uint8"].median == pytest.approx(1)
+    assert whole["trivial, ours, uint8"].min == pytest.approx(0.5)
+    assert kernels["trivial, kernels alone, float32"].median == pytest.approx(0.5)
+
+
+def test_transform_makes_images_that_use_all_levels() -> None:
+    images = transform.make_images(4, 32)
+    assert (images.shape, images.dtype) == ((4, 3, 32, 32), torch.uint8)
+    assert torch.equal(images, transform.make_images(4, 32))
+    assert len(images.unique()) > 200
+    floats = transform.to_float(torch.tensor([0, 255], dtype=torch.uint8))
+    assert floats.tolist() == pytest.approx([0, 1])
+
+
+@pytest.mark.skipif(
+    not (torch.cuda.is_available() and fused.available()), reason="needs CUDA and Triton"
+)
+def test_transform_measures_the_device() -> None:
+    config = transform.Config(4, 32, 1, "cuda")
+    rows = transform.rows_of(config, transform.measure(config, rounds=1, seconds=1e-3))
+    line = transform.final(summary := transform.summarise_cuda(rows))
+    check_line(line, summary)
+    assert "speedup_kornia_gpu_224" in line
 
 
 def test_save_names_script_machine_and_device(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_transforms_apply_in_order_and_strong_only_above_zero() -> None:
 
 
 def test_a_batch_carries_the_draws_in_the_right_types() -> None:
-    draws = [Draw(7, 2, 0.25, 1.0), Draw(0, 0, 1.5, 0.0)]
+    draws = [Draw(7, 2, 0.25, 1.0, 3), Draw(0, 0, 1.5, 0.0, 3)]
     data = WeightedAugmentedDataset(tensors())
     (batch,) = DataLoader(data, batch_size=2, sampler=draws)
     assert isinstance(batch, Sample)
@@ -63,9 +63,12 @@ def test_a_batch_carries_the_draws_in_the_right_types() -> None:
     assert batch.target.tolist() == [1, 0]
     assert batch.index.tolist() == [7, 0]
     assert batch.copy.tolist() == [2, 0]
+    assert batch.epoch.tolist() == [3, 3]
+    assert batch.keys.tolist() == [[3, 7, 2], [3, 0, 0]]
+    assert data[draws[0]].keys.tolist() == [3, 7, 2]
     assert batch.weight.tolist() == [0.25, 1.5]
     assert batch.strength.tolist() == [1, 0]
-    assert batch.index.dtype == batch.copy.dtype == torch.int64
+    assert batch.index.dtype == batch.copy.dtype == batch.epoch.dtype == torch.int64
     assert batch.weight.dtype == batch.strength.dtype == torch.float32
 
 
@@ -232,6 +235,40 @@ def scaled(x: Tensor, strength: float) -> Tensor:
 def test_a_transform_with_a_strength_is_given_the_draws() -> None:
     data = WeightedAugmentedDataset(tensors(), strong=scaled)
     assert data[Draw(4, strength=0.25)].input == 1
+
+
+def keyed(x: Tensor, keys: Tensor) -> Tensor:
+    assert keys.dtype == torch.int64
+    return x + keys @ torch.tensor([10_000, 100, 1])
+
+
+def keyed_and_scaled(x: Tensor, *, strength: float, keys: Tensor) -> Tensor:
+    return keyed(x * strength, keys)
+
+
+class Keyed(torch.nn.Module):
+    def forward(self, x: Tensor, strength: float = 1.0, keys: Tensor | None = None) -> Tensor:
+        assert keys is not None
+        return keyed_and_scaled(x, strength=strength, keys=keys)
+
+
+def test_a_transform_with_keys_is_given_epoch_index_and_copy() -> None:
+    draw = Draw(4, 2, strength=0.25, epoch=3)
+    assert WeightedAugmentedDataset(tensors(), strong=keyed)[draw].input == 30_406
+    for transform in (keyed_and_scaled, Keyed()):
+        assert WeightedAugmentedDataset(tensors(), strong=transform)[draw].input == 30_403
+    data = WeightedAugmentedDataset(tensors(), weak=keyed, final=scaled)
+    assert data[draw].input == 30_406 / 4
+    assert data[4].input == 404 + 4 - 4
+
+
+def test_the_clean_view_has_strength_zero() -> None:
+    clean = WeightedAugmentedDataset(tensors(), strong=negative).clean()
+    batch = next(iter(DataLoader(clean, batch_size=8)))
+    assert batch.input.tolist() == list(range(8))
+    assert batch.strength.tolist() == [0] * 8
+    assert clean[Draw(3, 1, 0.5, 0.7, 2)] == Sample(3.0, 0, 3, 0.5, 0.0, 1, 2)
+    assert clean.clean()[3].strength == 0
 
 
 def test_it_travels_to_spawned_workers() -> None:

@@ -9,15 +9,21 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, Subset
 
 from augloader import (
+    Confidence,
+    Constant,
     CoresetSampler,
     Draw,
+    Entropy,
     Every,
     Evidence,
     FacilityLocation,
+    LossRank,
     MaxLoss,
     Proxies,
     SampleTable,
+    StableInfluence,
     Strategy,
+    StrengthRule,
     Uniform,
     WeightedAugmentedDataset,
     greedy_medoids,
@@ -34,6 +40,21 @@ strategies = st.sampled_from(
         MaxLoss(),
         Uniform(),
     ]
+)
+views = st.sampled_from(["any", "clean"])
+rules = st.one_of(
+    st.builds(Constant, st.floats(0, 1)),
+    st.builds(
+        StableInfluence,
+        st.sampled_from(["kl", "loss"]),
+        st.integers(2, 4),
+        st.floats(0.1, 1),
+        st.sampled_from(["minmax", "rank", "quantile"]),
+        views,
+    ),
+    st.builds(Entropy, views),
+    st.builds(LossRank, st.floats(0.1, 0.9), st.floats(0.1, 10), views),
+    st.builds(Confidence, views),
 )
 
 
@@ -153,13 +174,27 @@ def samplers(draw: Any) -> CoresetSampler:
         copies=draw(st.integers(0, 3)),
         refresh=Every(draw(st.integers(1, 3)), warmup=draw(st.integers(0, 2))),
         weighting=draw(st.sampled_from(["cluster", "uniform"])),
+        strength=draw(rules),
         seed=draw(seeds),
     )
+    rng = np.random.default_rng(draw(seeds))
     for epoch in range(draw(st.integers(1, 5))):
+        if epoch:
+            learn(sampler.table, rng)
         sampler.set_epoch(epoch)
         if sampler.refresh_due:
             sampler.refresh()
     return sampler
+
+
+def learn(table: SampleTable, rng: np.random.Generator) -> None:
+    """Report most of the samples, three times."""
+    for _ in range(3):
+        index = torch.tensor(rng.permutation(table.n)[: max(1, 4 * table.n // 5)])
+        logits = torch.tensor(rng.normal(0, 3, (len(index), 3)).astype(np.float32))
+        strength = torch.tensor(rng.choice([0.0, 0.5, 1.0], len(index)))
+        losses = torch.tensor(rng.exponential(1, len(index)).astype(np.float32))
+        table.report(index, losses=losses, logits=logits, labels=index % 3, strength=strength)
 
 
 @given(samplers())
@@ -169,7 +204,26 @@ def test_length_and_draws_are_a_pure_function(sampler: CoresetSampler) -> None:
     assert list(sampler) == draws
     assert len({(draw.index, draw.copy) for draw in draws}) == len(draws)
     assert all(0 <= draw.index < sampler.n and draw.weight > 0 for draw in draws)
-    assert all(draw.strength in (0, 1) for draw in draws)
+    assert all(draw.epoch == sampler.epoch for draw in draws)
+
+
+@given(samplers(), seeds)
+def test_strengths_are_the_samples_and_hold_for_the_epoch(
+    sampler: CoresetSampler, seed: int
+) -> None:
+    assert sampler.strengths.shape == (sampler.n,)
+    assert sampler.strengths.dtype == torch.float32
+    assert ((sampler.strengths >= 0) & (sampler.strengths <= 1)).all()
+    strengths, draws = sampler.strengths.tolist(), list(sampler)
+    chosen = set() if sampler.selection is None else set(sampler.selection.indices.tolist())
+    for draw in draws:
+        augmented = draw.copy > 0 if sampler.copies else draw.index in chosen
+        assert draw.strength == (strengths[draw.index] if augmented else 0)
+    learn(sampler.table, np.random.default_rng(seed))
+    assert list(sampler) == draws
+    if sampler.selection is not None:
+        sampler.refresh()
+    assert sampler.strengths.tolist() == strengths
 
 
 @given(samplers())
@@ -198,19 +252,24 @@ def rebuilt(sampler: CoresetSampler) -> CoresetSampler:
         copies=sampler.copies,
         refresh=sampler.schedule,
         weighting=sampler.weighting,
+        strength=sampler.table.rule,
         seed=sampler.seed,
     )
 
 
-@given(samplers(), st.floats(0, 1))
-def test_resuming_at_every_cut_gives_the_tail(sampler: CoresetSampler, share: float) -> None:
+@given(samplers(), st.floats(0, 1), seeds)
+def test_resuming_at_every_cut_gives_the_tail(
+    sampler: CoresetSampler, share: float, seed: int
+) -> None:
     draws = list(sampler)
     cut = round(share * len(draws))
+    learn(sampler.table, np.random.default_rng(seed))  # the columns are no longer the epoch's
     first = rebuilt(sampler)
     first.load_state_dict(sampler.state_dict())
     first.skip(cut)
     second = rebuilt(sampler)
     second.load_state_dict(first.state_dict())
+    second.table.load_state_dict(sampler.table.state_dict())
     for each in (first, second):
         assert list(each) == draws[cut:]
         assert len(each) == len(draws) - cut
@@ -253,20 +312,21 @@ def test_a_plain_index_is_a_full_draw(n: int, index: int) -> None:
 
 
 @st.composite
-def tables(draw: Any) -> SampleTable:
+def tables(draw: Any, rule: StrengthRule) -> SampleTable:
     n, rng = 7, np.random.default_rng(draw(seeds))
-    table = SampleTable(n)
-    for _ in range(draw(st.integers(0, 4))):
+    table = SampleTable(n, rule=rule)
+    for _ in range(draw(st.integers(0, 9))):
         b = int(rng.integers(1, n + 1))
         index = torch.tensor(rng.permutation(n)[:b])
         strength = torch.tensor(rng.choice([0.0, 0.5, 1.0], b))
         values = torch.tensor(rng.normal(size=(b, 3)).astype(np.float32))
+        given: dict[str, Any] = {"losses": values[:, 0]}
+        logits: dict[str, Any] = {"logits": values, "labels": index % 3}
         if rng.random() < 0.3:
             table.restart()
-        if rng.random() < 0.5:
-            table.report(index, losses=values[:, 0], strength=strength)
-        else:
-            table.report(index, logits=values, labels=index % 3, strength=strength)
+        if rule.needs or rng.random() < 0.5:
+            given = given | logits if rule.needs else logits
+        table.report(index, **given, strength=strength)
     return table
 
 
@@ -278,31 +338,63 @@ def state(table: SampleTable) -> dict[str, Any]:
         shape = (-1,) + (1,) * (values.ndim - 1)
         seen = torch.where(strength.isfinite().view(shape), values, 0)
         columns[name] = (seen.tolist(), strength.tolist())
-    return {"visits": kept["visits"].tolist(), "labels": kept["labels"].tolist()} | columns
+    return {
+        "visits": kept["visits"].tolist(),
+        "labels": kept["labels"].tolist(),
+        "memory": {name: values.tolist() for name, values in kept["memory"].items()},
+        "strengths": table.strengths(generator()).tolist(),
+    } | columns
 
 
 def copied(table: SampleTable) -> SampleTable:
-    other = SampleTable(table.n, dtype=table.dtype)
+    other = SampleTable(table.n, dtype=table.dtype, rule=table.rule)
     other.load_state_dict(table.state_dict())
     return other
 
 
-@given(tables(), tables())
-def test_merging_is_commutative(a: SampleTable, b: SampleTable) -> None:
+@given(rules, st.data())
+def test_merging_is_commutative(rule: StrengthRule, data: st.DataObject) -> None:
+    a, b = data.draw(tables(rule)), data.draw(tables(rule))
     left, right = copied(a), copied(b)
     left.merge(b)
     right.merge(a)
     assert state(left) == state(right)
 
 
-@given(tables())
-def test_merging_with_an_empty_table_changes_nothing(table: SampleTable) -> None:
-    merged, empty = copied(table), SampleTable(table.n)
+@given(rules, st.data())
+def test_a_merged_sample_remembers_the_longer_history(
+    rule: StrengthRule, data: st.DataObject
+) -> None:
+    a, b = data.draw(tables(rule)), data.draw(tables(rule))
+    merged = copied(a)
+    merged.merge(b)
+    ours, theirs, found = (table.state_dict()["memory"] for table in (a, b, merged))
+    visits = [part["visits"] if part else torch.zeros(7) for part in (ours, theirs)]
+    for name, values in found.items():
+        for more, less, kept in ((*visits, ours), (*reversed(visits), theirs)):
+            longer = more > less
+            if longer.any():
+                assert torch.equal(values[longer], kept[name][longer])
+
+
+@given(rules, st.data())
+def test_merging_with_an_empty_table_or_itself_changes_no_memory(
+    rule: StrengthRule, data: st.DataObject
+) -> None:
+    table = data.draw(tables(rule))
+    merged, empty, twice = copied(table), SampleTable(table.n, rule=rule), copied(table)
     merged.merge(empty)
     empty.merge(table)
     assert state(merged) == state(table) == state(empty)
+    twice.merge(table)
+    assert state(twice)["memory"] == state(table)["memory"]
 
 
-@given(tables())
-def test_state_round_trips(table: SampleTable) -> None:
-    assert state(copied(table)) == state(table)
+@given(rules, st.data())
+def test_state_round_trips(rule: StrengthRule, data: st.DataObject) -> None:
+    table = data.draw(tables(rule))
+    again = copied(table)
+    assert state(again) == state(table)
+    for each in (again, table):
+        learn(each, generator(3))
+    assert state(again) == state(table)

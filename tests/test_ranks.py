@@ -43,8 +43,9 @@ def run(rank: int, world: int, folder: str) -> None:
         draws = list(sampler)
         mine = draws[rank::world]
         for start in range(0, len(mine), 8):
-            index, copied, weight, strength = map(torch.tensor, zip(*mine[start : start + 8]))  # noqa: B905
-            batch = Sample(None, index % 3, index, weight, strength, copied)
+            columns = zip(*mine[start : start + 8], strict=True)
+            index, copied, weight, strength, at = map(torch.tensor, columns)
+            batch = Sample(None, index % 3, index, weight, strength, copied, at)
             sampler.report(batch, logits=logits_of(index))
         record.append((draws, mine))
     torch.save(record, f"{folder}/{world}-{rank}.pt")

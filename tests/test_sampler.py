@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from augloader import (
+    Constant,
     CoresetSampler,
     Draw,
     Every,
@@ -20,7 +21,10 @@ from augloader import (
     Proxies,
     Sample,
     Selection,
+    StableInfluence,
+    StrengthRule,
     Uniform,
+    WeightedAugmentedDataset,
 )
 from augloader.sampler import Base
 from tests.reference import random_state
@@ -191,11 +195,11 @@ def test_uniform_changes_with_every_refresh_and_repeats_with_the_seed() -> None:
 def batch(draws: list[Draw], labels: Tensor | None = None) -> Sample:
     index = torch.tensor([draw.index for draw in draws])
     target = index % 2 if labels is None else labels
-    weight, strength, copied = (
+    weight, strength, copied, epoch = (
         torch.tensor([getattr(draw, name) for draw in draws])
-        for name in ("weight", "strength", "copy")
+        for name in ("weight", "strength", "copy", "epoch")
     )
-    return Sample(torch.zeros(len(draws)), target, index, weight, strength, copied)
+    return Sample(torch.zeros(len(draws)), target, index, weight, strength, copied, epoch)
 
 
 def logits_of(index: Tensor, strength: Tensor) -> Tensor:
@@ -339,6 +343,9 @@ class Greedy(Needy):
         ({"data": Endless()}, TypeError, "Endless without __len__"),
         ({"data": []}, ValueError, "got 0 samples"),
         ({"table_dtype": torch.int64}, ValueError, "dtype must be"),
+        ({"strength": 0.5}, TypeError, r"strength must be an object with needs, view.* got 0.5"),
+        ({"strength": Constant}, TypeError, r"Pass an instance, as Constant\(0.5\)"),
+        ({"strength": None}, TypeError, "strength must be an object with needs"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -364,6 +371,10 @@ def test_bad_epochs_positions_and_states() -> None:
         named = ", ".join(f"{name}={value}" for name, value in other.items())
         with pytest.raises(ValueError, match=f"state must be of .* got {named}. Build"):
             sampler.load_state_dict(ready(**other).state_dict())
+    with pytest.raises(
+        ValueError, match=r"strength=Constant\(value=1.0\), got strength=Constant\(v"
+    ):
+        sampler.load_state_dict(ready(strength=Constant(0.5)).state_dict())
 
 
 def test_state_is_small_and_does_not_change_under_the_feet() -> None:
@@ -374,3 +385,116 @@ def test_state_is_small_and_does_not_change_under_the_feet() -> None:
     sampler.refresh(Evidence(N, torch.arange(N) % 2, Proxies(torch.randn(N, 2))))
     assert state["epoch"] == 0
     assert torch.equal(state["selection"][0], kept)
+
+
+# Strengths ---------------------------------------------------------------------------------------
+
+
+def trained(rule: StrengthRule, epochs: int = 5, **options: Any) -> CoresetSampler:
+    """A sampler after some epochs whose every batch was reported."""
+    sampler = ready(strength=rule, **options)
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        train(sampler, list(sampler))
+    sampler.set_epoch(epochs)
+    return sampler
+
+
+def train(sampler: CoresetSampler, draws: list[Draw]) -> None:
+    for start in range(0, len(draws), 16):
+        given = batch(draws[start : start + 16])
+        loss = ((given.index + 1) * (given.epoch + 2 * given.strength)).sin() + given.index / 9
+        sampler.report(given, loss=loss, logits=logits_of(given.index, loss))
+
+
+def test_a_constant_strength_is_the_old_plan() -> None:
+    full, half = ready(), ready(strength=Constant(0.5))
+    assert {draw.strength for draw in full} == {0.0, 1.0}
+    assert [draw._replace(strength=draw.strength / 2) for draw in full] == list(half)
+    assert ready(strength=Constant(0.0)).strengths.tolist() == [0.0] * N
+
+
+def test_draws_carry_their_epoch() -> None:
+    sampler = ready()
+    sampler.set_epoch(3)
+    assert {draw.epoch for draw in sampler} == {3}
+    assert all(type(part) in (int, float) for draw in sampler for part in draw)
+
+
+@pytest.mark.parametrize("copies", [0, 2])
+def test_a_draw_has_its_samples_strength(copies: int) -> None:
+    sampler = trained(StableInfluence("loss", window=2), copies=copies)
+    strengths = sampler.strengths.tolist()
+    augmented = [draw for draw in sampler if draw.index in chosen(sampler) and copies == draw.copy]
+    assert {draw.index: draw.strength for draw in augmented} == {
+        i: strengths[i] for i in chosen(sampler)
+    }
+    assert len(set(strengths)) > N / 2
+    assert all(draw.strength == 0 for draw in sampler if draw.index not in chosen(sampler))
+
+
+def test_strengths_are_renewed_by_set_epoch_alone() -> None:
+    sampler = trained(StableInfluence("loss", window=2))
+    strengths, kept, draws = sampler.strengths, sampler.strengths.clone(), list(sampler)
+    train(sampler, draws)
+    assert list(sampler) == draws
+    sampler.refresh(evidence())
+    assert list(sampler) == draws
+    assert sampler.strengths is strengths
+    sampler.set_epoch(6)
+    assert not torch.equal(sampler.strengths, kept)
+    assert torch.equal(strengths, kept)
+
+
+def test_random_strengths_depend_on_seed_and_epoch() -> None:
+    def strengths(seed: int, epoch: int) -> tuple[float, ...]:
+        sampler = ready(strength=StableInfluence(), seed=seed)
+        sampler.set_epoch(epoch)
+        return tuple(sampler.strengths.tolist())
+
+    assert len({strengths(seed, epoch) for seed in range(3) for epoch in range(3)}) == 9
+    assert strengths(1, 2) == strengths(1, 2)
+
+
+def test_a_run_resumed_inside_an_epoch_goes_on_as_it_began() -> None:
+    """The epoch's strengths are saved: since it began, reports have changed what the rule finds."""
+    rule = StableInfluence("loss", window=2)
+    whole = trained(rule)
+    draws = list(whole)
+    for cut in range(0, len(draws), 16):
+        first = trained(rule)
+        train(first, draws[:cut])
+        first.skip(cut)
+        sampler, table = copy.deepcopy((first.state_dict(), first.table.state_dict()))
+        second = CoresetSampler(range(N), FacilityLocation(), fraction=0.25, strength=rule)
+        second.load_state_dict(sampler)
+        second.table.load_state_dict(table)
+        assert list(second) == draws[cut:]
+        train(second, list(second))
+        second.set_epoch(6)
+        if cut == 0:
+            train(whole, draws)
+            whole.set_epoch(6)
+        assert list(second) == list(whole)
+        again = trained(rule)
+        train(again, draws[:cut])
+        again.set_epoch(5)
+        assert cut == 0 or list(again) != draws
+
+
+def test_the_clean_view_counts_what_is_reported_of_it() -> None:
+    items = [(float(i), i % 2) for i in range(N)]
+    data = WeightedAugmentedDataset(items)
+    rule = StableInfluence("loss", window=2, view="clean")
+    sampler = CoresetSampler(data, Uniform(), fraction=0.5, base="none", strength=rule)
+    sampler.refresh()
+    train(sampler, list(sampler))
+    for _ in range(3):
+        given = batch(
+            [
+                Draw(s.index, s.copy, 1.0, float(s.strength))
+                for s in map(data.clean().__getitem__, range(N))
+            ]
+        )
+        sampler.report(given, loss=given.index * 1.0)
+    assert (sampler.table.state_dict()["memory"]["visits"] == 3).all()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from augloader import SampleTable, residual
+from augloader import Entropy, LossRank, SampleTable, StableInfluence, StrengthRule, residual
 
 
 def same(a: Any, b: Any) -> bool:
@@ -194,3 +194,88 @@ def test_ranks_that_saw_disjoint_shares_merge_to_the_whole() -> None:
         parts.append(part)
     parts[0].merge(parts[1])
     assert same(parts[0].state_dict(), whole.state_dict())
+
+
+# The rule's columns ------------------------------------------------------------------------------
+
+
+def reported(rule: StrengthRule, losses: dict[int, list[float]], n: int = 4) -> SampleTable:
+    """A table to which every sample's losses were reported one after the other."""
+    table = SampleTable(n, rule=rule)
+    for i, values in losses.items():
+        for value in values:
+            table.report(torch.tensor([i]), losses=torch.tensor([float(value)]))
+    return table
+
+
+def test_merging_keeps_the_longer_history_and_the_mean_of_equally_long_ones() -> None:
+    rule = StableInfluence("loss", window=2)
+    a = reported(rule, {0: [1, 2, 4, 8], 1: [1.0], 2: [0, 1, 1]})
+    b = reported(rule, {0: [5, 5], 1: [3, 3, 3, 7], 2: [0, 3, 9]})
+    first, second = (table.state_dict()["memory"] for table in (a, b))
+    a.merge(b)
+    merged = a.state_dict()["memory"]
+    for name, values in merged.items():
+        assert torch.equal(values[0], first[name][0])
+        assert torch.equal(values[1], second[name][1])
+    assert merged["visits"].tolist() == [4, 4, 3, 0]
+    assert merged["previous"].tolist() == [8, 7, 5, 0]
+    assert merged["window"].tolist() == [[4, 2], [4, 0], [2, 3], [0, 0]]
+    assert merged["variance"][2] == (0.25 + 2.25) / 2
+    a.report(torch.tensor([2]), losses=torch.tensor([6.0]))  # the ring goes on at its position
+    assert a.state_dict()["memory"]["window"][2].tolist() == [1, 3]
+
+
+def test_ranks_that_share_a_past_merge_to_the_whole() -> None:
+    """Every rank goes on from the merged table and reports its own share."""
+    rule = StableInfluence("loss", window=2)
+    whole, ranks = SampleTable(6, rule=rule), [SampleTable(6, rule=rule) for _ in range(2)]
+    random = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        order, losses = torch.randperm(6, generator=random), torch.rand(6, generator=random)
+        whole.report(order, losses=losses)
+        for rank, table in enumerate(ranks):
+            table.report(order[rank::2], losses=losses[rank::2])
+        ranks[0].merge(ranks[1])
+        ranks[1].load_state_dict(ranks[0].state_dict())
+    expected = whole.state_dict()["memory"]
+    assert same(ranks[0].state_dict()["memory"], expected)
+    assert (expected["visits"] == 5).all()
+
+
+def test_the_rules_columns_are_saved_and_copied() -> None:
+    rule = StableInfluence("loss", window=2)
+    table = reported(rule, {0: [1, 2, 4, 8], 2: [1, 3]})
+    state = table.state_dict()
+    kept = copy.deepcopy(state)
+    other = SampleTable(4, rule=rule)
+    other.load_state_dict(state)
+    for each in (table, other):
+        each.report(torch.tensor([0]), losses=torch.tensor([5.0]))
+    assert same(state, kept)
+    assert same(table.state_dict(), other.state_dict())
+    assert not same(table.state_dict(), kept)
+
+
+def test_another_rule_is_refused() -> None:
+    table = reported(LossRank(), {0: [1.0]})
+    with pytest.raises(
+        ValueError, match=r"state must be of n=4.*Entropy.*, got n=4.*LossRank\(a=0"
+    ):
+        SampleTable(4, rule=Entropy()).load_state_dict(table.state_dict())
+    with pytest.raises(ValueError, match=r"other must have .*LossRank\(a=0.5.*, got .*a=0.4"):
+        table.merge(SampleTable(4, rule=LossRank(0.4)))
+
+
+def test_a_rule_that_needs_nothing_has_no_columns() -> None:
+    assert full_table().state_dict()["memory"] == {}
+
+
+def test_a_batch_without_a_clean_view_teaches_a_clean_rule_nothing() -> None:
+    table = SampleTable(3, rule=Entropy("clean"))
+    every = torch.arange(3)
+    table.report(every, logits=torch.eye(3), strength=torch.ones(3))
+    assert not table.state_dict()["memory"]["visits"].any()
+    table.report(every, logits=torch.eye(3), strength=torch.tensor([0, 1, 0]))
+    assert table.state_dict()["memory"]["visits"].tolist() == [1, 0, 1]
+    assert table.visits.tolist() == [2, 2, 2]

@@ -8,19 +8,34 @@ from augloader import Draw, Evidence, Proxies, Sample, Selection
 
 
 def test_a_plain_index_draws_at_full_strength() -> None:
-    assert Draw(3) == (3, 0, 1.0, 1.0)
+    assert Draw(3) == Draw(3, 0, 1.0, 1.0, 0)
 
 
 def test_batches_move_with_everything_nested_in_them() -> None:
     extra = {"mask": torch.zeros(2), "more": [torch.zeros(2), ("name", torch.zeros(2))]}
-    batch = Sample(torch.zeros(2), torch.zeros(2), torch.zeros(2), 1, 1, 0, extra)
+    where = torch.arange(2)
+    batch = Sample(
+        torch.zeros(2), torch.zeros(2), where, torch.ones(2), torch.ones(2), where, where, extra
+    )
     moved = batch.to("meta")
     assert isinstance(moved, Sample)
     assert moved.input.device.type == moved.extra["mask"].device.type == "meta"
+    assert moved.target.device.type == moved.weight.device.type == "meta"
     name, tensor = moved.extra["more"][1]
     assert name == "name"
     assert tensor.device.type == "meta"
     assert batch.input.device.type == "cpu"
+    # Random parameters are drawn and reports stored where these are.
+    stay = (moved.index, moved.copy, moved.epoch, moved.strength)
+    assert {part.device.type for part in stay} == {"cpu"}
+
+
+def test_keys_name_the_draws() -> None:
+    one = Sample(None, 1, 7, 1.0, 0.5, 2, 4)
+    assert one.keys.tolist() == [4, 7, 2]
+    batch = Sample(None, None, torch.tensor([7, 8]), None, None, torch.tensor([2, 0]))
+    assert batch.keys.tolist() == [[0, 7, 2], [0, 8, 0]]
+    assert one.keys.dtype == batch.keys.dtype == torch.int64
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,614 @@
+"""Strength rules: what training reported about every sample in, its augmentation strength out.
+
+A rule is any object with ``needs``, ``view`` and three pure functions; nothing is inherited. What
+it remembers of every sample, a few columns of n rows, belongs to the sample table.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from augloader.checks import require_finite, require_int, require_one_of
+
+REPORTED = ("losses", "logits", "labels")  # what ``needs`` may name
+Form = Literal["kl", "loss"]
+Scaling = Literal["minmax", "rank", "quantile"]
+View = Literal["any", "clean"]
+Columns = dict[str, Tensor]
+
+
+@runtime_checkable
+class StrengthRule(Protocol):
+    """What the sampler and its table ask of a rule.
+
+    The table counts in ``visits``, an int32 column beside the rule's own, how often each sample was
+    updated; the rule reads it and does not return it. A rule that needs nothing is never updated.
+    Its repr must name its options, as a dataclass's does: saved states are compared by it.
+
+    Attributes:
+        needs: names of what every report must hold, among "losses", "logits" and "labels".
+        view: "any": every report counts; "clean": only those of views with strength 0.
+    """
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of what every report must hold."""
+
+    @property
+    def view(self) -> View:
+        """Which reports count."""
+
+    def start(self, n: int, classes: int) -> Columns:
+        """Return the columns of n samples not yet seen; ``classes`` is 0 where it is not known."""
+
+    def update(
+        self, rows: Columns, *, losses: Tensor | None, logits: Tensor | None, labels: Tensor | None
+    ) -> Columns:
+        """Return the new rows of b samples from their old ones and a report on the CPU."""
+
+    def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
+        """Return (n,) float32 strengths in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same strength for every sample.
+
+    Args:
+        value: in [0, 1].
+
+    Raises:
+        TypeError: not a number.
+        ValueError: outside [0, 1].
+
+    Memory: none.
+
+    Example:
+        >>> columns = {"visits": torch.zeros(3)}
+        >>> Constant(0.5).strengths(columns, np.random.default_rng(0))
+        tensor([0.5000, 0.5000, 0.5000])
+    """
+
+    value: float = 1.0
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    view: ClassVar[View] = "any"
+
+    def __post_init__(self) -> None:
+        """Check the value."""
+        _require_number("value", self.value, "[", 0, 1, "]", "1 is the full augmentation.")
+
+    def start(self, n: int, classes: int) -> Columns:
+        """Return no columns."""
+        return {}
+
+    def update(
+        self, rows: Columns, *, losses: Tensor | None, logits: Tensor | None, labels: Tensor | None
+    ) -> Columns:
+        """Return no rows."""
+        return {}
+
+    def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
+        """Return the value n times, as a read-only view of one number. Cost: O(1)."""
+        return torch.tensor(float(self.value)).expand(len(columns["visits"]))
+
+
+@dataclass(frozen=True)
+class StableInfluence:
+    """SADA: the steadier a sample's influence on the training, the stronger its augmentation.
+
+    The influence of a sample at its visit t, with its loss l_t and its softmax output p_t, is
+
+        form="loss"   |l_{t-1} - l_t|, to first order |<g_t, theta_{t-1} - theta_t>|;
+        form="kl"     sum_c |p_t(c) (log p_t(c) - log p_{t-1}(c))|, which needs no label.
+
+    V_t is the population variance of the last L influences, smoothed once there are L of them,
+    V <- beta V_t + (1 - beta) V (at first V = V_t), and over the samples that have a V
+
+        strength = 1 - (V - V_min) / (V_max - V_min),        1 where all V are equal.
+
+    The other samples get uniformly random strengths. V has heavy tails, which push nearly all of
+    these strengths to 1; ``scaling`` offers two remedies.
+
+    Consecutive visits see different augmentations, so stronger augmentation raises the measured
+    variance and lowers the strength. ``view="clean"`` compares like with like: it counts only
+    reports of views with strength 0. With base="full" every epoch has one of each sample at no
+    cost; without it they cost a forward pass over ``data.clean()`` whose batches are reported.
+
+    Args:
+        form: what influence is, "loss" or "kl". On digits with wrong labels the loss form told
+            them apart, the KL form only in clean views (benchmarks/ordering.py).
+        window: L, influences in the window, at least 2: a sample has a V after L + 1 visits.
+        smoothing: beta in (0, 1], the weight of the newest window.
+        scaling: "minmax" as above; "rank": 1 - rank / (m - 1) among the m samples that have a V,
+            ties at their average rank; "quantile": as above after V was clipped to its 5 % and
+            95 % quantiles.
+        view: "any", every report is a visit, or "clean".
+
+    Raises:
+        TypeError: a window that is no integer, a smoothing that is no number.
+        ValueError: unknown names, values out of range.
+
+    Memory, bytes a sample: 8 + 2 L (window in float16, V in float32, visits), and 4 for the last
+    loss or 2 C for the last log-probabilities in float16. ImageNet, L = 5: loss 28 MB, KL 2.6 GB.
+
+    Example:
+        >>> rule = StableInfluence(window=2)
+        >>> columns = {**rule.start(2, 0), "visits": torch.zeros(2, dtype=torch.int32)}
+        >>> for losses in ([3.0, 3.0], [2.0, 1.0], [1.0, 1.0]):
+        ...     new = rule.update(columns, losses=torch.tensor(losses))
+        ...     columns = {**new, "visits": columns["visits"] + 1}
+        >>> columns["variance"]  # of the influences 1, 1 and 2, 0
+        tensor([0., 1.])
+        >>> rule.strengths(columns, np.random.default_rng(0))
+        tensor([1., 0.])
+
+    Source: implements SADA (Yang et al. 2025) as publicly described. Its full text and code are not
+    public: the KL form is inferred from a related method, and L = 5, beta = 0.9, which term beta
+    weighs, and scaling over the data set are our choices.
+    """
+
+    form: Form = "loss"
+    window: int = 5
+    smoothing: float = 0.9
+    scaling: Scaling = "minmax"
+    view: View = "any"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        require_one_of("form", self.form, ("kl", "loss"))
+        require_int("window", self.window, 2, "One influence has no variance.")
+        _require_number("smoothing", self.smoothing, "(", 0, 1, "]", "1 forgets older windows.")
+        require_one_of("scaling", self.scaling, ("minmax", "rank", "quantile"))
+        require_one_of("view", self.view, ("any", "clean"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Logits or losses, as the form asks."""
+        return frozenset({"logits" if self.form == "kl" else "losses"})
+
+    def start(self, n: int, classes: int) -> Columns:
+        """Return the last outputs, the ring buffers of influences, and V; all 0.
+
+        Args:
+            n: number of samples.
+            classes: C, the width of the last outputs of the KL form.
+        """
+        loss = self.form == "loss"
+        return {
+            "previous": torch.zeros(n) if loss else torch.zeros(n, classes, dtype=torch.float16),
+            "window": torch.zeros(n, self.window, dtype=torch.float16),
+            "variance": torch.zeros(n),
+        }
+
+    def update(
+        self,
+        rows: Columns,
+        *,
+        losses: Tensor | None = None,
+        logits: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Columns:
+        """Return the rows after one more visit.
+
+        Args:
+            rows: of b samples, with their ``visits`` so far.
+            losses: (b,) floating, for the loss form.
+            logits: (b, C) floating, for the KL form; C at least 2.
+            labels: not read.
+
+        Raises:
+            ValueError: fewer than 2 classes; an influence or log-probability beyond float16.
+
+        Cost: O(b (C + L)).
+        """
+        if self.form == "loss":
+            assert losses is not None
+            now, influence = losses.float(), loss_influence(rows["previous"], losses)
+        else:
+            assert logits is not None
+            now = _log_probabilities(logits).half()
+            require_finite("log-probabilities", now, "Kept in float16: has training diverged?")
+            influence = kl_influence(rows["previous"].float(), now.float())
+        visits, variance = rows["visits"], rows["variance"]
+        influence = torch.where(visits > 0, influence, 0).half()  # the first visit compares nothing
+        require_finite("influence", influence, "Kept in float16, to 65,504: has training diverged?")
+        slot = (visits.long() - 1) % self.window  # of the first visit the last, filled again later
+        window = rows["window"].scatter(1, slot[:, None], influence[:, None])
+        newest = window.float().var(1, unbiased=False)
+        smoothed = self.smoothing * newest + (1 - self.smoothing) * variance
+        variance = torch.where(visits > self.window, smoothed, variance)
+        variance = torch.where(visits == self.window, newest, variance)
+        return {"previous": now, "window": window, "variance": variance}
+
+    def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
+        """Return the strengths of all n samples.
+
+        Args:
+            columns: of n samples, with ``visits``.
+            generator: for samples without a V; it draws n numbers, whatever was seen.
+
+        Returns:
+            (n,) float32 in [0, 1].
+
+        Cost: O(n), for "rank" and "quantile" O(n log n).
+        """
+        ready = columns["visits"] > self.window
+        return _fill(ready, self._scaled(columns["variance"][ready].double().numpy()), generator)
+
+    def _scaled(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.scaling == "quantile" and len(v):
+            v = v.clip(*np.quantile(v, (0.05, 0.95)))
+        if not len(v) or v.min() == v.max():
+            return np.ones_like(v)
+        if self.scaling == "rank":
+            return 1 - average_ranks(v)
+        return np.asarray(1 - (v - v.min()) / (v.max() - v.min()))
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """EntAugment: the surer the model is of its output, the stronger the augmentation.
+
+        strength = 1 - H(p) / ln C,        H(p) = -sum_c p(c) ln p(c)
+
+    with the softmax output p of a sample's last report. Samples without one get uniformly random
+    strengths. Nothing says that the model is right.
+
+    Args:
+        view: "any", every report counts, or "clean", only those of views with strength 0.
+
+    Raises:
+        ValueError: an unknown view.
+
+    Memory: 8 bytes a sample: the strength in float32, and visits.
+
+    Example:
+        >>> sure_and_unsure = torch.tensor([[50.0, 0.0], [1.0, 1.0]])
+        >>> Entropy().update({}, logits=sure_and_unsure)["strength"]
+        tensor([1., 0.])
+
+    Source: EntAugment (Yang et al. 2024), which draws all strengths at random for ten epochs.
+    """
+
+    view: View = "any"
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+
+    def __post_init__(self) -> None:
+        """Check the view."""
+        require_one_of("view", self.view, ("any", "clean"))
+
+    def start(self, n: int, classes: int) -> Columns:
+        """Return the strengths of the last reports, 0."""
+        return {"strength": torch.zeros(n)}
+
+    def update(
+        self,
+        rows: Columns,
+        *,
+        losses: Tensor | None = None,
+        logits: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Columns:
+        """Return the strengths of b samples.
+
+        Args:
+            rows: not read.
+            losses: not read.
+            logits: (b, C) floating, C at least 2.
+            labels: not read.
+
+        Raises:
+            ValueError: fewer than 2 classes.
+
+        Cost: O(b C).
+        """
+        assert logits is not None
+        log_p = _log_probabilities(logits)
+        entropy = -(log_p.exp() * log_p).sum(1)
+        return {"strength": (1 - entropy / math.log(logits.shape[1])).clamp(0, 1).float()}
+
+    def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
+        """Return (n,) float32 in [0, 1]; the generator draws n numbers. Cost: O(n)."""
+        return _latest(columns, generator)
+
+
+@dataclass(frozen=True)
+class LossRank:
+    """SapAugment: the easier a sample by the rank of its loss, the stronger its augmentation.
+
+        strength = 1 - I_{s (1 - a), s a}(r)
+
+    with I the regularised incomplete beta function and r in [0, 1] the rank of the sample's last
+    loss among the m reported ones, over m - 1: 0 is the easiest, ties share their average, and r of
+    a single sample is 1/2. Samples without a report get uniformly random strengths.
+
+    Args:
+        a: in (0, 1); the larger, the more samples are augmented weakly.
+        s: in (0, 1000]; 2 with a = 1/2 is the straight line 1 - r, larger ones approach a step.
+        view: "any", every report counts, or "clean", only those of views with strength 0: losses
+            of different strengths are not comparable.
+
+    Raises:
+        TypeError: a or s not a number.
+        ValueError: a or s out of range, an unknown view.
+
+    Memory: 8 bytes a sample: the loss in float32, and visits.
+
+    Example:
+        >>> columns = {"loss": torch.tensor([0.1, 7.0, 0.5]), "visits": torch.ones(3)}
+        >>> LossRank().strengths(columns, np.random.default_rng(0))
+        tensor([1.0000, 0.0000, 0.5000])
+
+    Source: SapAugment (Hu et al. 2021); it learns a and s, which here are given. The default is
+    ours.
+    """
+
+    a: float = 0.5
+    s: float = 2.0
+    view: View = "any"
+
+    needs: ClassVar[frozenset[str]] = frozenset({"losses"})
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        _require_number("a", self.a, "(", 0, 1, ")", "0.5 treats easy and hard alike.")
+        _require_number("s", self.s, "(", 0, 1000, "]", "2 with a=0.5 is a straight line.")
+        require_one_of("view", self.view, ("any", "clean"))
+
+    def start(self, n: int, classes: int) -> Columns:
+        """Return the last losses, 0."""
+        return {"loss": torch.zeros(n)}
+
+    def update(
+        self,
+        rows: Columns,
+        *,
+        losses: Tensor | None = None,
+        logits: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Columns:
+        """Return the losses of b samples: (b,) floating. The rest is not read."""
+        assert losses is not None
+        return {"loss": losses.float()}
+
+    def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
+        """Return (n,) float32 in [0, 1]; the generator draws n numbers. Cost: O(n log n)."""
+        seen = columns["visits"] > 0
+        rank = average_ranks(columns["loss"][seen].numpy())
+        values = 1 - incomplete_beta(self.s * (1 - self.a), self.s * self.a, rank)
+        return _fill(seen, values, generator)
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """Sample-aware RandAugment: the more confidently right the model, the stronger.
+
+        strength = cos(p, y)^(2 / ln C) = (p_y / ||p||_2)^(2 / ln C)
+
+    with the softmax output p of a sample's last report and its label y. Samples without a report
+    get uniformly random strengths.
+
+    Args:
+        view: "any", every report counts, or "clean", only those of views with strength 0.
+
+    Raises:
+        ValueError: an unknown view.
+
+    Memory: 8 bytes a sample: the strength in float32, and visits.
+
+    Example:
+        >>> logits, labels = torch.tensor([[50.0, 0.0], [50.0, 0.0]]), torch.tensor([0, 1])
+        >>> Confidence().update({}, logits=logits, labels=labels)["strength"].round(decimals=3)
+        tensor([1., 0.])
+
+    Source: Sample-aware RandAugment.
+    """
+
+    view: View = "any"
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logits", "labels"})
+
+    def __post_init__(self) -> None:
+        """Check the view."""
+        require_one_of("view", self.view, ("any", "clean"))
+
+    def start(self, n: int, classes: int) -> Columns:
+        """Return the strengths of the last reports, 0."""
+        return {"strength": torch.zeros(n)}
+
+    def update(
+        self,
+        rows: Columns,
+        *,
+        losses: Tensor | None = None,
+        logits: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Columns:
+        """Return the strengths of b samples.
+
+        Args:
+            rows: not read.
+            losses: not read.
+            logits: (b, C) floating, C at least 2.
+            labels: (b,) integer, in [0, C).
+
+        Raises:
+            ValueError: fewer than 2 classes.
+
+        Cost: O(b C).
+        """
+        assert logits is not None
+        assert labels is not None
+        log_p = _log_probabilities(logits)
+        log_cosine = log_p.gather(1, labels.long()[:, None])[:, 0] - (2 * log_p).logsumexp(1) / 2
+        power = 2 / math.log(logits.shape[1])
+        return {"strength": (power * log_cosine).exp().clamp(0, 1).float()}
+
+    def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
+        """Return (n,) float32 in [0, 1]; the generator draws n numbers. Cost: O(n)."""
+        return _latest(columns, generator)
+
+
+def loss_influence(previous: Tensor, now: Tensor) -> Tensor:
+    """Return |l_{t-1} - l_t| of every sample.
+
+    To first order this is |<g_t, theta_{t-1} - theta_t>|, the change of the loss along the step.
+
+    Args:
+        previous: (b,) floating losses of the visits before.
+        now: (b,) floating losses of these visits, of the same views where the formula is to hold.
+
+    Example:
+        >>> loss_influence(torch.tensor([2.0]), torch.tensor([0.5]))
+        tensor([1.5000])
+
+    Source: SADA (Yang et al. 2025), as publicly described.
+    """
+    return (previous - now).abs()
+
+
+def kl_influence(previous: Tensor, now: Tensor) -> Tensor:
+    """Return sum_c |p_t(c) (log p_t(c) - log p_{t-1}(c))| of every sample.
+
+    Args:
+        previous: (b, C) floating log-probabilities of the visits before.
+        now: (b, C) floating log-probabilities of these visits.
+
+    Example:
+        >>> half = torch.tensor([[0.5, 0.5]]).log()
+        >>> kl_influence(half, half)
+        tensor([0.])
+
+    Source: SADA (Yang et al. 2025), as publicly described; the formula after TDDS (CVPR 2024).
+    """
+    return (now.exp() * (now - previous)).abs().sum(1)
+
+
+def average_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the rank of every value over m - 1: 0 the smallest, 1 the largest, ties in between.
+
+    Args:
+        values: (m,) numbers. Equal ones share their average rank; a single one has rank 1/2.
+
+    Returns:
+        (m,) float64 in [0, 1].
+
+    Cost: O(m log m).
+
+    Example:
+        >>> average_ranks(np.array([3.0, 1.0, 1.0]))
+        array([1.  , 0.25, 0.25])
+    """
+    if len(values) == 1:
+        return np.array([0.5])
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = counts.cumsum() - (counts + 1) / 2
+    return np.asarray(ranks[where] / (len(values) - 1))
+
+
+def incomplete_beta(a: float, b: float, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the regularised incomplete beta function I_{a,b}(x).
+
+    Evaluates the continued fraction from both ends of it, by Lentz's method, on the side of x where
+    it converges fast: I_{a,b}(x) = 1 - I_{b,a}(1 - x). Within 1e-10 for a + b <= 1000.
+
+    Args:
+        a: above 0.
+        b: above 0.
+        x: (m,) float64 in [0, 1].
+
+    Returns:
+        (m,) float64 in [0, 1], increasing in x.
+
+    Cost: O(m sqrt(a + b)).
+
+    Example:
+        >>> incomplete_beta(2.0, 2.0, np.array([0.0, 0.5, 1.0])).round(12)
+        array([0. , 0.5, 1. ])
+
+    Source: Press et al., Numerical Recipes, 3rd ed., section 6.4; DLMF 8.17.22.
+    """
+    mirrored = x > (a + 1) / (a + b + 2)
+    z, p, q = np.where(mirrored, [1 - x, b + 0 * x, a + 0 * x], [x, a + 0 * x, b + 0 * x])
+    c, d = np.ones_like(z), 1 / (1 - (p + q) * z / (p + 1))
+    fraction = d
+    for m in range(1, 1000):
+        even = m * (q - m) * z / ((p + 2 * m - 1) * (p + 2 * m))
+        odd = -(p + m) * (p + q + m) * z / ((p + 2 * m) * (p + 2 * m + 1))
+        for term in (even, odd):
+            c, d = 1 + term / c, 1 / (1 + term * d)
+            fraction = fraction * c * d
+        if (np.abs(c * d - 1) < 1e-14).all():
+            break
+    with np.errstate(divide="ignore"):  # log 0 = -inf is meant
+        log_power = a * np.log(x) + b * np.log1p(-x)
+    power = np.exp(log_power + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b))
+    part = power * fraction / p
+    return np.asarray(np.where(mirrored, 1 - part, part).clip(0, 1))
+
+
+def require_rule(name: str, rule: Any) -> StrengthRule:
+    """Return ``rule`` if it is one, or raise TypeError or ValueError."""
+    if isinstance(rule, type) or not isinstance(rule, StrengthRule):
+        raise TypeError(
+            f"{name} must be an object with needs, view, start, update and strengths, got "
+            f"{rule!r}. Pass an instance, as Constant(0.5)."
+        )
+    if type(rule).__repr__ is object.__repr__:
+        raise TypeError(
+            f"{name} must have a repr that names its options, got {rule!r}. "
+            "Make it a frozen dataclass: saved states are compared by it."
+        )
+    unknown = sorted(rule.needs - set(REPORTED))
+    if unknown:
+        raise ValueError(
+            f"{name}.needs must be among {', '.join(REPORTED)}, got {', '.join(unknown)}. "
+            "Name what training reports."
+        )
+    require_one_of(f"{name}.view", rule.view, ("any", "clean"))
+    return rule
+
+
+def _latest(columns: Columns, generator: np.random.Generator) -> Tensor:
+    seen = columns["visits"] > 0
+    return _fill(seen, columns["strength"][seen].numpy(), generator)
+
+
+def _fill(
+    known: Tensor, values: NDArray[np.floating[Any]], generator: np.random.Generator
+) -> Tensor:
+    """Return n random strengths with those of the known samples put in."""
+    strengths = generator.random(len(known), dtype=np.float32)  # n of them: whoever is known
+    strengths[known.numpy()] = values
+    return torch.from_numpy(strengths)
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    if logits.shape[1] < 2:
+        raise ValueError(
+            f"logits must have 2 classes or more, got {logits.shape[1]}. A model with one output "
+            "has no softmax: report the logits (0, z), or use a rule of the losses."
+        )
+    return logits.double().log_softmax(1)
+
+
+def _require_number(
+    name: str, value: object, left: str, low: float, high: float, right: str, advice: str
+) -> None:
+    """Raise unless the value is a number in the interval, whose brackets say which ends count."""
+    interval = f"{left}{low}, {high}{right}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in {interval}, got {value!r}. {advice}")
+    ends = [end for end, bracket in ((low, left), (high, right)) if bracket in "[]"]
+    if not (low < float(value) < high or value in ends):
+        raise ValueError(f"{name} must be in {interval}, got {value}. {advice}")
