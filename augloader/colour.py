@@ -32,7 +32,7 @@ from augloader.ops import (
 
 Array = npt.NDArray[Any]
 
-_CHUNK_BYTES = 4 << 20  # of float32 intermediates at a time on the CPU, to stay in its cache
+_CHUNK_BYTES = 2 << 20  # of float32 intermediates at a time on the CPU, to stay in its cache
 _GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as torchvision and Pillow round it
 
 
@@ -85,7 +85,7 @@ def take(images: Tensor, rows: Tensor) -> Tensor:
 
 def put_(images: Tensor, rows: Tensor, values: Tensor) -> None:
     """Replace some rows, (m,) int64 on the CPU, by values in the images' dtype."""
-    if images.device.type == "cpu":
+    if images.device.type == "cpu" and images.dtype != torch.bfloat16:  # numpy has none
         images.numpy()[rows.numpy()] = values.numpy()  # torch's index_copy_ is 20 times as slow
     else:
         images.index_copy_(0, rows.to(images.device, non_blocking=True), values)

@@ -12,14 +12,11 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from augloader import fused
+from augloader.applying import Output, apply_params
 from augloader.checks import count_and_first, require_one_of
-from augloader.colour import recolour_
-from augloader.dense import apply_dense
-from augloader.geometry import Interpolation, compose, moved_rows, warp_
+from augloader.geometry import Interpolation
 from augloader.keyed import uniforms
 from augloader.kornia_ops import KorniaOperations, KorniaParams
-from augloader.ops import IDENTITY
 from augloader.policies import POLICIES, AugMix, Params, Policy
 from augloader.targets import follow
 
@@ -132,15 +129,17 @@ class AdaptiveStrengthTransform:
             raise ValueError(
                 f"mean and std must be given together, got mean={mean}, std={std}. Give both."
             )
-        self._mean = None if mean is None else _numbers("mean", mean)
-        self._std = None if std is None else _numbers("std", std)
-        if self._std is not None and min(self._std) <= 0:
-            raise ValueError(f"std must be above 0, got {std}. Give each channel's deviation.")
         if dtype is not None and (dtype not in _DTYPES or dtype == torch.uint8):
             raise ValueError(
                 f"dtype must be a floating dtype or None, got {dtype}. None keeps the images' own."
             )
-        self._dtype = torch.float32 if dtype is None and mean is not None else dtype
+        if mean is None or std is None:
+            self._output = Output(dtype)
+        else:
+            means, deviations = _numbers("mean", mean), _numbers("std", std)
+            if min(deviations) <= 0:
+                raise ValueError(f"std must be above 0, got {std}. Give each channel's deviation.")
+            self._output = Output(dtype or torch.float32, means, deviations)
         self._seed = seed
         # Of the own generator; torch cannot send a Generator itself to spawned workers.
         self._state: Tensor | None = None
@@ -228,9 +227,8 @@ class AdaptiveStrengthTransform:
                 "Pass images.shape."
             )
         _check_channels("fill", self._fill, channels)
-        if self._mean is not None and self._std is not None:
-            _check_channels("mean", self._mean, channels)
-            _check_channels("std", self._std, channels)
+        _check_channels("mean", self._output.mean, channels)
+        _check_channels("std", self._output.std, channels)
         if generator is not None and keys is not None:
             raise ValueError("generator must be None where keys are given, got both. Choose one.")
         if isinstance(self._policy, KorniaOperations):
@@ -289,82 +287,15 @@ class AdaptiveStrengthTransform:
         _check_range(batch)
         if isinstance(self._policy, KorniaOperations):
             assert isinstance(params, KorniaParams)
-            out = self._finish(self._policy.apply(batch, params))
+            out = self._output.of(self._policy.apply(batch, params))
         else:
             assert isinstance(params, Params)
             _check_fill(self._fill, batch)
-            with torch.no_grad():
-                out = self._apply(batch, params)
+            out = apply_params(
+                batch, params, self._output, interpolation=self._interpolation, fill=self._fill
+            )
         out = out if images.ndim == 4 else out[0]
         return tv_tensors.wrap(out, like=images) if isinstance(images, tv_tensors.Image) else out
-
-    def _apply(self, images: Tensor, params: Params) -> Tensor:
-        """Return a policy's output for (B, C, H, W) images."""
-        plain = params.mix is None and params.boxes is None
-        if plain and images.is_cuda and images.dtype == torch.uint8 and fused.available():
-            return fused.apply_fused(
-                images,
-                *_on_device(params, 0, images),
-                interpolation=self._interpolation,
-                fill=self._fill,
-                mean=self._mean,
-                std=self._std,
-                dtype=self._dtype or torch.uint8,
-            )
-        if params.mix is not None:
-            out = self._mixed(images, params)
-        else:
-            out = self._chain(images, params, 0)
-        if params.boxes is not None:
-            _cut_(out, params.boxes, self._fill)
-        return self._finish(out)
-
-    def _chain(self, images: Tensor, params: Params, m: int) -> Tensor:
-        """Return a copy of the images after their m-th chain."""
-        if not params.op.shape[2]:
-            return images.clone(memory_format=torch.contiguous_format)
-        if images.is_cuda and images.dtype == torch.uint8:
-            apply = fused.apply_fused if fused.available() else apply_dense
-            arguments = _on_device(params, m, images)
-            return apply(images, *arguments, interpolation=self._interpolation, fill=self._fill)
-        # Half precision is computed in float32, and rounded once.
-        out = images.to(_exact(images), copy=True, memory_format=torch.contiguous_format)
-        op, magnitude = params.op[:, m], params.magnitude[:, m]
-        for k in range(op.shape[1]):
-            recolour_(out, op[:, k], magnitude[:, k])
-        rows = moved_rows(op, magnitude)
-        matrix = compose(op[rows], magnitude[rows], *params.shape[2:])
-        warp_(out, rows, matrix, self._interpolation, self._fill)
-        return out.to(images.dtype)
-
-    def _mixed(self, images: Tensor, params: Params) -> Tensor:
-        """Return the mixtures of the images and their chains; untouched rows are copies."""
-        assert params.mix is not None
-        rows = (params.op != IDENTITY).flatten(1).any(1).nonzero().flatten()
-        index = rows.to(images.device)
-        chosen, part = images.index_select(0, index).to(_exact(images)), params.select(rows)
-        assert part.mix is not None
-        shares = part.mix.to(images.device).unbind(1)
-        total = chosen * shares[0].view(-1, 1, 1, 1)
-        for m, share in enumerate(shares[1:]):
-            total.addcmul_(self._chain(chosen, part, m), share.view(-1, 1, 1, 1))
-        if images.dtype == torch.uint8:
-            total.round_()
-        return images.index_copy(0, index, total.to(images.dtype))
-
-    def _finish(self, images: Tensor) -> Tensor:
-        """Return images in the output's dtype, scaled and normalised."""
-        if self._dtype is None:
-            return images
-        scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
-        out = images.to(torch.promote_types(self._dtype, torch.float32))
-        if self._mean is None or self._std is None:
-            return (out.mul_(scale) if scale != 1 else out).to(self._dtype)
-        mean, std = (
-            torch.tensor(values, dtype=out.dtype).view(-1, 1, 1).to(out.device, non_blocking=True)
-            for values in (self._mean, self._std)
-        )
-        return out.mul(scale / std).sub_(mean / std).to(self._dtype)
 
     def _drawing(self, generator: torch.Generator | None) -> torch.Generator:
         """Return the generator to draw from: the given one or the own."""
@@ -423,41 +354,6 @@ def _named(name: str, options: dict[str, Any]) -> Policy:
                 f"argument {option!r}. Mend its name."
             )
     return POLICIES[name](**options)
-
-
-def _exact(images: Tensor) -> torch.dtype:
-    """Return the dtype to compute in: float32 for half precision, else the images' own."""
-    return torch.float32 if images.dtype in (torch.float16, torch.bfloat16) else images.dtype
-
-
-def _on_device(params: Params, m: int, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the m-th chains' operations, magnitudes and (B, 2, 3) matrices beside the images."""
-    op, magnitude = params.op[:, m], params.magnitude[:, m]
-    theta = compose(op, magnitude, *params.shape[2:])[:, :2].float()
-    first, second, third = (
-        part.to(images.device, non_blocking=True) for part in (op, magnitude, theta)
-    )
-    return first, second, third
-
-
-def _cut_(images: Tensor, boxes: Tensor, fill: tuple[float, ...]) -> None:
-    """Fill one box a row, (top, left, bottom, right), in place."""
-    rows = (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero().flatten()
-    index = rows.to(images.device, non_blocking=True)
-    top, left, bottom, right = (
-        edge.to(images.device, non_blocking=True).view(-1, 1) for edge in boxes[rows].unbind(1)
-    )
-    y, x = (torch.arange(size, device=images.device) for size in images.shape[2:])
-    inside = ((y >= top) & (y < bottom))[:, None, :, None] & ((x >= left) & (x < right))[
-        :, None, None
-    ]
-    value = torch.tensor(fill, dtype=torch.float64)
-    value = (value.round() if images.dtype == torch.uint8 else value).to(images.dtype)
-    images.index_copy_(
-        0,
-        index,
-        torch.where(inside, value.view(-1, 1, 1).to(images.device), images.index_select(0, index)),
-    )
 
 
 def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:

@@ -34,6 +34,7 @@ ORDER = [
     "kornia_ops",
     "dense",
     "fused",
+    "applying",
     "transform",
 ]
 
