@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from augloader import fused
-from augloader.colour import chunk, put_, recolour_, take
+from augloader.colour import chunk, put_, recolour, take
 from augloader.dense import apply_dense
 from augloader.geometry import Interpolation, compose, moved_rows, warp_
 from augloader.ops import IDENTITY
@@ -77,7 +77,7 @@ def apply_params(
         interpolation: "nearest" or "bilinear".
         fill: value outside the moved image and in cut-outs, in the images' own units.
 
-    Cost: see ``recolour_``, ``warp_`` and ``fused.apply_fused``.
+    Cost: see ``recolour``, ``warp_`` and ``fused.apply_fused``.
     """
     chained = params.op.shape[2] > 0
     if chained and params.mix is None and _fusible(images) and output.dtype != torch.float64:
@@ -117,9 +117,7 @@ def _chain(
         arguments = _on_device(params, m, images)
         return apply(images, *arguments, interpolation=interpolation, fill=fill)
     # Half precision is computed in float32, and rounded once.
-    out = images.to(_exact(images), copy=True, memory_format=torch.contiguous_format)
-    for k in range(op.shape[1]):
-        recolour_(out, op[:, k], magnitude[:, k])
+    out = recolour(images.to(_exact(images)), op, magnitude)
     rows = moved_rows(op, magnitude)
     if len(rows):
         matrix = compose(op[rows], magnitude[rows], *params.shape[2:])

@@ -36,39 +36,44 @@ _CHUNK_BYTES = 2 << 20  # of float32 intermediates at a time on the CPU, to stay
 _GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as torchvision and Pillow round it
 
 
-def recolour_(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
-    """Apply one colour operation a row, in place; rows with any other operation are untouched.
+def recolour(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
+    """Return the images after each row's own chain of colour operations.
 
     Args:
-        images: (B, C, H, W) uint8, or floating in [0, 1]; C is 1 or 3, on any device.
-        op: (B,) int64 on the CPU, numbers of ``augloader.ops``.
-        magnitude: (B,) float32 on the CPU.
+        images: (B, C, H, W) uint8, float32 or float64 in [0, 1]; C is 1 or 3, or anything where no
+            operation is one of colour. On any device; not modified.
+        op: (B, K) int64 on the CPU, numbers of ``augloader.ops``; others than colour do nothing.
+        magnitude: (B, K) float32 on the CPU.
 
     Returns:
-        ``images``.
+        A new contiguous tensor; rows without a colour operation are copied bit for bit.
 
-    Cost: a few passes over the rows that have a colour operation; no device is waited for.
+    Cost: K + 1 copies of the batch, and a few passes over the rows that have a colour operation; no
+    device is waited for.
 
     Example:
         >>> from augloader.ops import IDENTITY, INVERT
         >>> images = torch.full((2, 1, 2, 2), 255, dtype=torch.uint8)
-        >>> recolour_(images, torch.tensor([IDENTITY, INVERT]), torch.zeros(2))[:, 0, 0, 0]
+        >>> recolour(images, torch.tensor([[IDENTITY], [INVERT]]), torch.zeros(2, 1))[:, 0, 0, 0]
         tensor([255,   0], dtype=torch.uint8)
     """
-    numbers = op.numpy()
-    order = np.argsort(numbers, kind="stable")
-    ends = np.cumsum(np.bincount(numbers, minlength=len(OPS)))
-    if ends[COLOUR.start - 1] == len(images):
-        return images
-    numbers, sizes = numbers[order], magnitude.numpy()[order].astype(np.float64)
-    parts = take(images, torch.from_numpy(order))  # each family's rows side by side
-    step = chunk(images)
-    for first, last, family_ in _FAMILIES:
-        for start in range(ends[first - 1], ends[last], step):
-            rows = slice(start, min(start + step, ends[last]))
-            family_(parts[rows], numbers[rows], sizes[rows])
-    inverse = torch.from_numpy(np.argsort(order))
-    return torch.index_select(parts, 0, inverse.to(images.device, non_blocking=True), out=images)
+    place = np.arange(len(images))  # where each row is in parts
+    parts, step = images, chunk(images)
+    for numbers, sizes in zip(op.numpy().T, magnitude.numpy().astype(np.float64).T, strict=True):
+        ends = np.cumsum(np.bincount(numbers, minlength=len(OPS)))
+        if ends[COLOUR.start - 1] == len(images):
+            continue
+        order = np.argsort(numbers, kind="stable")
+        parts = take(parts, torch.from_numpy(place[order]))  # each family's rows side by side
+        place = np.argsort(order)
+        numbers, sizes = numbers[order], sizes[order]
+        for first, last, family_ in _FAMILIES:
+            for start in range(ends[first - 1], ends[last], step):
+                rows = slice(start, min(start + step, ends[last]))
+                family_(parts[rows], numbers[rows], sizes[rows])
+    if parts is images:
+        return images.clone(memory_format=torch.contiguous_format)
+    return take(parts, torch.from_numpy(place))
 
 
 def chunk(images: Tensor) -> int:

@@ -64,7 +64,7 @@ OURS, TENSOR, PIL, KORNIA = "ours", "torchvision tensor", "torchvision PIL", "Ko
 ALBUMENTATIONS = "Albumentations"
 PEERS = (TENSOR, PIL, KORNIA, ALBUMENTATIONS)
 FLOOR, COPY = "stack + to float", "copy"
-KORNIA_CALLS = (100, 30)  # small and large images: its cost depends on the sequence drawn
+KORNIA_CALLS = (200, 100)  # small and large images: its cost depends on the sequence drawn
 GOALS = {
     "speedup_torchvision_32": 6.0,
     "speedup_kornia_32": 2.0,

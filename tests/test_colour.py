@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from augloader import colour
-from augloader.colour import chunk, equalize_table, put_, recolour_, take, to_levels
+from augloader.colour import chunk, equalize_table, put_, recolour, take, to_levels
 from augloader.ops import (
     AUTO_CONTRAST,
     BRIGHTNESS,
@@ -42,8 +42,9 @@ def magnitudes(op: int, rows: int, seed: int = 0) -> Tensor:
     return u if op == SOLARIZE else 2 * u - 1
 
 
-def recolour(images: Tensor, op: int, magnitude: Tensor) -> Tensor:
-    return recolour_(images.clone(), torch.full((len(images),), op), magnitude)
+def alike(images: Tensor, op: int, magnitude: Tensor) -> Tensor:
+    """Recolour every image by one operation."""
+    return recolour(images, torch.full((len(images), 1), op), magnitude[:, None])
 
 
 def expected(images: Tensor, op: int, magnitude: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ def test_uint8_values_are_torchvisions(op: int, channels: int, height: int, widt
     images = torch.cat([sample_images(kind, rows, channels, height, width) for kind in KINDS])
     images = as_dtype(images, torch.uint8)
     magnitude = magnitudes(op, len(images))
-    out = recolour(images, op, magnitude)
+    out = alike(images, op, magnitude)
     assert_levels(out, expected(images, op, magnitude), 1e-3 if op in SUMS else 0.0)
 
 
@@ -78,7 +79,7 @@ def test_float_values_are_torchvisions(op: int, dtype: torch.dtype) -> None:
         images = torch.cat([sample_images(kind, 5, channels, height, width) for kind in KINDS])
         images = images.to(dtype)
         magnitude = magnitudes(op, len(images))
-        out = recolour(images, op, magnitude)
+        out = alike(images, op, magnitude)
         assert out.dtype == dtype
         torch.testing.assert_close(out, expected(images, op, magnitude), rtol=0, atol=3e-7)
 
@@ -87,7 +88,7 @@ def test_float_values_are_torchvisions(op: int, dtype: torch.dtype) -> None:
 def test_large_images(op: int) -> None:
     images = as_dtype(torch.cat([sample_images(k, 1, 3, 224, 224) for k in KINDS]), torch.uint8)
     magnitude = magnitudes(op, len(images))
-    out = recolour(images, op, magnitude)
+    out = alike(images, op, magnitude)
     assert_levels(out, expected(images, op, magnitude), 1e-3 if op in SUMS else 0.0)
 
 
@@ -103,7 +104,7 @@ def test_every_level_at_every_published_magnitude(op: int, dtype: torch.dtype) -
     }[op]
     images = levels.repeat(len(published), 1, 1, 1)
     magnitude = torch.tensor(published)
-    assert torch.equal(recolour(images, op, magnitude), expected(images, op, magnitude))
+    assert torch.equal(alike(images, op, magnitude), expected(images, op, magnitude))
 
 
 @pytest.mark.parametrize("op", SUMS, ids=lambda op: OPS[op])
@@ -114,23 +115,23 @@ def test_sums_at_every_published_magnitude(op: int) -> None:
         published = torch.linspace(0, largest, bins)
         magnitude = torch.cat([published, -published])
         rows = images.expand(len(magnitude), -1, -1, -1)
-        out, like = recolour(rows, op, magnitude), expected(rows, op, magnitude)
+        out, like = alike(rows, op, magnitude), expected(rows, op, magnitude)
         for i in range(len(magnitude)):
             assert_levels(out[i], like[i], 1e-3)
 
 
 def test_a_threshold_above_white_leaves_white_alone() -> None:
     white = torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)
-    assert recolour(white, SOLARIZE, torch.tensor([256 / 255]))[0, 0, 0, 0] == 255
-    assert recolour(white / 255, SOLARIZE, torch.tensor([256 / 255]))[0, 0, 0, 0] == 1
-    assert recolour(white, SOLARIZE, torch.tensor([1.0]))[0, 0, 0, 0] == 0
+    assert alike(white, SOLARIZE, torch.tensor([256 / 255]))[0, 0, 0, 0] == 255
+    assert alike(white / 255, SOLARIZE, torch.tensor([256 / 255]))[0, 0, 0, 0] == 1
+    assert alike(white, SOLARIZE, torch.tensor([1.0]))[0, 0, 0, 0] == 0
 
 
 @pytest.mark.parametrize("op", [BRIGHTNESS, CONTRAST, COLOR, SHARPNESS])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_magnitude_zero_is_neutral(op: int, dtype: torch.dtype) -> None:
     images = as_dtype(torch.cat([sample_images(k, 4, 3, 9, 11) for k in KINDS]), dtype)
-    assert torch.equal(recolour(images, op, torch.zeros(len(images))), images)
+    assert torch.equal(alike(images, op, torch.zeros(len(images))), images)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
@@ -142,23 +143,26 @@ def test_rows_of_a_mixed_batch_are_independent(
     images = as_dtype(sample_images("smooth", 150, channels, 32, 32), dtype)
     assert chunk(images) < 30
     generator = torch.Generator().manual_seed(0)
-    op = torch.randint(len(OPS), (150,), generator=generator)
-    op[:100] = torch.tensor([EQUALIZE, SHARPNESS]).repeat_interleave(50)
-    magnitude = torch.rand(150, generator=generator)
-    out = recolour_(images.clone(), op, magnitude)
+    op = torch.randint(len(OPS), (150, 2), generator=generator)
+    op[:100, 0] = torch.tensor([EQUALIZE, SHARPNESS]).repeat_interleave(50)
+    magnitude = torch.rand(150, 2, generator=generator)
+    out = recolour(images, op, magnitude)
     for i in torch.randperm(150, generator=generator)[:40].tolist():
-        alone = recolour_(images[i : i + 1].clone(), op[i : i + 1], magnitude[i : i + 1])
-        assert torch.equal(out[i], alone[0]), OPS[op[i]]
+        alone = recolour(images[i : i + 1], op[i : i + 1], magnitude[i : i + 1])
+        assert torch.equal(out[i], alone[0]), op[i]
+        steps = recolour(images[i : i + 1], op[i : i + 1, :1], magnitude[i : i + 1, :1])
+        assert torch.equal(recolour(steps, op[i : i + 1, 1:], magnitude[i : i + 1, 1:]), alone)
     order = torch.randperm(150, generator=generator)
-    assert torch.equal(recolour_(images[order], op[order], magnitude[order]), out[order])
+    assert torch.equal(recolour(images[order], op[order], magnitude[order]), out[order])
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_other_rows_are_untouched(dtype: torch.dtype) -> None:
     images = as_dtype(sample_images("noise", 8, 3, 6, 7), dtype)
-    op = torch.tensor([IDENTITY, *GEOMETRY, INVERT, IDENTITY])
-    out = images.clone()
-    assert recolour_(out, op, torch.ones(8)) is out
+    op = torch.tensor([[IDENTITY, *GEOMETRY, INVERT, IDENTITY]]).T
+    before = images.clone()
+    out = recolour(images, op, torch.ones(8, 1))
+    assert torch.equal(images, before)
     assert torch.equal(out[[0, 1, 2, 3, 4, 5, 7]], images[[0, 1, 2, 3, 4, 5, 7]])
     assert not torch.equal(out[6], images[6])
 
@@ -167,13 +171,12 @@ def test_other_rows_are_untouched(dtype: torch.dtype) -> None:
 def test_any_memory_layout(op: int) -> None:
     images = as_dtype(sample_images("smooth", 6, 3, 9, 8), torch.uint8)
     magnitude = magnitudes(op, 6)
-    plain = recolour(images, op, magnitude)
-    every = torch.full((6,), op)
+    plain = alike(images, op, magnitude)
     last = images.clone(memory_format=torch.channels_last)
-    assert torch.equal(recolour_(last, every, magnitude), plain)
+    assert torch.equal(alike(last, op, magnitude), plain)
     wide = torch.zeros(6, 3, 9, 20, dtype=torch.uint8)
     wide[..., 5:13] = images
-    assert torch.equal(recolour_(wide[..., 5:13], every, magnitude), plain)
+    assert torch.equal(alike(wide[..., 5:13], op, magnitude), plain)
     assert not wide[..., :5].any()
     assert not wide[..., 13:].any()
 
@@ -181,7 +184,7 @@ def test_any_memory_layout(op: int) -> None:
 @each
 def test_no_rows(op: int) -> None:
     images = torch.zeros(0, 3, 5, 5, dtype=torch.uint8)
-    assert recolour(images, op, torch.zeros(0)).shape == (0, 3, 5, 5)
+    assert alike(images, op, torch.zeros(0)).shape == (0, 3, 5, 5)
 
 
 def test_equalize_tables_are_pillows() -> None:
@@ -198,7 +201,7 @@ def test_equalize_tables_are_pillows() -> None:
 def test_flat_images_stay() -> None:
     flat = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).clone()
     for op in (AUTO_CONTRAST, EQUALIZE, SHARPNESS):
-        assert torch.equal(recolour(flat, op, torch.full((256,), 0.7)), flat)
+        assert torch.equal(alike(flat, op, torch.full((256,), 0.7)), flat)
 
 
 def test_chunks_fit_a_cache() -> None:
