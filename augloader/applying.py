@@ -86,8 +86,8 @@ def apply_params(
             *_on_device(params, 0, images),
             interpolation=interpolation,
             fill=fill,
-            mean=output.mean if output.normalised else None,
-            std=output.std if output.normalised else None,
+            mean=_each(output.mean, images) if output.normalised else None,
+            std=_each(output.std, images) if output.normalised else None,
             dtype=output.dtype or torch.uint8,
         )
     if params.mix is not None:
@@ -97,6 +97,11 @@ def apply_params(
     if params.boxes is not None:
         _cut_(out, params.boxes, fill)
     return output.of(out)
+
+
+def _each(values: tuple[float, ...], images: Tensor) -> tuple[float, ...]:
+    """Return one value a channel, from one or from one a channel."""
+    return values * (images.shape[1] // len(values))
 
 
 def _fusible(images: Tensor) -> bool:
@@ -112,8 +117,8 @@ def _chain(
 ) -> Tensor:
     """Return a copy of the images after their m-th chain."""
     op, magnitude = params.op[:, m], params.magnitude[:, m]
-    if op.shape[1] and images.is_cuda and images.dtype == torch.uint8:
-        apply = fused.apply_fused if fused.available() else apply_dense
+    if op.shape[1] and (_fusible(images) or (images.is_cuda and images.dtype == torch.uint8)):
+        apply = fused.apply_fused if _fusible(images) else apply_dense
         arguments = _on_device(params, m, images)
         return apply(images, *arguments, interpolation=interpolation, fill=fill)
     # Half precision is computed in float32, and rounded once.
