@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import kornia.augmentation as K
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,6 +37,14 @@ STRATEGIES: dict[str, augloader.Strategy] = {
     "full": augloader.Uniform(),  # of fraction 1: every sample gets strong copies
     "none": augloader.Uniform(),  # never asked: its warm-up lasts to the end
 }
+STRENGTHS: dict[str, augloader.StrengthRule] = {
+    "constant": augloader.Constant(),
+    "sada": augloader.StableInfluence(),
+    "entropy": augloader.Entropy(),
+    "lossrank": augloader.LossRank(),
+    "confidence": augloader.Confidence(),
+}
+POLICIES = ("trivial", "rand", "auto", "augmix", "cutout", "erasing")
 
 
 class Block(nn.Module):
@@ -165,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     train_set.labels = add_noise(train_set.labels, args.label_noise, classes, rng)
 
     torch.manual_seed(args.seed)  # initial weights, and without --workers crops and flips
-    gen = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # workers, strong
+    gen = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # of the workers
     model = ResNet(DEPTHS[args.arch], classes, *mean_and_std(train_set.images)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), args.lr, momentum=0.9, weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -183,16 +190,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         copies=args.copies,
         refresh=augloader.Every(args.refresh, args.warmup),
         weighting=args.weighting,
+        strength=STRENGTHS[args.strength],
         seed=args.seed,
     )
     loader = DataLoader(
         data, args.batch, sampler=sampler, num_workers=args.workers, generator=gen, pin_memory=cuda
     )
-    strong = augloader.AdaptiveStrengthTransform(  # on the batch, on its device
-        K.RandomAffine(30.0, translate=(0.2, 0.2), shear=15.0, p=1.0),
-        K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
-        K.RandomErasing(scale=(0.05, 0.25), p=0.5),
-    )
+    strong = augloader.AdaptiveStrengthTransform(args.policy, seed=args.seed)  # on its device
     state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     state |= {"sampler": sampler, "table": sampler.table}
     records = resume(args, state, gen) if args.resume else []
@@ -216,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             model.train()
             for batch in loader:
                 batch = batch.to(device)
-                images = strong(batch.input, batch.strength, generator=gen)
+                images = strong(batch.input, batch.strength, keys=batch.keys)
                 with torch.autocast(device.type, torch.bfloat16, enabled=args.autocast):
                     logits = model(images)
                 loss = F.cross_entropy(logits.float(), batch.target, reduction="none")
@@ -294,6 +298,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--count", type=int, help="number of samples to select")
     add("--base", choices=("full", "random", "selected", "none"), help="un-augmented part (full)")
     add("--weighting", choices=("cluster", "uniform"), default="cluster", help="(cluster)")
+    add("--policy", choices=POLICIES, default="trivial", help="strong augmentation (trivial)")
+    add("--strength", choices=STRENGTHS, default="constant", help="of each sample (constant)")
     add("--copies", type=int, help="strong copies a selected sample (1); 0 augments in place")
     add("--refresh", type=int, help="epochs between selections (20)")
     add("--warmup", type=int, help="epochs before the first selection (0)")

@@ -11,9 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from augloader import Draw, Sample, WeightedAugmentedDataset
+from augloader import (
+    AdaptiveStrengthTransform,
+    CoresetSampler,
+    Draw,
+    Sample,
+    Uniform,
+    WeightedAugmentedDataset,
+)
 
 
 def tensors(n: int = 8) -> TensorDataset:
@@ -276,3 +284,27 @@ def test_it_travels_to_spawned_workers() -> None:
     again = pickle.loads(pickle.dumps(data))
     assert len(again) == 8
     assert again.fields == (0, 1)
+
+
+def test_masks_follow_their_images_through_workers() -> None:
+    """A segmentation item, ((image, mask), label): the strong transform moves both."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(1, 256, (12, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    items = [((image, tv_tensors.Mask(image[:1] > 99)), i % 2) for i, image in enumerate(images)]
+    for policy, moves in (("cutout", False), ("trivial", True)):
+        batches = []
+        for workers in (0, 2):
+            data = WeightedAugmentedDataset(items, strong=AdaptiveStrengthTransform(policy))
+            sampler = CoresetSampler(data, Uniform(), fraction=1.0, base="none", seed=0)
+            sampler.refresh()
+            batches.append(next(iter(DataLoader(data, 12, sampler=sampler, num_workers=workers))))
+        (shown, masks), (again, same) = (batch.input for batch in batches)
+        assert torch.equal(shown, again)
+        assert torch.equal(masks, same)
+        before = torch.stack([items[i][0][1] for i in batches[0].index.tolist()])
+        assert masks.shape == before.shape
+        assert torch.equal(masks, before) != moves
+    kornia = AdaptiveStrengthTransform(K.RandomInvert(p=1.0))
+    data = WeightedAugmentedDataset(items, strong=kornia)
+    with pytest.raises(TypeError, match="must be a single tensor for Kornia operations"):
+        data[0]

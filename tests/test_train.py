@@ -156,6 +156,14 @@ def test_every_base_trains(
     assert all(np.isfinite(r["loss"]) for r in result["epochs"])
 
 
+@pytest.mark.parametrize("rule", example.STRENGTHS)
+def test_every_strength_rule_trains(folder: Path, rule: str) -> None:
+    result = run(folder, "--strategy", "full", "--strength", rule, "--policy", "rand")
+    assert all(np.isfinite(r["loss"]) for r in result["epochs"])
+    constant = run(folder, "--strategy", "full", "--policy", "rand")
+    assert (curve(result) == curve(constant)) == (rule == "constant")
+
+
 def test_none_and_full_are_the_two_ends(folder: Path) -> None:
     none, full = run(folder, "--strategy", "none"), run(folder, "--strategy", "full")
     assert [r["draws"] for r in none["epochs"]] == [36, 36]
@@ -181,7 +189,15 @@ def test_same_seed_gives_the_same_run_and_workers_only_other_crops(folder: Path)
     assert with_workers[0] == with_workers[1]
 
 
-@pytest.mark.parametrize("options", [(), ("--free-refresh", "--warmup", "1"), ("--workers", "1")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--free-refresh", "--warmup", "1"),
+        ("--workers", "1", "--strength", "sada"),
+        ("--strength", "lossrank", "--policy", "augmix"),
+    ],
+)
 def test_resumed_run_equals_an_uninterrupted_one(
     folder: Path, tmp_path: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
