@@ -53,25 +53,26 @@ def measure(call: Callable[[], T]) -> tuple[T, Reading]:
     return answer, {"seconds": seconds, "cpu_seconds": cpu_seconds, **memory}
 
 
-def run_child(script: str, job: dict[str, Any], threads: int) -> Reading:
+def run_child(script: str, job: dict[str, Any], threads: int, spin: bool = False) -> Reading:
     """Run ``script --child JOB`` in a process of its own; its last line of output is a reading.
 
-    Adds ``others``, the number of cores that other processes kept busy meanwhile.
+    Idle threads sleep, unless they may spin, as by default; then busy cores stall them. Adds ``others``, the number of cores that other processes kept busy meanwhile.
     """
     limits = {f"{name}_NUM_THREADS": str(threads) for name in _THREADS}
-    limits |= {"OMP_WAIT_POLICY": "passive"}  # threads that spin stall each other on busy cores
+    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    limits |= {} if spin else {"OMP_WAIT_POLICY": "passive"}
     busy, start = _others_seconds(), perf_counter()
     done = subprocess.run(
         [sys.executable, script, "--child", json.dumps(job)],
-        env={**os.environ, **limits},
+        env={**others, **limits},
         capture_output=True,
         text=True,
     )
     if done.returncode:
         raise RuntimeError(f"{job} ended with status {done.returncode}:\n{done.stderr}")
     reading: Reading = json.loads(done.stdout.splitlines()[-1])
-    others = (_others_seconds() - busy) / (perf_counter() - start)
-    return {**reading, "others": max(others, 0.0)}
+    load = (_others_seconds() - busy) / (perf_counter() - start)
+    return {**reading, "others": max(load, 0.0)}
 
 
 def progress(steps: Sequence[T]) -> Iterator[T]:
@@ -81,7 +82,7 @@ def progress(steps: Sequence[T]) -> Iterator[T]:
         yield step
 
 
-def environment(threads: int, packages: Iterable[str]) -> dict[str, Any]:
+def environment(threads: int, packages: Iterable[str], spin: bool = False) -> dict[str, Any]:
     """Describe the machine, the date and the versions of those packages that are installed."""
     installed = {}
     for package in packages:
@@ -94,7 +95,7 @@ def environment(threads: int, packages: Iterable[str]) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "threads": threads,
-        "omp_wait_policy": "passive",
+        "omp_wait_policy": "default" if spin else "passive",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **installed},
     }

@@ -441,7 +441,7 @@ def run(configs: list[Config], rounds: int, seconds: float) -> tuple[list[Row], 
     rows, others = [], []
     for config in progress(configs):
         job = {"config": asdict(config), "rounds": rounds, "seconds": seconds}
-        reading = run_child(__file__, job, config.threads)
+        reading = run_child(__file__, job, config.threads, spin=True)
         others.append(reading["others"])
         rows += rows_of(config, reading)
     return rows, Spread.of(others)
@@ -496,7 +496,7 @@ def main() -> None:
     threads = (1,) if options.quick else (1, 2)
     summaries = []
     for device in devices:
-        about = environment(max(threads), PACKAGES) | {"device": device}
+        about = environment(max(threads), PACKAGES, spin=True) | {"device": device}
         if device == "cuda":
             about |= {"threads": 1, "gpu": torch.cuda.get_device_name()}
             configs = [Config(256, 224, 1, device)]
