@@ -56,7 +56,8 @@ def measure(call: Callable[[], T]) -> tuple[T, Reading]:
 def run_child(script: str, job: dict[str, Any], threads: int, spin: bool = False) -> Reading:
     """Run ``script --child JOB`` in a process of its own; its last line of output is a reading.
 
-    Idle threads sleep, unless they may spin, as by default; then busy cores stall them. Adds ``others``, the number of cores that other processes kept busy meanwhile.
+    Idle threads sleep, or spin, as is their default; then busy cores stall them. Adds ``others``,
+    the number of cores that other processes kept busy meanwhile.
     """
     limits = {f"{name}_NUM_THREADS": str(threads) for name in _THREADS}
     others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
