@@ -32,7 +32,7 @@ from augloader.ops import (
 
 Array = npt.NDArray[Any]
 
-_CHUNK_BYTES = 2 << 20  # of float32 intermediates at a time on the CPU, to stay in its cache
+_CHUNK_BYTES = 2 << 20  # of float32 intermediates at a time and CPU thread, to stay in its cache
 _GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as torchvision and Pillow round it
 
 
@@ -78,9 +78,9 @@ def recolour(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
 
 def chunk(images: Tensor) -> int:
     """Return how many images to work on at a time: all of them, but on a CPU as its cache holds."""
-    if images.device.type != "cpu":
+    if images.device.type != "cpu" or not images.numel():
         return max(1, len(images))
-    return max(1, _CHUNK_BYTES // (4 * max(1, images[0].numel()))) if len(images) else 1
+    return max(1, _CHUNK_BYTES * torch.get_num_threads() // (4 * images[0].numel()))
 
 
 def take(images: Tensor, rows: Tensor) -> Tensor:

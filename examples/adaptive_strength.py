@@ -42,7 +42,7 @@ from augloader import (
 RULES: dict[str, StrengthRule] = {
     "fixed 1": Constant(1.0),
     "fixed 1/2": Constant(0.5),
-    "SADA": StableInfluence(scaling="rank"),
+    "SADA": StableInfluence(),
     "entropy": Entropy(),
     "loss rank": LossRank(),
 }
