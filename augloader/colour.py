@@ -20,7 +20,6 @@ from augloader.ops import (
     AUTO_CONTRAST,
     BRIGHTNESS,
     COLOR,
-    COLOUR,
     CONTRAST,
     EQUALIZE,
     INVERT,
@@ -48,8 +47,8 @@ def recolour(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
     Returns:
         A new contiguous tensor; rows without a colour operation are copied bit for bit.
 
-    Cost: K + 1 copies of the batch, and a few passes over the rows that have a colour operation; no
-    device is waited for.
+    Cost: a copy of the batch, and a few passes over the rows that have a colour operation; waits
+    for no device.
 
     Example:
         >>> from augloader.ops import IDENTITY, INVERT
@@ -57,23 +56,19 @@ def recolour(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
         >>> recolour(images, torch.tensor([[IDENTITY], [INVERT]]), torch.zeros(2, 1))[:, 0, 0, 0]
         tensor([255,   0], dtype=torch.uint8)
     """
-    place = np.arange(len(images))  # where each row is in parts
-    parts, step = images, chunk(images)
+    out, step = images.clone(memory_format=torch.contiguous_format), chunk(images)
     for numbers, sizes in zip(op.numpy().T, magnitude.numpy().astype(np.float64).T, strict=True):
-        ends = np.cumsum(np.bincount(numbers, minlength=len(OPS)))
-        if ends[COLOUR.start - 1] == len(images):
-            continue
-        order = np.argsort(numbers, kind="stable")
-        parts = take(parts, torch.from_numpy(place[order]))  # each family's rows side by side
-        place = np.argsort(order)
+        order = np.argsort(numbers, kind="stable")  # each family's rows side by side
         numbers, sizes = numbers[order], sizes[order]
+        ends = np.cumsum(np.bincount(numbers, minlength=len(OPS)))
         for first, last, family_ in _FAMILIES:
             for start in range(ends[first - 1], ends[last], step):
-                rows = slice(start, min(start + step, ends[last]))
-                family_(parts[rows], numbers[rows], sizes[rows])
-    if parts is images:
-        return images.clone(memory_format=torch.contiguous_format)
-    return take(parts, torch.from_numpy(place))
+                some = slice(start, min(start + step, ends[last]))
+                rows = torch.from_numpy(order[some])
+                part = take(out, rows)
+                family_(part, numbers[some], sizes[some])
+                put_(out, rows, part)
+    return out
 
 
 def chunk(images: Tensor) -> int:

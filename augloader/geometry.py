@@ -6,6 +6,7 @@ pixel i covers [i, i + 1). Applying operation 0 first means out(p) = in(M_0 M_1 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -99,9 +100,7 @@ def _warp(
 ) -> Tensor:
     values = images.to(torch.promote_types(images.dtype, torch.float32))
     theta = matrix[:, :2].to(values.dtype).to(values.device, non_blocking=True)
-    outside = torch.tensor(fill, dtype=values.dtype).view(-1, 1, 1)
-    filled = bool(outside.any())
-    outside = outside.to(values.device, non_blocking=True)
+    filled = any(fill)
     if filled:  # one more channel tells how much of a pixel comes from inside
         values = torch.cat([values, torch.ones_like(values[:, :1])], 1)
     sampled = F.grid_sample(
@@ -112,6 +111,8 @@ def _warp(
         align_corners=False,
     )
     if filled:
+        outside = torch.tensor(fill, dtype=values.dtype).view(-1, 1, 1)
+        outside = outside.to(values.device, non_blocking=True)
         sampled = sampled[:, :-1].addcmul(1 - sampled[:, -1:], outside)
     if images.dtype == torch.uint8 and (interpolation == "bilinear" or filled):
         sampled.round_()
@@ -120,13 +121,21 @@ def _warp(
 
 def _grid(theta: Tensor, height: int, width: int) -> Tensor:
     """Return the (n, H, W, 2) sampling grid: (a x + b y) + c, rounded as torchvision rounds it."""
-    kind = {"dtype": theta.dtype, "device": theta.device}
-    xs = torch.linspace((1 - width) / 2, (width - 1) / 2, width, **kind)  # type: ignore[call-overload]
-    ys = torch.linspace((1 - height) / 2, (height - 1) / 2, height, **kind)  # type: ignore[call-overload]
-    half = torch.tensor([[width / 2], [height / 2]], **kind)  # type: ignore[arg-type]
+    xs, ys, half = _axes(height, width, theta.dtype, theta.device)
     a, b, c = theta.div(half)[..., None, None].unbind(2)
-    planes: Tensor = (a * xs + b * ys[:, None]).add_(c)
+    planes: Tensor = (a * xs + b * ys).add_(c)
     return planes.permute(0, 2, 3, 1)  # planes, not pairs: contiguous writes
+
+
+@lru_cache(maxsize=8)
+def _axes(
+    height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the pixels' x (W,) and y (H, 1) from the image's centre, and half the sides (2, 1)."""
+    xs = torch.linspace((1 - width) / 2, (width - 1) / 2, width, dtype=dtype, device=device)
+    ys = torch.linspace((1 - height) / 2, (height - 1) / 2, height, dtype=dtype, device=device)
+    half = torch.tensor([[width / 2], [height / 2]], dtype=dtype, device=device)
+    return xs, ys[:, None], half
 
 
 def warp_mask(masks: Tensor, rows: Tensor, matrix: Tensor) -> Tensor:
