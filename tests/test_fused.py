@@ -7,6 +7,7 @@ in another process.
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -22,6 +23,9 @@ from tests.test_dense import MAGNITUDES, chains, differing, maps, photos, still
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 CUDA = torch.cuda.is_available() and not INTERPRETED
+# Interpreters before Triton 3.7 round a fused multiply-add twice, and fail with later numpy.
+OLD = fused.available() and tuple(map(int, version("triton").split(".")[:2])) < (3, 7)
+LATE_NUMPY = tuple(map(int, version("numpy").split(".")[:2])) >= (2, 4)
 HALVES = [torch.float16, torch.bfloat16]
 
 on_device = pytest.mark.skipif(
@@ -50,10 +54,11 @@ def require_close(out: Tensor, expected: Tensor, interpolation: str) -> None:
     """Raise unless outputs are equal, but for a few sums of a bilinear map's."""
     largest, share = differing(out, expected)
     assert out.dtype == expected.dtype
-    if interpolation == "nearest":
+    twice = INTERPRETED and OLD
+    if interpolation == "nearest" and not twice:
         assert largest == 0
     assert largest <= 1
-    assert share <= 1e-3
+    assert share <= (2e-3 if twice else 1e-3)
 
 
 @on_device
@@ -114,8 +119,8 @@ def test_levels_are_scaled_and_cast(dtype: torch.dtype) -> None:
     chain = [x.to(DEVICE) for x in (levels, torch.zeros(1, 1).long(), torch.zeros(1, 1), still(1))]
     out = apply_fused(*chain, dtype=dtype).cpu()
     eps = torch.finfo(dtype).eps
-    truncated = INTERPRETED and dtype == torch.bfloat16  # by the interpreter, not by the kernel
-    off = eps if truncated else 0
+    truncated = dtype == torch.bfloat16  # by the interpreter, not by the kernel
+    off = 2 * eps if INTERPRETED and (truncated or OLD) else 0
     torch.testing.assert_close(out, (levels / 255).to(dtype), rtol=off, atol=0)
 
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -220,6 +225,7 @@ def test_triton_stays_optional() -> None:
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's run")
 @pytest.mark.skipif(not fused.available(), reason="needs Triton")
+@pytest.mark.skipif(OLD and LATE_NUMPY, reason="this Triton's interpreter needs numpy below 2.4")
 def test_kernels_in_the_interpreter() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider"]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
