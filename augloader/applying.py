@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +78,9 @@ def apply_params(
         interpolation: "nearest" or "bilinear".
         fill: value outside the moved image and in cut-outs, in the images' own units.
 
+    Returns:
+        (B, C, H, W) in the output's dtype, beside the images.
+
     Cost: see ``recolour``, ``warp_`` and ``fused.apply_fused``.
     """
     chained = params.op.shape[2] > 0
@@ -108,6 +112,13 @@ def _fusible(images: Tensor) -> bool:
     return images.is_cuda and images.dtype == torch.uint8 and fused.available()
 
 
+def _whole_chains(images: Tensor) -> Callable[..., Tensor] | None:
+    """Return what applies whole chains at once on the images' device; None: group the rows."""
+    if _fusible(images):
+        return fused.apply_fused
+    return apply_dense if images.is_cuda and images.dtype == torch.uint8 else None
+
+
 def _chain(
     images: Tensor,
     params: Params,
@@ -117,8 +128,8 @@ def _chain(
 ) -> Tensor:
     """Return a copy of the images after their m-th chain."""
     op, magnitude = params.op[:, m], params.magnitude[:, m]
-    if op.shape[1] and (_fusible(images) or (images.is_cuda and images.dtype == torch.uint8)):
-        apply = fused.apply_fused if _fusible(images) else apply_dense
+    apply = _whole_chains(images)
+    if apply is not None and op.shape[1]:
         arguments = _on_device(params, m, images)
         return apply(images, *arguments, interpolation=interpolation, fill=fill)
     # Half precision is computed in float32, and rounded once.

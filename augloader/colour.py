@@ -121,14 +121,14 @@ def _column(numbers: Array, values: Tensor) -> Tensor:
     return column.view(-1, 1, 1, 1)
 
 
-def _grey(values: Tensor, images: Tensor) -> Tensor:
+def luma(values: Tensor, images: Tensor) -> Tensor:
     """Return the (n, 1, H, W) luma of float values, floored for uint8 images."""
     if values.shape[1] == 1:
-        luma = values.clone()
+        grey = values.clone()
     else:
         red, green, blue = values.split(1, 1)
-        luma = red.mul(_GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
-    return luma if images.is_floating_point() else luma.floor_()
+        grey = red.mul(_GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
+    return grey if images.is_floating_point() else grey.floor_()
 
 
 def _brightness_contrast_(images: Tensor, op: Array, magnitude: Array) -> None:
@@ -137,7 +137,7 @@ def _brightness_contrast_(images: Tensor, op: Array, magnitude: Array) -> None:
     start = int((op == BRIGHTNESS).sum())  # sorted by operation
     contrast, factor = values[start:], 1 + magnitude
     if start < len(values):
-        grey = _grey(contrast, images)
+        grey = luma(contrast, images)
         grey.copy_(grey.mean((1, 2, 3), keepdim=True))  # a plane: addcmul_ is slow with scalars
     values.mul_(_column(factor, values))
     if start < len(values):
@@ -206,7 +206,6 @@ def equalize_table(histogram: Tensor) -> Tensor:
     below = counts.cumsum(-1, dtype=torch.int32).sub_(counts)
     step = (below * (counts > 0)).amax(-1, keepdim=True).div_(255, rounding_mode="floor")
     table = below.add_(step // 2).div_(step.clamp(min=1), rounding_mode="floor").clamp_(max=255)
-    table[..., 0] = 0
     levels = torch.arange(256, dtype=torch.int32, device=table.device)
     return torch.where(step > 0, table, levels).to(torch.uint8)
 
@@ -216,7 +215,7 @@ def _saturate_(images: Tensor, op: Array, magnitude: Array) -> None:
     if images.shape[1] == 1:
         return
     values, factor = _floats(images), 1 + magnitude
-    grey = _grey(values, images)
+    grey = luma(values, images)
     values.mul_(_column(factor, values)).addcmul_(grey, _column(1 - factor, values))
     _store_(images, values)
 

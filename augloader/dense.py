@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from augloader.checks import require_one_of
+from augloader.colour import equalize_table, luma
 from augloader.geometry import Interpolation
 from augloader.ops import (
     AUTO_CONTRAST,
@@ -126,7 +127,7 @@ def check_chains(
 
 def _colour(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
     """Apply one stage; op and magnitude are (B, 1, 1, 1)."""
-    levels, grey = images.flatten(2).to(torch.int64), _grey(images)
+    levels, grey = images.flatten(2).to(torch.int64), luma(images.float(), images)
     table = _table(levels, grey, op[..., 0], magnitude[..., 0])
     out = table.gather(2, levels).view_as(images)
     if images.shape[1] == 3:
@@ -149,10 +150,6 @@ def _table(levels: Tensor, grey: Tensor, op: Tensor, magnitude: Tensor) -> Tenso
     stretched = (level - low).float() / ((high - low).float() * (1 / 255))
     stretched = torch.where(high > low, stretched, level)
 
-    step = torch.where(up_to < pixels, up_to, 0).amax(2, keepdim=True) // 255
-    equal = (up_to - counts + step // 2) // step.clamp(min=1)
-    equal = torch.where(step > 0, equal, level)
-
     mean = (grey.sum((2, 3), keepdim=True, dtype=torch.float64) / pixels).float()[..., 0]
     bits = magnitude.clamp(0, 8).to(torch.int64)
     threshold = torch.where(op == INVERT, 0, 255 * magnitude)
@@ -166,19 +163,10 @@ def _table(levels: Tensor, grey: Tensor, op: Tensor, magnitude: Tensor) -> Tenso
         (SOLARIZE, inverted),
         (INVERT, inverted),
         (POSTERIZE, level & (256 - (1 << (8 - bits)))),
-        (EQUALIZE, equal),
+        (EQUALIZE, equalize_table(counts)),
     ):
         table = torch.where(op == number, values.clamp(0, 255).to(torch.uint8), table)
     return table
-
-
-def _grey(images: Tensor) -> Tensor:
-    """Return (B, 1, H, W) float32 whole grey levels, 0.2989 R + 0.587 G + 0.114 B rounded down."""
-    if images.shape[1] == 1:
-        return images.float()
-    red, green, blue = images.float().split(1, 1)
-    grey: Tensor = red.mul(0.2989).add(green, alpha=0.587).add(blue, alpha=0.114)
-    return grey.floor()
 
 
 def _mix(x: Tensor, y: Tensor, offset: Tensor) -> Tensor:

@@ -199,8 +199,8 @@ class CoresetSampler(Sampler[Draw]):
                 f"batch must be the Sample batch of the loader, got {type(batch).__name__}. "
                 "Report other batches with sampler.table.report(index, ...)."
             )
-        parts = (batch.index, batch.copy, batch.strength)
-        index, copied, strength = (part.cpu().numpy() for part in parts)
+        known = [part.cpu() for part in (batch.index, batch.copy, batch.strength)]
+        index, copied, strength = (part.numpy() for part in known)
         order = np.lexsort((copied, index))
         if ((np.diff(index[order]) == 0) & (np.diff(copied[order]) == 0)).any():
             raise ValueError(
@@ -220,7 +220,7 @@ class CoresetSampler(Sampler[Draw]):
         _, first = np.unique(index[order], return_index=True)
         rows = torch.from_numpy(order[first])
         picked = {k: None if v is None else v.detach().cpu()[rows] for k, v in given.items()}
-        self.table.report(batch.index.cpu()[rows], strength=batch.strength.cpu()[rows], **picked)
+        self.table.report(known[0][rows], strength=known[2][rows], **picked)
 
     def __iter__(self) -> Iterator[Draw]:
         """Yield the draws of this epoch; a pure function of the sampler's state.

@@ -255,7 +255,27 @@ class StableInfluence:
 
 
 @dataclass(frozen=True)
-class Entropy:
+class _LastReport:
+    """What rules share whose strength depends on a sample's last report alone."""
+
+    view: View = "any"
+
+    def __post_init__(self) -> None:
+        """Check the view."""
+        require_one_of("view", self.view, ("any", "clean"))
+
+    def start(self, n: int, classes: int) -> Columns:
+        """Return the strengths of the last reports, 0."""
+        return {"strength": torch.zeros(n)}
+
+    def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
+        """Return (n,) float32 in [0, 1]; the generator draws n numbers. Cost: O(n)."""
+        seen = columns["visits"] > 0
+        return _fill(seen, columns["strength"][seen].numpy(), generator)
+
+
+@dataclass(frozen=True)
+class Entropy(_LastReport):
     """EntAugment: the surer the model is of its output, the stronger the augmentation.
 
         strength = 1 - H(p) / ln C,        H(p) = -sum_c p(c) ln p(c)
@@ -279,17 +299,7 @@ class Entropy:
     Source: EntAugment (Yang et al. 2024), which draws all strengths at random for ten epochs.
     """
 
-    view: View = "any"
-
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
-
-    def __post_init__(self) -> None:
-        """Check the view."""
-        require_one_of("view", self.view, ("any", "clean"))
-
-    def start(self, n: int, classes: int) -> Columns:
-        """Return the strengths of the last reports, 0."""
-        return {"strength": torch.zeros(n)}
 
     def update(
         self,
@@ -316,10 +326,6 @@ class Entropy:
         log_p = _log_probabilities(logits)
         entropy = -(log_p.exp() * log_p).sum(1)
         return {"strength": (1 - entropy / math.log(logits.shape[1])).clamp(0, 1).float()}
-
-    def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
-        """Return (n,) float32 in [0, 1]; the generator draws n numbers. Cost: O(n)."""
-        return _latest(columns, generator)
 
 
 @dataclass(frozen=True)
@@ -390,7 +396,7 @@ class LossRank:
 
 
 @dataclass(frozen=True)
-class Confidence:
+class Confidence(_LastReport):
     """Sample-aware RandAugment: the more confidently right the model, the stronger.
 
         strength = cos(p, y)^(2 / ln C) = (p_y / ||p||_2)^(2 / ln C)
@@ -414,17 +420,7 @@ class Confidence:
     Source: Sample-aware RandAugment.
     """
 
-    view: View = "any"
-
     needs: ClassVar[frozenset[str]] = frozenset({"logits", "labels"})
-
-    def __post_init__(self) -> None:
-        """Check the view."""
-        require_one_of("view", self.view, ("any", "clean"))
-
-    def start(self, n: int, classes: int) -> Columns:
-        """Return the strengths of the last reports, 0."""
-        return {"strength": torch.zeros(n)}
 
     def update(
         self,
@@ -453,10 +449,6 @@ class Confidence:
         log_cosine = log_p.gather(1, labels.long()[:, None])[:, 0] - (2 * log_p).logsumexp(1) / 2
         power = 2 / math.log(logits.shape[1])
         return {"strength": (power * log_cosine).exp().clamp(0, 1).float()}
-
-    def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
-        """Return (n,) float32 in [0, 1]; the generator draws n numbers. Cost: O(n)."""
-        return _latest(columns, generator)
 
 
 def loss_influence(previous: Tensor, now: Tensor) -> Tensor:
@@ -577,11 +569,6 @@ def require_rule(name: str, rule: Any) -> StrengthRule:
         )
     require_one_of(f"{name}.view", rule.view, ("any", "clean"))
     return rule
-
-
-def _latest(columns: Columns, generator: np.random.Generator) -> Tensor:
-    seen = columns["visits"] > 0
-    return _fill(seen, columns["strength"][seen].numpy(), generator)
 
 
 def _fill(

@@ -28,6 +28,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 import augloader
+from augloader.policies import POLICIES
 
 DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet56": 9}  # blocks a stage
 STRATEGIES: dict[str, augloader.Strategy] = {
@@ -44,7 +45,6 @@ STRENGTHS: dict[str, augloader.StrengthRule] = {
     "lossrank": augloader.LossRank(),
     "confidence": augloader.Confidence(),
 }
-POLICIES = ("trivial", "rand", "auto", "augmix", "cutout", "erasing")
 
 
 class Block(nn.Module):
