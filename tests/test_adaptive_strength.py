@@ -1,8 +1,6 @@
 """The example of per-sample strength runs, on digits and on an image folder."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -10,31 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-FOLDER = Path(__file__).parent.parent / "examples"
+from tests.scripts import EXAMPLES, load, run
 
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))  # as for a script: it imports its neighbour
-    spec = importlib.util.spec_from_file_location(
-        "adaptive_strength", FOLDER / "adaptive_strength.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "adaptive_strength", module)
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # as for a script: it imports its neighbour
+    module = load("adaptive_strength")
     monkeypatch.setattr(module, "transformed_views", lambda images: [images.flip(-1)])  # of 24
     return module
-
-
-def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["adaptive_strength.py", *options])
-    threads = torch.get_num_threads()
-    try:
-        module.main()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_digits(

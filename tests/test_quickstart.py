@@ -1,8 +1,6 @@
 """The quickstart runs, on digits and on an image folder, and says what it measured."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -10,27 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-PATH = Path(__file__).parent.parent / "examples" / "quickstart.py"
+from tests.scripts import load, run
 
 
 @pytest.fixture
 def quickstart() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("quickstart", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["quickstart"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["quickstart.py", *options])
-    threads = torch.get_num_threads()
-    try:
-        module.main()
-    finally:
-        torch.set_num_threads(threads)
+    return load("quickstart")
 
 
 def test_digits(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,20 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "train.py"
+from tests.scripts import EXAMPLES, load
+
+SCRIPT = EXAMPLES / "train.py"
 TIMES = ("sweep_s", "select_s", "train_s", "eval_s")
 
 
-def load() -> Any:
-    spec = importlib.util.spec_from_file_location("train_example", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-example = load()
+example: Any = load("train")
 
 
 @pytest.fixture(scope="module")
