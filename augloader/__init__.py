@@ -5,6 +5,7 @@ copies are appended, with what weight and how strong. Model, loss, optimizer and
 """
 
 from augloader.dataset import WeightedAugmentedDataset
+from augloader.engines import facility_location
 from augloader.medoids import Medoids, greedy_medoids
 from augloader.neighbors import nearest
 from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
@@ -22,10 +23,11 @@ from augloader.strength import (
 from augloader.sweeping import sweep
 from augloader.table import SampleTable
 from augloader.transform import AdaptiveStrengthTransform
-from augloader.types import Draw, Evidence, Sample, Selection
+from augloader.types import Certificate, Draw, Evidence, Sample, Selection
 
 __all__ = [
     "AdaptiveStrengthTransform",
+    "Certificate",
     "Confidence",
     "Constant",
     "CoresetSampler",
@@ -48,6 +50,7 @@ __all__ = [
     "StrengthRule",
     "Uniform",
     "WeightedAugmentedDataset",
+    "facility_location",
     "greedy_medoids",
     "nearest",
     "residual",

@@ -1,30 +1,31 @@
-"""Greedy facility location: the medoids of one group of samples.
+"""Greedy facility location over one group's matrix of distances: the dense engine.
 
 Minimise F(S) = sum_i min_{j in S} d_ij. The marginal gain of s is sum_i max(0, m_i - d_is), where
 m_i is the smallest distance of i to a medoid so far, and a constant c1 before the first
-(Liu & Mirzasoleiman 2022, Alg. 1 and Eq. 9). The gains of all candidates are kept up to date: a new
-medoid changes m_i only for the points that it is now the nearest of, and only those rows are
-touched ("decremental" gains). A point changes its medoid O(log k) times, so that the whole run
-costs 3 to 6 n^2 updates whatever the budget.
+(Liu & Mirzasoleiman 2022, Alg. 1 and Eq. 9). Its first steps are taken by lazy evaluation. After
+them few candidates are nearer to a point than its medoid, and only these *balls* are gone on with:
+the gains of all candidates are kept exact by touching, at every new medoid, the balls of those
+points that go over to it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from augloader import kernels
+from augloader.batched import batched_greedy
 from augloader.checks import require_int
+from augloader.kernels import Doubles, Floats, Ints, Longs, Moves
 
-Floats = NDArray[np.floating[Any]]
-Indices = NDArray[np.int64]
-_ROWS = 64  # rows updated at a time: they stay in the processor's cache
+_ROWS = 64  # rows a thread works on at a time: they stay in the processor's cache
+_FIRST = 8  # steps before the balls are taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +37,78 @@ class Medoids:
         nearest: (n,) int64, for every point the position in ``indices`` of its nearest medoid; a
             medoid is its own.
         distances: (n,) float32, the distance to it.
-        gains: (k,) float64, marginal gains, non-increasing; c1 is the largest distance.
+        gains: (k,) float64, marginal gains; non-increasing after the ``seeds``.
+        moves: (m, 3) int64, the history of the clusters: (to, donor, count) says that ``count``
+            points went over to medoid ``to`` from medoid ``donor``, -1 for those that had none.
+        rest: at most k float64, the largest marginal gains that were left, in descending order.
+        constant: c1, at least the largest distance.
+        slack: what candidates could gain beyond ``rest`` from points whose neighbours are not
+            all known.
+        seeds: number of first medoids that were not taken as the best of all candidates.
+        covered: share of points whose medoid is among the neighbours that the engine knows.
+        proven: whether the bound is a theorem; False after an approximate neighbour search.
+        engine: which one found them.
+        reason: why that one.
     """
 
     indices: Tensor
     nearest: Tensor
     distances: Tensor
     gains: Tensor
+    moves: Tensor
+    rest: Tensor
+    constant: float
+    slack: float = 0.0
+    seeds: int = 0
+    covered: float = 1.0
+    proven: bool = True
+    engine: str = "dense"
+    reason: str = "all distances were given"
 
     @property
     def sizes(self) -> Tensor:
         """(k,) int64, the number of points in each medoid's cluster, at least 1."""
         return torch.bincount(self.nearest, minlength=len(self.indices))
 
+    @property
+    def coverage(self) -> float:
+        """f(S) = sum_i (c1 - m_i); f of nothing is 0."""
+        return self.constant * len(self.distances) - float(self.distances.sum(dtype=torch.float64))
 
-def greedy_medoids(distances: Tensor, budget: int, *, xi: float | None = None) -> Medoids:
+    def sizes_of(self, k: int) -> Tensor:
+        """Return the (k,) int64 sizes of the clusters when there were k medoids only.
+
+        They are the exact clusters of the first k where all distances were compared; else a point
+        counts for the nearest of them among those that the engine knew to be near.
+        """
+        to, donor, count = self.moves[self.moves[:, 0] < k].T
+        sizes = torch.zeros(k, dtype=torch.int64).index_add(0, to, count)
+        given = (donor >= 0) & (donor < k)
+        return sizes.index_add(0, donor[given], -count[given])
+
+    def coverage_of(self, k: int) -> float:
+        """Return the coverage of the first k; at least this where not all was compared."""
+        whole = k == len(self.indices)
+        return self.coverage if whole else float(self.gains[:k].sum())
+
+    def bound(self, k: int) -> float:
+        """Return what the coverage of no k medoids exceeds, for k up to the number taken.
+
+        By submodularity f(any k) <= f(S) + the sum of the k largest marginal gains at S, for every
+        S that the greedy passed: the final one, and each S_t, with k times its next gain.
+
+        Source: Nemhauser, Wolsey & Fisher (1978); Leskovec et al. (2007), section 3.2.
+        """
+        bounds = [self.coverage + float(self.rest[:k].sum()) + self.slack]
+        if self.slack == 0 and self.proven:
+            before = torch.cat([self.gains.new_zeros(1), self.gains.cumsum(0)[:-1]])
+            bounds += (before + k * self.gains)[self.seeds :].tolist()
+        return min(*bounds, self.constant * len(self.distances))
+
+
+def greedy_medoids(
+    distances: Tensor, budget: int, *, xi: float | None = None, start: Tensor | None = None
+) -> Medoids:
     """Take medoids greedily until a budget or an error bound is reached.
 
     The gains are sums in float64. Ties go to the lowest index; a candidate that gains nothing
@@ -58,20 +116,22 @@ def greedy_medoids(distances: Tensor, budget: int, *, xi: float | None = None) -
     a budget of k.
 
     Args:
-        distances: (n, n) float32, symmetric, finite, with a zero diagonal. On the CPU the loop
-            runs in numpy, elsewhere in torch on the tensor's device.
+        distances: (n, n) float32, symmetric, finite, with a zero diagonal; on the CPU, or on a
+            GPU, where the greedy runs then.
         budget: number of medoids, 1 to n.
         xi: stop as soon as ||G_S||_F = sqrt(sum_i m_i^2) <= xi (Eq. 9), in units of distance.
+        start: (s,) int64, distinct medoids to begin with, at most ``budget``; CPU only.
 
     Returns:
         Medoids, on the CPU.
 
     Raises:
         TypeError: distances not float32.
-        ValueError: distances not square or not finite, budget outside [1, n], xi below 0.
+        ValueError: distances not square or not finite, budget outside [1, n], xi below 0, a start
+            that is longer than the budget or not distinct in [0, n).
 
-    Cost: 3 to 6 n^2 updates; on the CPU about n^2 / 8 bytes beside the distances' 4 n^2, on the
-    GPU 4096 rows of them.
+    Cost: about 2 n^2 operations for the first steps and 2 to 4 a ball entry after them; memory at
+    most n^2 bytes beside the distances' 4 n^2.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [2.0], [9.0]])
@@ -79,7 +139,7 @@ def greedy_medoids(distances: Tensor, budget: int, *, xi: float | None = None) -
         >>> m.indices.tolist(), m.sizes.tolist()
         ([1, 3], [3, 1])
 
-    Source: Liu & Mirzasoleiman (2022), Alg. 1.
+    Source: Liu & Mirzasoleiman (2022), Alg. 1; lazy evaluation of Minoux (1978).
     """
     n = len(distances)
     if distances.dtype != torch.float32:
@@ -91,95 +151,239 @@ def greedy_medoids(distances: Tensor, budget: int, *, xi: float | None = None) -
             f"distances must be square and not empty, got {tuple(distances.shape)}. "
             "Give the distances among one group of points."
         )
+    check_budget(n, budget, xi)
+    given = check_start(start, n, budget)
+    if distances.device.type == "cpu":
+        return _dense(distances.numpy(), budget, -1.0 if xi is None else xi**2, given)
+    if len(given):
+        raise ValueError("start must be given with distances on the CPU. Move them with .cpu().")
+    return batched_medoids(distances[None], [n], [budget], xi)[0]
+
+
+def batched_medoids(
+    distances: Tensor, sizes: list[int], budgets: list[int], xi: float | None
+) -> list[Medoids]:
+    """Take the medoids of many groups at once on the distances' device; see ``batched_greedy``."""
+    found = batched_greedy(distances, torch.tensor(sizes), torch.tensor(budgets), xi=xi)
+    return [_history(matrix, *one) for matrix, one in zip(distances, found, strict=True)]
+
+
+def check_budget(n: int, budget: int, xi: float | None) -> None:
+    """Raise unless a group of n can have so many medoids."""
     if require_int("budget", budget, 1, "Choose at least one medoid.") > n:
         raise ValueError(f"budget must be at most {n}, got {budget}. Ask for fewer medoids.")
     if xi is not None and not xi >= 0:
         raise ValueError(f"xi must be 0 or more, got {xi}. It is a distance.")
-    run = _greedy_numpy if distances.device.type == "cpu" else _greedy_torch
-    return run(distances, budget, xi)
 
 
-def _greedy_numpy(distances: Tensor, budget: int, xi: float | None) -> Medoids:
-    matrix = distances.numpy()
-    n = len(matrix)
-    nearest = np.zeros(n, np.int64)
-    taken: list[int] = []
-    gains: list[float] = []
+def check_start(start: Tensor | None, n: int, budget: int) -> Longs:
+    """Return the medoids to begin with, or raise unless they are distinct and within the budget."""
+    if start is None:
+        return np.empty(0, np.int64)
+    given = start.cpu().numpy().astype(np.int64)
+    fits = given.ndim == 1 and len(given) <= budget and len(np.unique(given)) == len(given)
+    if not fits or (len(given) and not (given.min() >= 0 and given.max() < n)):
+        raise ValueError(
+            f"start must be at most {budget} distinct positions in [0, {n}), got {start}. "
+            "Give the positions of the first medoids within the group."
+        )
+    return given
+
+
+@dataclass(eq=False)
+class Progress:
+    """What a greedy knows while it runs; the engines hand it on to one another's loops."""
+
+    best: Floats
+    nearest: Longs
+    taken: Longs
+    gains: Doubles
+    constant: float
+    moves: list[Moves] = field(default_factory=list)
+    step: int = 0
+    seeds: int = 0
+
+    @classmethod
+    def of(cls, n: int, budget: int, constant: float) -> Progress:
+        """Begin with no medoid: m_i = c1."""
+        best, nearest = np.full(n, constant, np.float32), np.full(n, -1, np.int64)
+        return cls(best, nearest, np.full(budget, -1, np.int64), np.zeros(budget), constant)
+
+    @property
+    def masked(self) -> Doubles:
+        """Zeros for candidates and -inf for medoids: where running gains begin."""
+        gain = np.zeros(len(self.best))
+        gain[self.taken[: self.step]] = -np.inf
+        return gain
+
+    def meet(self, distances: Floats, first: int, given: Longs) -> Longs:
+        """Let a block of points meet given medoids in order; return their changes."""
+        return kernels.follow(distances, first, given, self.best, self.nearest, self.gains)
+
+    def seeded(self, given: Longs, changes: list[Longs]) -> None:
+        """Put down the medoids that the points have met."""
+        self.step = self.seeds = len(given)
+        self.taken[: self.step] = given
+        pairs, counts = np.unique(np.concatenate(changes), axis=0, return_counts=True)
+        self.moves.append(np.concatenate([pairs, counts[:, None]], 1))
+
+    @property
+    def squares(self) -> float:
+        """sum_i m_i^2 = ||G_S||_F^2 (Eq. 9)."""
+        return float(np.square(self.best, dtype=np.float64).sum())
+
+    def take(self, medoid: int, row: Floats, gain: float) -> None:
+        """Take one medoid, whose distances to all points are given."""
+        changed = (row < self.best) | (self.step == 0)
+        changed[medoid] = True
+        donors, counts = np.unique(self.nearest[changed], return_counts=True)
+        self.moves.append(np.stack([np.full(len(donors), self.step), donors, counts], 1))
+        self.best[changed], self.nearest[changed] = row[changed], self.step
+        self.best[medoid] = 0
+        self.taken[self.step], self.gains[self.step] = medoid, gain
+        self.step += 1
+
+    def finish(
+        self,
+        starts: Longs,
+        ids: Ints,
+        values: Floats,
+        xi2: float,
+        limits: Floats | None = None,
+    ) -> Doubles:
+        """Fill the budget by the greedy over the balls; return the gains that are left.
+
+        Args:
+            starts: (n + 1,) where the ball of each point begins in ``ids`` and ``values``.
+            ids: candidates.
+            values: their distances.
+            xi2: stop at this sum of squared distances.
+            limits: (n,) gains count from min(m_i, limit); None means m_i.
+        """
+        places, points = kernels.columns(starts, ids)
+        gain = self.masked
+        best = self.best if limits is None else np.minimum(self.best, limits)
+        self.step, moves = kernels.greedy(
+            starts,
+            ids,
+            values,
+            places,
+            points,
+            self.step,
+            xi2,
+            best,
+            self.best,
+            self.nearest,
+            self.taken,
+            self.gains,
+            gain,
+        )
+        self.moves.append(moves)
+        return gain
+
+    def medoids(self, gain: Doubles, **more: float | bool) -> Medoids:
+        """Wrap up, with the candidates' final gains."""
+        k = self.step
+        return Medoids(
+            torch.from_numpy(self.taken[:k]),
+            torch.from_numpy(self.nearest),
+            torch.from_numpy(self.best),
+            torch.from_numpy(self.gains[:k]),
+            torch.from_numpy(np.concatenate(self.moves)),
+            torch.from_numpy(largest(gain, k)),
+            self.constant,
+            seeds=self.seeds,
+            **more,  # type: ignore[arg-type]
+        )
+
+
+def largest(gain: Doubles, k: int) -> Doubles:
+    """Return the k largest marginal gains, or all there are, in descending order."""
+    left = gain[gain > -np.inf]
+    top = np.partition(left, len(left) - k)[len(left) - k :] if k < len(left) else left
+    return np.sort(top)[::-1].clip(0).copy()
+
+
+@contextmanager
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Give as many Python threads as torch may use."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        yield pool
+
+
+def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
+    n = len(matrix)
+    with threads() as pool:
         blocks = [matrix[start : start + _ROWS] for start in range(0, n, _ROWS)]
         sums, tops = zip(*pool.map(_sums_and_top, blocks), strict=True)
-        largest = _finite(float(np.max(tops)))
-        best = np.full(n, largest, np.float32)  # m_i, at first c1
-        gain = n * largest - np.concatenate(sums)
-        while len(taken) < budget:
-            if xi is not None and taken and np.linalg.norm(best.astype(np.float64)) <= xi:
-                break
-            medoid = int(gain.argmax())
-            row = matrix[medoid]
-            changed = np.flatnonzero(row < best)
-            gains.append(gain[medoid])
-            parts = [changed[start : start + _ROWS] for start in range(0, len(changed), _ROWS)]
-            spread = pool.map if len(parts) > 1 else map
-            for loss in spread(partial(_loss, matrix, best, row), parts):
-                gain -= loss  # in the order of the points, whatever the number of threads
-            best[changed] = row[changed]
-            nearest[changed] = len(taken)
-            nearest[medoid] = len(taken)
-            taken.append(medoid)
-            gain[medoid] = -np.inf
-    found = (np.array(taken), nearest, best, np.array(gains))
-    return Medoids(*(torch.from_numpy(part) for part in found))
+        top = float(np.max(tops))
+        if not top < float("inf"):  # NaN is not
+            raise ValueError(
+                f"distances must be finite, got {top}. Check the proxies they come from."
+            )
+        run = Progress.of(n, budget, top)
+
+        def gains_now() -> Doubles:
+            out = run.masked
+            parts = zip(blocks, np.split(out, range(_ROWS, n, _ROWS)), strict=True)
+            list(pool.map(lambda part: kernels.row_gains(part[0], run.best, part[1]), parts))
+            out[run.taken[: run.step]] = -np.inf
+            return out
+
+        def first(steps: int, bounds: Doubles) -> None:
+            run.step, moves = kernels.first_steps(
+                matrix, min(steps, budget), xi2, run.best, run.nearest, bounds, run.taken, run.gains
+            )
+            run.moves.append(moves)
+
+        if len(given):
+            run.seeded(given, [run.meet(matrix[:, given], 0, given)])
+        else:
+            first(1, n * top - np.concatenate(sums))
+        steps, bounds = _FIRST, gains_now()
+        first(steps, bounds)
+        while run.step == min(steps, budget) < budget and _crowded(matrix, run.best):
+            steps *= 2
+            first(steps, bounds)
+        if run.step < min(steps, budget) or run.step == budget:
+            return run.medoids(gains_now())
+        kept = list(pool.map(_ball, blocks, np.split(run.best, range(_ROWS, n, _ROWS))))
+    ids, values, counts = (np.concatenate(part) for part in zip(*kept, strict=True))
+    return run.medoids(run.finish(offsets(counts), ids, values, xi2))
 
 
-def _sums_and_top(rows: Floats) -> tuple[Floats, float]:
+def offsets(counts: Longs) -> Longs:
+    """Return where each ball begins, and the end of the last: (n + 1,)."""
+    return np.concatenate([np.zeros(1, np.int64), counts.cumsum()])
+
+
+def _sums_and_top(rows: Floats) -> tuple[Doubles, float]:
     """Return the sum of every row, and the largest entry, in one pass through the memory."""
     return rows.sum(1, dtype=np.float64), float(rows.max())
 
 
-def _finite(largest: float) -> float:
-    if not largest < float("inf"):  # NaN is not
-        raise ValueError(
-            f"distances must be finite, got {largest}. Check the proxies they come from."
-        )
-    return largest
+def _crowded(matrix: Floats, best: Floats) -> bool:
+    """Whether the balls hold more than an eighth of the matrix."""
+    return kernels.below(matrix, best) > matrix.size // 8
 
 
-def _loss(matrix: Floats, best: Floats, row: Floats, points: Indices) -> Floats:
-    """Return what every candidate's gain loses as some points go over to a new medoid.
-
-    max(0, old - d) - max(0, new - d) = old - min(max(d, new), old), summed over the points.
-    """
-    old, new = best[points], row[points]
-    rows = matrix[points]
-    np.clip(rows, new[:, None], old[:, None], out=rows)
-    lost: Floats = old.sum(dtype=np.float64) - rows.sum(0, dtype=np.float64)
-    return lost
+def _ball(rows: Floats, limits: Floats) -> tuple[Ints, Floats, Longs]:
+    ids, values = np.empty(rows.size, np.int32), np.empty(rows.size, np.float32)
+    counts = np.empty(len(rows), np.int64)
+    kept = kernels.scan(rows, limits, ids, values, counts)
+    return ids[:kept].copy(), values[:kept].copy(), counts
 
 
-def _greedy_torch(distances: Tensor, budget: int, xi: float | None) -> Medoids:
-    n = len(distances)
-    largest = _finite(float(distances.max()))
-    best = torch.full((n,), largest, device=distances.device)
-    gain = n * best[0].double() - distances.sum(1, dtype=torch.float64)
-    nearest = torch.zeros(n, dtype=torch.int64, device=distances.device)
-    taken = torch.empty(budget, dtype=torch.int64, device=distances.device)
-    gains = torch.empty(budget, dtype=torch.float64, device=distances.device)
-    k = 0
-    while k < budget:
-        if xi is not None and k and best.double().norm() <= xi:
-            break
-        medoid = gain.argmax()
-        row = distances[medoid]
-        changed = (row < best).nonzero().flatten()
-        gains[k] = gain[medoid]
-        for points in changed.split(4096):
-            old, new = best[points, None], row[points, None]
-            rows = distances[points].clamp_(new, old)
-            gain -= old.sum(dtype=torch.float64) - rows.sum(0, dtype=torch.float64)
-        best[changed] = row[changed]
-        nearest[changed] = k
-        nearest[medoid] = k
-        taken[k] = medoid
-        gain[medoid] = -torch.inf
-        k += 1
-    return Medoids(taken[:k].cpu(), nearest.cpu(), best.cpu(), gains[:k].cpu())
+def _history(
+    matrix: Tensor, taken: Tensor, gains: Tensor, remaining: Tensor, constant: float
+) -> Medoids:
+    """Find out, from the order alone, when each point went over to which medoid."""
+    n, run = len(remaining), Progress.of(len(remaining), len(taken), constant)
+    given = taken.cpu().numpy()
+    changes = []
+    for start in range(0, n, 4096):
+        block = matrix[start : min(start + 4096, n), taken].cpu().numpy()
+        changes.append(run.meet(block, start, given))
+    run.seeded(given, changes)
+    run.seeds, run.gains = 0, gains.cpu().numpy()
+    return run.medoids(remaining.cpu().numpy())

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.checks import require_finite, require_labels
+from augloader.checks import require_finite, require_int, require_labels
 
 _BLOCK = 128  # rows of a distance matrix computed at a time: they stay in the cache
 
@@ -118,13 +119,10 @@ class Proxies:
             require_finite(
                 f"proxies.{name}", part, "Check the model's outputs: has training diverged?"
             )
-        if self.features is not None and (
-            len(self.features) != len(self.gradient) or self.features.device != self.gradient.device
-        ):
+        if self.features is not None and _kind(self.features) != _kind(self.gradient):
             raise ValueError(
-                "proxies.features must match the gradient in length and device, got "
-                f"{len(self.features)} rows on {self.features.device} and {len(self.gradient)} on "
-                f"{self.gradient.device}. Take both from one sweep."
+                "proxies.features must match the gradient in length, dtype and device, got "
+                f"{_kind(self.features)} and {_kind(self.gradient)}. Take both from one sweep."
             )
 
     def __len__(self) -> int:
@@ -141,13 +139,59 @@ class Proxies:
         """Where the proxies are."""
         return self.gradient.device
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """(C,) of vectors, (C, d) of outer products."""
+        parts = (self.gradient, self.features)
+        return tuple(part.shape[1] for part in parts if part is not None)
+
     def require_same_form(self, other: Proxies) -> None:
-        """Raise ValueError unless both are vectors, or both outer products, of the same widths."""
-        if _widths(self) != _widths(other):
+        """Raise ValueError unless both are of the same kind, widths, dtype and device."""
+        if self.widths != other.widths:
             raise ValueError(
-                f"proxies must have the same widths, got {_widths(self)} and {_widths(other)}. "
+                f"proxies must have the same widths, got {self.widths} and {other.widths}. "
                 "Take both from the same model and the same kind of proxy."
             )
+        mine, theirs = _kind(self.gradient)[1:], _kind(other.gradient)[1:]
+        if mine != theirs:
+            raise ValueError(
+                f"proxies must have the same dtype and device, got {mine} and {theirs}. "
+                "Convert one of them with .to()."
+            )
+
+    def project(self, width: int, seed: int = 0) -> Proxies:
+        """Return vectors of a smaller width whose distances are about the same.
+
+        Vectors: x R / sqrt(w) with random signs R. Outer products: (g R) * (h Q) / sqrt(w), entry
+        by entry, whose inner products have the right mean. A squared distance has a relative
+        standard deviation of about sqrt(2 / w) for vectors, up to twice that for outer products.
+
+        Args:
+            width: w, at least 1.
+            seed: of the signs; the same seed and widths give the same projection everywhere.
+
+        Returns:
+            Proxies of (n, w) float32 vectors.
+
+        Raises:
+            ValueError: width below 1.
+
+        Cost: O(n (C + d) w).
+
+        Example:
+            >>> Proxies(torch.eye(1000)).project(64).gradient.shape
+            torch.Size([1000, 64])
+
+        Source: Achlioptas (2003); for products Kar & Karnick (2012).
+        """
+        require_int("width", width, 1, "64 is a good start.")
+        rng = np.random.default_rng(seed)
+        product = torch.full((1, 1), width**-0.5, device=self.device)
+        for part in (self.gradient, self.features):
+            if part is not None:
+                signs = rng.integers(0, 2, (part.shape[1], width), dtype=np.int8) * 2 - 1
+                product = product * (part.float() @ torch.from_numpy(signs).to(part.device).float())
+        return Proxies(product)
 
     def distances(self, other: Proxies | None = None) -> Tensor:
         """Return the exact Euclidean distances to other proxies, or among these.
@@ -193,9 +237,8 @@ class Proxies:
         return out
 
 
-def _widths(proxies: Proxies) -> tuple[int, ...]:
-    parts = (proxies.gradient, proxies.features)
-    return tuple(part.shape[1] for part in parts if part is not None)
+def _kind(part: Tensor) -> tuple[int, torch.dtype, str]:
+    return len(part), part.dtype, str(part.device)
 
 
 def _doubles(proxies: Proxies) -> tuple[Tensor, Tensor | None, Tensor]:

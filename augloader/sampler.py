@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import repeat
 from typing import Any, Literal
 
@@ -166,6 +167,8 @@ class CoresetSampler(Sampler[Draw]):
                 f"evidence must be of the sampler's {self.n} samples, got {evidence.n}. "
                 "Sweep the data set that the sampler was built on."
             )
+        if self.selection is not None:
+            evidence = replace(evidence, previous=self.selection.indices)
         generator = self._generator(_SELECT, self.epoch)
         selection = self.strategy.select(evidence, self.budget, generator=generator)
         self._check_selection(selection)

@@ -5,19 +5,22 @@ A strategy is any object with ``needs`` and a pure ``select``; nothing is inheri
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.checks import require_int, require_one_of
-from augloader.medoids import greedy_medoids
+from augloader.checks import require_fraction, require_int, require_one_of
+from augloader.coreset import Allocation, Coreset, allocate
+from augloader.engines import Engine, Task, check_options, facility_locations
+from augloader.medoids import Medoids
+from augloader.proxies import Proxies
 from augloader.types import Evidence, Selection
 
 EVIDENCE = ("labels", "proxies", "losses")  # what ``needs`` may name
-Allocation = Literal["proportional", "equal"]
 
 
 @runtime_checkable
@@ -43,7 +46,8 @@ class FacilityLocation:
     """The coreset of Liu & Mirzasoleiman: medoids in gradient space, weighted by cluster size.
 
     For every class c, greedily minimise sum_{i in c} min_{j in S} ||g_i - g_j||; the weight of j
-    is the number of samples it is the nearest medoid of.
+    is the number of samples it is the nearest medoid of. The selection carries a certificate, and
+    answers every smaller budget (``selection.first``).
 
     Args:
         per_class: select within each class; False takes all samples as one group.
@@ -51,11 +55,15 @@ class FacilityLocation:
             largest remainder, or "equal", the shortfall of small classes going to the others.
             Every class gets at least one medoid.
         xi: stop a class early, once ||G_S||_F <= xi (Eq. 9), in units of proxy distance.
-        memory_limit: bytes that one group's distances, 4 n^2, may take. The default, 4 GiB, holds
-            32,768 samples.
+        engine: "auto", "dense", "matrix-free" or "graph"; see ``facility_location``.
+        memory_limit: bytes that one class's selection may take; None takes a quarter of what is
+            free.
+        stochastic: epsilon in (0, 1): compare a few random candidates in each step; None all.
+        warm: share, in [0, 1], of each class's budget that a refresh takes over from the previous
+            selection, its first medoids; the rest is selected anew.
 
     Raises:
-        ValueError: unknown allocation, xi below 0 or not a number, memory limit below 1.
+        TypeError, ValueError: options outside their range.
 
     Example:
         >>> from augloader.proxies import Proxies
@@ -64,6 +72,8 @@ class FacilityLocation:
         >>> s = FacilityLocation().select(evidence, 2, generator=np.random.default_rng(0))
         >>> s.indices.tolist(), s.weights.tolist()
         ([1, 4], [3.0, 3.0])
+        >>> s.certificate.ratio, s.certificate.reason
+        (1.0, 'dense for 2 of 2 groups (n = 3: all distances are held)')
 
     Source: Liu & Mirzasoleiman (2022), Alg. 1, Eq. 8-9.
     """
@@ -71,20 +81,23 @@ class FacilityLocation:
     per_class: bool = True
     allocation: Allocation = "proportional"
     xi: float | None = None
-    memory_limit: int = 4 * 2**30
+    engine: Engine = "auto"
+    memory_limit: int | None = None
+    stochastic: float | None = None
+    warm: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the options."""
         require_one_of("allocation", self.allocation, ("proportional", "equal"))
-        require_int("memory_limit", self.memory_limit, 1, "Give the limit in bytes.")
+        check_options(self.engine, self.memory_limit, self.stochastic)
         if self.xi is not None and not self.xi >= 0:
-            raise ValueError(
-                f"xi must be 0 or more, got {self.xi}. It is a distance between proxies."
-            )
+            raise ValueError(f"xi must be 0 or more, got {self.xi}. It is a distance.")
+        if self.warm != 0:
+            require_fraction("warm", self.warm)
 
     @property
     def needs(self) -> frozenset[str]:
-        """Proxies, and labels when it selects per class."""
+        """Names of the evidence it looks at: proxies, and labels when selecting per class."""
         return frozenset({"proxies", "labels"} if self.per_class else {"proxies"})
 
     def select(
@@ -95,40 +108,35 @@ class FacilityLocation:
         Args:
             evidence: with proxies, and with labels when selecting per class.
             budget: number of medoids over all classes, at least one a class, at most n.
-            generator: not used; the greedy is deterministic.
+            generator: of the samples that large classes are seeded on.
 
         Returns:
             Selection of ``budget`` samples, fewer where ``xi`` stops early; weights sum to n.
 
         Raises:
-            ValueError: evidence missing, budget out of range, a class with one sample, a class
-                whose distances exceed the memory limit.
+            ValueError: evidence missing, budget out of range, a class with one sample, a memory
+                limit that is too small.
 
-        Cost: O(sum_c n_c^2 (C + d)) time; memory 4 max_c n_c^2 bytes: one class at a time.
+        Cost: the engine's, one class after the other; on a GPU all that fit at once.
         """
-        _require(evidence, self.needs, budget)
+        require_evidence(evidence, self.needs, budget)
         assert evidence.proxies is not None
-        groups = self._groups(evidence)
-        sizes = [len(group) for group in groups]
-        largest = max(sizes)
-        if 4 * largest**2 > self.memory_limit:
-            raise ValueError(
-                f"memory_limit must hold the distances of the largest group ({largest:,} samples, "
-                f"{4 * largest**2:,} bytes), got {self.memory_limit:,} bytes. Raise the limit, or "
-                "split the samples into more labels."
-            )
-        indices, weights = [], []
-        for group, share in zip(groups, allocate(sizes, budget, self.allocation), strict=True):
-            medoids = greedy_medoids(evidence.proxies[group].distances(), share, xi=self.xi)
-            indices.append(group[medoids.indices])
-            weights.append(medoids.sizes.float())
-        return Selection(torch.cat(indices), torch.cat(weights))
+        proxies = evidence.proxies
+        previous = evidence.previous
+        tasks = self.plan(evidence.n, evidence.labels, previous, budget, generator)
+        found = self.solve(tasks, lambda task: proxies[task.members], proxies.device)
+        return self.join(tasks, found, previous)
 
-    def _groups(self, evidence: Evidence) -> list[Tensor]:
+    def groups(self, n: int, labels: Tensor | None) -> list[Tensor]:
+        """Return the indices of each group, ascending.
+
+        Raises:
+            ValueError: a class with one sample.
+        """
         if not self.per_class:
-            return [torch.arange(evidence.n)]
-        assert evidence.labels is not None
-        labels = evidence.labels.cpu()
+            return [torch.arange(n)]
+        assert labels is not None
+        labels = labels.cpu()
         classes, sizes = labels.unique(return_counts=True)
         if (sizes == 1).any():
             lone = int(classes[sizes == 1][0])
@@ -138,6 +146,54 @@ class FacilityLocation:
                 "or select over all samples with FacilityLocation(per_class=False)."
             )
         return list(labels.argsort(stable=True).split(sizes.tolist()))
+
+    def plan(
+        self,
+        n: int,
+        labels: Tensor | None,
+        previous: Tensor | None,
+        budget: int,
+        generator: np.random.Generator,
+    ) -> list[Task]:
+        """Return what is to be selected of each group; it depends on the arguments alone."""
+        groups = self.groups(n, labels)
+        shares = allocate([len(members) for members in groups], budget, self.allocation)
+        seeds = generator.integers(2**32, size=len(groups)).tolist()
+        starts = [torch.empty(0, dtype=torch.int64)] * len(groups)
+        if previous is not None and self.warm:
+            group, place = torch.empty(2, n, dtype=torch.int64)
+            for g, members in enumerate(groups):
+                group[members], place[members] = g, torch.arange(len(members))
+            order = group[previous].argsort(stable=True)
+            counts = group[previous].bincount(minlength=len(groups)).tolist()
+            starts = [
+                positions[: int(self.warm * share)]
+                for positions, share in zip(
+                    place[previous[order]].split(counts), shares, strict=True
+                )
+            ]
+        return [Task(*part) for part in zip(groups, shares, starts, seeds, strict=True)]
+
+    def solve(
+        self, tasks: Sequence[Task], proxies_of: Callable[[Task], Proxies], device: torch.device
+    ) -> list[Medoids]:
+        """Return the medoids of each group."""
+        return facility_locations(
+            tasks,
+            proxies_of,
+            device,
+            engine=self.engine,
+            memory_limit=self.memory_limit,
+            xi=self.xi,
+            stochastic=self.stochastic,
+        )
+
+    def join(
+        self, tasks: Sequence[Task], found: Sequence[Medoids], previous: Tensor | None
+    ) -> Selection:
+        """Put the groups' medoids together."""
+        members, shares = [task.members for task in tasks], [task.share for task in tasks]
+        return Coreset(members, found, shares, self.allocation, previous).first(sum(shares))
 
 
 @dataclass(frozen=True)
@@ -172,7 +228,7 @@ class MaxLoss:
 
         Cost: O(n log n).
         """
-        _require(evidence, self.needs, budget)
+        require_evidence(evidence, self.needs, budget)
         assert evidence.losses is not None
         order = evidence.losses.cpu().argsort(descending=True, stable=True)
         return _alike(order[:budget], evidence.n)
@@ -209,57 +265,13 @@ class Uniform:
 
         Cost: O(n).
         """
-        _require(evidence, self.needs, budget)
+        require_evidence(evidence, self.needs, budget)
         chosen = generator.choice(evidence.n, budget, replace=False)
         return _alike(torch.from_numpy(chosen), evidence.n)
 
 
-def allocate(sizes: list[int], budget: int, allocation: Allocation) -> list[int]:
-    """Share a budget among groups, at least 1 and at most its size to each.
-
-    Args:
-        sizes: number of samples of each group, 1 or more.
-        budget: between the number of groups and the sum of sizes.
-        allocation: "proportional" aims at budget * size / n, "equal" at the same number for all;
-            what a group cannot take or must be given is balanced by the others. Shares are rounded
-            by largest remainder, ties to the first group.
-
-    Returns:
-        One share a group; they sum to ``budget``.
-
-    Raises:
-        ValueError: budget below the number of groups or above the sum of sizes.
-
-    Cost: O(groups^2) at worst.
-
-    Example:
-        >>> allocate([50, 30, 2], 10, "proportional"), allocate([50, 30, 2], 10, "equal")
-        ([6, 3, 1], [4, 4, 2])
-    """
-    room = np.array(sizes)
-    if not len(sizes) <= budget <= room.sum():
-        raise ValueError(
-            f"budget must be between {len(sizes)}, one a class, and {room.sum()}, all samples, "
-            f"got {budget}. Change it, or select over all samples with "
-            "FacilityLocation(per_class=False)."
-        )
-    pull = room.astype(float) if allocation == "proportional" else np.ones(len(room))
-    share = np.zeros(len(room))
-    free = np.ones(len(room), bool)  # not yet held at a bound
-    while True:
-        share[free] = (budget - share[~free].sum()) * pull[free] / pull[free].sum()
-        held = free & ((share < 1) | (share > room))
-        if not held.any():
-            break
-        share[held] = share[held].clip(1, room[held])
-        free &= ~held
-    whole = np.floor(share + 1e-9).astype(int)
-    rest = np.argsort(whole - share, kind="stable")[: budget - whole.sum()]
-    whole[rest] += 1
-    return [int(part) for part in whole]
-
-
-def _require(evidence: Evidence, needs: frozenset[str], budget: int) -> None:
+def require_evidence(evidence: Evidence, needs: frozenset[str], budget: int) -> None:
+    """Raise unless the evidence has what a strategy needs, and the budget fits it."""
     for name in sorted(needs):
         if getattr(evidence, name) is None:
             raise ValueError(

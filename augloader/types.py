@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -103,12 +103,57 @@ def move(value: Any, device: torch.device | str, non_blocking: bool = True) -> A
 
 
 @dataclass(frozen=True, eq=False)
+class Certificate:
+    """How good a selection by facility location is, and how good one could be at most.
+
+    Coverage is f(S) = sum_i (c1 - min_{j in S} d_ij) over the samples of every group, c1 at least
+    the largest distance in the group. By submodularity no selection of as many samples of each
+    group exceeds f(S) + the sum of the largest marginal gains that are left.
+
+    Attributes:
+        coverage: f(S), in units of proxy distance.
+        bound: what no selection of the same shape exceeds.
+        gains: (k,) float64, the marginal gain of each selected sample when it was taken.
+        covered: share of samples whose medoid is among the neighbours that the engine knows; 1
+            where all pairs were compared.
+        proven: whether the bound is a theorem; False after an approximate neighbour search, when
+            it holds for the neighbours found.
+        reason: which engine ran, and why.
+        kept: how many of the samples were selected before too; None at the first selection.
+
+    Source: Nemhauser, Wolsey & Fisher (1978); Leskovec et al. (2007), section 3.2.
+    """
+
+    coverage: float
+    bound: float
+    gains: Tensor
+    covered: float
+    proven: bool
+    reason: str
+    kept: int | None = None
+
+    @property
+    def ratio(self) -> float:
+        """The share of the best possible coverage that is reached for certain, in (0, 1]."""
+        return self.coverage / self.bound if self.bound > 0 else 1.0
+
+
+class Nested(Protocol):
+    """What knows the selections of all smaller budgets."""
+
+    def first(self, budget: int) -> Selection:
+        """Return the selection of a smaller budget."""
+
+
+@dataclass(frozen=True, eq=False)
 class Selection:
     """The samples that a strategy chose, and how many samples each of them stands for.
 
     Args:
         indices: (k,) int64, distinct, 0 or more.
         weights: (k,) float32, finite, above 0; they sum to the number of samples stood for.
+        certificate: how good the selection is, where the strategy knows.
+        nested: what answers smaller budgets, where the strategy's order is nested.
 
     Raises:
         TypeError: wrong dtype.
@@ -121,6 +166,8 @@ class Selection:
 
     indices: Tensor
     weights: Tensor
+    certificate: Certificate | None = None
+    nested: Nested | None = None
 
     def __post_init__(self) -> None:
         """Check the contract above."""
@@ -151,6 +198,32 @@ class Selection:
         """Return the number of chosen samples."""
         return len(self.indices)
 
+    def first(self, budget: int) -> Selection:
+        """Return the selection of a smaller budget, without running the strategy again.
+
+        Args:
+            budget: number of samples, from one a class to the number selected.
+
+        Raises:
+            ValueError: a strategy without nested order, budget out of range.
+
+        Example:
+            >>> import numpy as np
+            >>> from augloader import FacilityLocation, Proxies
+            >>> evidence = Evidence(4, proxies=Proxies(torch.tensor([[0.0], [1.0], [2.0], [9.0]])))
+            >>> strategy = FacilityLocation(per_class=False)
+            >>> three = strategy.select(evidence, 3, generator=np.random.default_rng(0))
+            >>> two = three.first(2)
+            >>> two.indices.tolist(), two.weights.tolist()
+            ([1, 3], [3.0, 1.0])
+        """
+        if self.nested is None:
+            raise ValueError(
+                "selection must be of a strategy with a nested order, got one without. Select "
+                "with FacilityLocation, or again with the smaller budget."
+            )
+        return self.nested.first(budget)
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -161,10 +234,12 @@ class Evidence:
         labels: (n,) integer, 0 or more, or None; the groups that are selected one by one.
         proxies: gradient proxies of the n samples, or None.
         losses: (n,) floating and finite, or None.
+        previous: (k,) int64 indices that are selected now, or None; the sampler adds them.
 
     Raises:
         TypeError: wrong dtype.
-        ValueError: empty, wrong length, negative labels, losses that are NaN or infinite.
+        ValueError: empty, wrong length, negative labels, losses that are NaN or infinite, previous
+            indices out of range.
 
     Example:
         >>> Evidence(3, losses=torch.tensor([0.1, 2.0, 0.4])).n
@@ -175,6 +250,7 @@ class Evidence:
     labels: Tensor | None = None
     proxies: Proxies | None = None
     losses: Tensor | None = None
+    previous: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the contract above."""
@@ -196,3 +272,15 @@ class Evidence:
                     'Compute the loss with reduction="none".'
                 )
             require_finite("losses", self.losses, "Check the model: has training diverged?")
+        if self.previous is not None and len(self.previous):
+            if self.previous.dtype != torch.int64 or self.previous.ndim != 1:
+                raise TypeError(
+                    "previous must be (k,) int64 indices, got "
+                    f"{tuple(self.previous.shape)} {self.previous.dtype}. Pass selection.indices."
+                )
+            low, high = int(self.previous.min()), int(self.previous.max())
+            if low < 0 or high >= self.n:
+                raise ValueError(
+                    f"previous must be in [0, {self.n}), got indices from {low} to {high}. "
+                    "Pass a selection of the same data set."
+                )

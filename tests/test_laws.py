@@ -28,7 +28,7 @@ from augloader import (
     WeightedAugmentedDataset,
     greedy_medoids,
 )
-from augloader.strategies import allocate
+from augloader.coreset import allocate
 from tests.reference import best_coverage, coverage, naive_greedy, tie_margin
 
 seeds = st.integers(0, 2**32 - 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from augloader import Proxies, greedy_medoids
-from augloader.medoids import Medoids, _greedy_numpy, _greedy_torch
+from augloader.medoids import Medoids, batched_medoids
 from tests.reference import best_coverage, coverage, naive_greedy
 
 
@@ -23,17 +23,13 @@ def proxies(form: str, n: int, seed: int = 0) -> Proxies:
     return Proxies(g, features)
 
 
-def by_numpy(distances: Tensor, budget: int, xi: float | None = None) -> Medoids:
-    return _greedy_numpy(distances, budget, xi)
-
-
-def by_torch(distances: Tensor, budget: int, xi: float | None = None) -> Medoids:
+def by_batch(distances: Tensor, budget: int, xi: float | None = None) -> Medoids:
     """The code that runs on a GPU, here on the CPU."""
-    return _greedy_torch(distances, budget, xi)
+    return batched_medoids(distances[None], [len(distances)], [budget], xi)[0]
 
 
 Engine = Callable[..., Medoids]
-ENGINES = [by_numpy, by_torch]
+ENGINES: list[Engine] = [greedy_medoids, by_batch]
 
 
 @pytest.mark.parametrize("form", ["vector", "outer"])
@@ -108,9 +104,9 @@ def test_stops_at_the_first_size_within_xi(engine: Engine) -> None:
         for k in range(1, 60)
     ]
     for k in (1, 20, 50):
-        assert len(engine(distances, 200, norms[k - 1] * (1 + 1e-9)).indices) == k
-    assert len(engine(distances, 10, 0.0).indices) == 10
-    assert len(engine(distances, 200, float("inf")).indices) == 1
+        assert len(engine(distances, 200, xi=norms[k - 1] * (1 + 1e-9)).indices) == k
+    assert len(engine(distances, 10, xi=0.0).indices) == 10
+    assert len(engine(distances, 200, xi=float("inf")).indices) == 1
 
 
 @pytest.mark.parametrize(
