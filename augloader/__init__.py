@@ -9,7 +9,7 @@ from augloader.engines import facility_location
 from augloader.medoids import Medoids, greedy_medoids
 from augloader.neighbors import nearest
 from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
-from augloader.sampler import CoresetSampler
+from augloader.sampler import CoresetSampler, DistributedCoresetSampler
 from augloader.schedule import Every
 from augloader.strategies import FacilityLocation, MaxLoss, Strategy, Uniform
 from augloader.strength import (
@@ -31,6 +31,7 @@ __all__ = [
     "Confidence",
     "Constant",
     "CoresetSampler",
+    "DistributedCoresetSampler",
     "Draw",
     "Entropy",
     "Every",

@@ -16,6 +16,7 @@ from augloader.proxies import Proxies
 _BLOCK = 1024  # rows of a distance matrix held at a time
 _QUERIES = 16384  # points whose neighbours are searched at a time
 _FLAT = 8192  # up to here every pair is compared
+_MANY = 100_000  # points from which twice as many lists are searched
 _SKETCH = 256  # width of the vectors that stand for outer products in a search
 
 
@@ -118,7 +119,7 @@ def neighbor_graph(proxies: Proxies, k: int, *, seed: int = 0) -> NeighborGraph:
     """Find every point's k nearest neighbours, the point itself among them.
 
     Up to 8,192 points every pair is compared; more are searched in an inverted-file index of FAISS,
-    8 lists a point, on the GPU where the points are there and FAISS was built for it. Outer
+    8 lists a point (16 from 100,000 points on), on the GPU where the points are there and FAISS was built for it. Outer
     products are searched as 256-wide projections, twice as many neighbours as asked for, and
     re-ranked. Distances are always exact, in float64 and rounded.
 
@@ -180,7 +181,7 @@ def _index(vectors: Tensor, flat: bool, device: torch.device) -> faiss.Index:
         index = faiss.IndexIVFFlat(index, d, min(int(4 * n**0.5), n // 512))
         index.cp.niter, index.cp.max_points_per_centroid = 6, 64
         index.cp.min_points_per_centroid = 1
-        index.nprobe = 8
+        index.nprobe = 8 if n < _MANY else 16
     index = _placed(index, device)
     index.train(vectors.numpy())
     index.add(vectors.numpy())

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler, Sampler
 
+from augloader import ranks
 from augloader.checks import (
     require_dataset,
     require_fraction,
@@ -26,6 +30,7 @@ from augloader.types import Draw, Evidence, Sample, Selection
 
 Base = Literal["full", "random", "selected", "none"]
 Weighting = Literal["cluster", "uniform"]
+Plan = tuple[np.ndarray[Any, Any], ...]  # index, copy, weight and strength of draws
 _SELECT, _SUBSET, _SHUFFLE, _STRENGTH = range(4)  # independent random streams
 
 
@@ -39,6 +44,11 @@ class CoresetSampler(Sampler[Draw]):
     What it yields depends on (seed, epoch, selection, strengths) alone: not on workers, ranks or
     history. The strengths of the copies, ``sampler.strengths``, (n,) float32, are computed where an
     epoch begins, in ``set_epoch``, from what was reported until then, and hold for all of it.
+
+    On several ranks every rank's sampler yields the whole epoch. What shards it, as accelerate and
+    Lightning do by themselves, covers each draw once; where nothing does, take
+    ``DistributedCoresetSampler``. With a ``group`` each rank sweeps and reports its share only, and
+    the ranks select together.
 
     Args:
         data: the dataset; only its length is read.
@@ -56,6 +66,9 @@ class CoresetSampler(Sampler[Draw]):
             ``StableInfluence()``; base draws have strength 0 under every rule.
         seed: 0 or more.
         table_dtype: torch.float32 or torch.float16, how reported values are kept.
+        group: the ranks whose reports and selection are one. All of them call ``refresh`` and, if
+            the rule needs reports, ``set_epoch``; where they disagree all raise the same error. A
+            sampler with a group cannot be pickled or copied.
 
     Raises:
         TypeError: data without ``__len__``, a strategy or rule that is none, wrong types.
@@ -91,7 +104,9 @@ class CoresetSampler(Sampler[Draw]):
         strength: StrengthRule = Constant(),  # noqa: B008 - frozen
         seed: int = 0,
         table_dtype: torch.dtype = torch.float32,
+        group: dist.ProcessGroup | None = None,
     ) -> None:
+        self.group = None if group is None else ranks.require_group(group)
         self.n = require_dataset(data)
         self.strategy = _check_strategy(strategy)
         self.budget = _budget(self.n, fraction, count)
@@ -114,7 +129,7 @@ class CoresetSampler(Sampler[Draw]):
         self.table = SampleTable(self.n, dtype=table_dtype, rule=rule)
         self.selection: Selection | None = None
         self._refreshed: int | None = None  # epoch of the last refresh
-        self.set_epoch(0)
+        self._begin(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch, counted from 0, with the strengths that the rule finds now.
@@ -126,10 +141,21 @@ class CoresetSampler(Sampler[Draw]):
 
         Raises:
             TypeError: not an integer.
-            ValueError: below 0.
+            ValueError: below 0; ranks that disagree on it.
 
-        Cost: O(n), and the rule's.
+        Cost: O(n), and the rule's; with a group also the exchange of the rule's columns.
         """
+        if self.group is not None:
+            self._meet(epoch, self.group)
+        self._begin(epoch)
+
+    def _meet(self, epoch: int, group: dist.ProcessGroup) -> None:
+        """Make what the strengths depend on the same on all ranks."""
+        if self.table.rule.needs:
+            ranks.require_same({"epoch": epoch}, group)
+            ranks.merge_rule(self.table, group)
+
+    def _begin(self, epoch: int) -> None:
         epoch = require_int("epoch", epoch, 0, "Epochs count from 0.")
         self.strengths = self.table.strengths(self._generator(_STRENGTH, epoch))
         self.epoch = epoch
@@ -150,33 +176,56 @@ class CoresetSampler(Sampler[Draw]):
         Args:
             evidence: as ``sweep(model, data, Residual())`` returns it. None takes what was
                 reported since the last refresh, without a forward pass; every sample must have been
-                reported, which base="full" does.
+                reported, which base="full" does. With a group: this rank's share of either.
 
         Returns:
             The selection, also kept as ``sampler.selection``.
 
         Raises:
-            ValueError: evidence of another n, or without what the strategy needs.
+            ValueError: evidence of another n, or without what the strategy needs; a share without a
+                group; ranks that disagree, on all ranks alike.
 
-        Cost: the strategy's.
+        Cost: the strategy's; with a group see ``augloader.ranks.select``.
         """
-        if evidence is None:
-            evidence = self.table.evidence(self.strategy.needs)
-        if evidence.n != self.n:
-            raise ValueError(
-                f"evidence must be of the sampler's {self.n} samples, got {evidence.n}. "
-                "Sweep the data set that the sampler was built on."
-            )
-        if self.selection is not None:
-            evidence = replace(evidence, previous=self.selection.indices)
         generator = self._generator(_SELECT, self.epoch)
-        selection = self.strategy.select(evidence, self.budget, generator=generator)
+        if self.group is None:
+            known = self.table.evidence(self.strategy.needs) if evidence is None else evidence
+            known = self._with_previous(known)
+            selection = self.strategy.select(known, self.budget, generator=generator)
+        else:
+            selection = self._select_together(evidence, generator, self.group)
         self._check_selection(selection)
         self.selection = selection
         self._refreshed = self.epoch
         self.table.restart()
         self._plan = self._compose()
         return selection
+
+    def _select_together(
+        self, evidence: Evidence | None, generator: np.random.Generator, group: dist.ProcessGroup
+    ) -> Selection:
+        what = "of reports" if evidence is None else "given"
+        same = {"strategy": self.strategy, "epoch": self.epoch, "evidence": what}
+        ranks.require_same({**self._arguments(), **same}, group)
+        if evidence is None:
+            evidence = ranks.share_of(self.table, self.strategy.needs, group)
+        known = ranks.attempt(partial(self._with_previous, evidence), group)
+        return ranks.select(self.strategy, known, self.budget, group=group, generator=generator)
+
+    def _with_previous(self, evidence: Evidence) -> Evidence:
+        if evidence.n != self.n:
+            raise ValueError(
+                f"evidence must be of the sampler's {self.n} samples, got {evidence.n}. "
+                "Sweep the data set that the sampler was built on."
+            )
+        if evidence.indices is not None and self.group is None:
+            raise ValueError(
+                f"evidence must be of all {self.n} samples, got a share of "
+                f"{len(evidence.indices)}. Give the sampler group=, so that the ranks select "
+                "together."
+            )
+        chosen = self.selection
+        return evidence if chosen is None else replace(evidence, previous=chosen.indices)
 
     def report(
         self, batch: Sample, *, loss: Tensor | None = None, logits: Tensor | None = None
@@ -231,9 +280,13 @@ class CoresetSampler(Sampler[Draw]):
         Raises:
             RuntimeError: the first selection is due and was not made.
         """
+        yield from map(Draw, *(column.tolist() for column in self._rest()), repeat(self.epoch))
+
+    def _rest(self) -> Plan:
+        """Return the epoch's draws in order, without those made before a resume."""
         plan = self._planned()
         order = self._generator(_SHUFFLE, self.epoch).permutation(len(plan[0]))[self._start :]
-        yield from map(Draw, *(column[order].tolist() for column in plan), repeat(self.epoch))
+        return tuple(column[order] for column in plan)
 
     def __len__(self) -> int:
         """Return the number of draws that ``__iter__`` yields.
@@ -314,7 +367,16 @@ class CoresetSampler(Sampler[Draw]):
         """Return a generator from a hash of (seed, stream, epoch), never from a sum of them."""
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stream, epoch)))
 
-    def _planned(self) -> tuple[np.ndarray[Any, Any], ...]:
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickle and copy; a process group has no place in it."""
+        if self.group is not None:
+            raise TypeError(
+                "sampler must be without a process group to be pickled or copied, got one. Save "
+                "sampler.state_dict(), and give workers the dataset alone."
+            )
+        return self.__dict__
+
+    def _planned(self) -> Plan:
         if self.selection is None and self.schedule.period(self.epoch) is not None:
             raise RuntimeError(
                 f"sampler must have a selection from epoch {self.schedule.warmup} on, got none at "
@@ -323,7 +385,7 @@ class CoresetSampler(Sampler[Draw]):
             )
         return self._plan
 
-    def _compose(self) -> tuple[np.ndarray[Any, Any], ...]:
+    def _compose(self) -> Plan:
         """Return index, copy, weight and strength of the epoch's draws, before shuffling."""
         if self.base == "random":
             period = self.schedule.period(self.epoch)
@@ -361,6 +423,187 @@ class CoresetSampler(Sampler[Draw]):
                 f"{len(selection)} with indices up to {int(selection.indices.max())}. "
                 "Mend its select method."
             )
+
+
+class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
+    """Yield this rank's draws of each epoch, equally many on every rank.
+
+    For DistributedDataParallel. The draws of a CoresetSampler's epoch are dealt in turn. What is
+    missing at the end is filled up with the first draws at weight 0, so that every draw counts
+    once. An epoch of 8 on 3 ranks:
+
+        epoch    a b c d e f g h
+        rank 0   a d g              weights of the epoch
+        rank 1   b e h
+        rank 2   c f a              a at weight 0
+
+    It is a ``DistributedSampler``, which Lightning and others do not shard again. What shards any
+    sampler, as accelerate does, is to be given the plain CoresetSampler.
+
+    Args:
+        data: as for CoresetSampler; not a sampler.
+        strategy: as for CoresetSampler.
+        num_replicas: number of ranks; None takes the group's.
+        rank: this rank; None takes the group's.
+        group: see CoresetSampler; None takes the default group, if torch.distributed is
+            initialised and num_replicas and rank are not both given. Without a group the sampler
+            shards, and ``refresh`` wants evidence of all samples. With one every rank calls
+            ``set_epoch``.
+        **options: the other keywords of CoresetSampler.
+
+    Raises:
+        TypeError, ValueError: as CoresetSampler; no group to take the ranks from, a rank out of
+            range or not the group's, a strength rule that needs reports without a group.
+        RuntimeError: from ``set_epoch``, on all ranks: the reports of the last epoch show that the
+            loader shards again.
+
+    Attributes:
+        dataset: data.
+        num_replicas, rank, seed, epoch: as given.
+        drop_last: False.
+        shuffle: True.
+        num_samples: the number of this rank's draws.
+        total_size: that of all ranks, padding included.
+
+    Example:
+        >>> from augloader.strategies import Uniform
+        >>> for rank in range(3):
+        ...     sampler = DistributedCoresetSampler(
+        ...         range(6), Uniform(), num_replicas=3, rank=rank, count=2)
+        ...     _ = sampler.refresh()
+        ...     print(len(sampler), sum(draw.weight == 0 for draw in sampler))
+        3 0
+        3 0
+        3 1
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        strategy: Strategy,
+        *,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        group: dist.ProcessGroup | None = None,
+        **options: Any,
+    ) -> None:
+        if isinstance(data, Sampler):
+            raise TypeError(
+                f"data must be the dataset, got the sampler {type(data).__name__}. Sharding its "
+                "draws would shard twice: give the dataset itself."
+            )
+        explicit = num_replicas is not None and rank is not None
+        if group is None and not explicit and dist.is_available() and dist.is_initialized():
+            group = dist.group.WORLD
+        if group is not None:
+            ours = dist.get_world_size(ranks.require_group(group)), dist.get_rank(group)
+            given = (
+                ours[0] if num_replicas is None else num_replicas,
+                ours[1] if rank is None else rank,
+            )
+            if given != ours:
+                raise ValueError(
+                    f"num_replicas and rank must be the group's, {ours[0]} and {ours[1]}, got "
+                    f"{given[0]} and {given[1]}. Leave them out."
+                )
+            num_replicas, rank = ours
+        if num_replicas is None or rank is None:
+            raise ValueError(
+                f"num_replicas and rank must be known, got {num_replicas} and {rank}. Call "
+                "torch.distributed.init_process_group first, or give both."
+            )
+        self.num_replicas = require_int("num_replicas", num_replicas, 1, "Count the ranks.")
+        self.rank = require_int("rank", rank, 0, "Ranks count from 0.")
+        if self.rank >= self.num_replicas:
+            raise ValueError(
+                f"rank must be below num_replicas={num_replicas}, got {rank}. Ranks count from 0."
+            )
+        self.dataset, self.drop_last, self.shuffle = data, False, True
+        super().__init__(data, strategy, group=group, **options)
+        if group is None and self.num_replicas > 1 and self.table.rule.needs:
+            raise ValueError(
+                "strength must be a rule without reports where there is no process group, got "
+                f"{self.table.rule!r}: the ranks could not agree. Give "
+                "group=torch.distributed.group.WORLD, after init_process_group."
+            )
+
+    @property
+    def num_samples(self) -> int:  # type: ignore[override]
+        """The number of this rank's draws."""
+        return len(self)
+
+    @property
+    def total_size(self) -> int:  # type: ignore[override]
+        """The number of draws on all ranks, with those of weight 0."""
+        return len(self) * self.num_replicas
+
+    def __len__(self) -> int:
+        """Return the number of draws that ``__iter__`` yields; the same on every rank."""
+        return ceil(super().__len__() / self.num_replicas)
+
+    def skip(self, draws: int) -> None:
+        """Leave out the first draws of this epoch on every rank; ``set_epoch`` ends it.
+
+        Args:
+            draws: number of draws that each rank made, counted as if all of the epoch's ranks had
+                been as many as now.
+        """
+        whole = len(self._planned()[0])
+        most = ceil(whole / self.num_replicas)
+        if require_int("draws", draws, 0, "Count the draws that were made.") > most:
+            raise ValueError(
+                f"draws must be at most {most}, this rank's share of the epoch, got {draws}. "
+                "Count this rank's draws of this epoch only."
+            )
+        super().skip(min(draws * self.num_replicas, whole))
+
+    def report(
+        self, batch: Sample, *, loss: Tensor | None = None, logits: Tensor | None = None
+    ) -> None:
+        """Tell the table what a training step found out; see CoresetSampler."""
+        super().report(batch, loss=loss, logits=logits)
+        self._reported.append(self._names(batch.index.cpu().numpy(), batch.copy.cpu().numpy()))
+
+    def _rest(self) -> Plan:
+        index, copies, weight, strength = super()._rest()
+        places = np.arange(len(self)) * self.num_replicas + self.rank
+        wrapped = places % max(len(index), 1)
+        weight = np.where(places < len(index), weight[wrapped], np.float32(0))
+        return index[wrapped], copies[wrapped], weight, strength[wrapped]
+
+    def _begin(self, epoch: int) -> None:
+        super()._begin(epoch)
+        self._reported: list[np.ndarray[Any, Any]] = []  # names of the epoch's reported draws
+
+    def _meet(self, epoch: int, group: dist.ProcessGroup) -> None:
+        ranks.require_same({"epoch": epoch}, group)
+        if all(ranks.gather(self._sharded_again, group)):
+            raise RuntimeError(
+                "sampler must be sharded once, got reports of every "
+                f"{self.num_replicas}-th batch of each rank's draws. The loader shards a sampler "
+                "that shards already: use CoresetSampler there, as with accelerate."
+            )
+        super()._meet(epoch, group)
+
+    def _names(self, index: Any, copies: Any) -> np.ndarray[Any, Any]:
+        names: np.ndarray[Any, Any] = index * (self.copies + 1) + copies
+        return names
+
+    def _sharded_again(self) -> bool:
+        """Whether just the batches rank, rank + W, ... of this rank's draws were reported.
+
+        Where the last round of batches is not full the loader may have filled it up from the first:
+        neither is looked at then.
+        """
+        if not self._reported or self.num_replicas == 1:
+            return False
+        index, copies, *_ = self._rest()
+        size = len(self._reported[0])
+        rounds, part = divmod(len(index), size * self.num_replicas)
+        seen = np.isin(self._names(index, copies), np.concatenate(self._reported))
+        expected = np.arange(len(index)) // size % self.num_replicas == self.rank
+        full = slice(size * self.num_replicas if part else 0, rounds * size * self.num_replicas)
+        return len(seen[full]) > 0 and bool((seen == expected)[full].all())
 
 
 def _budget(n: int, fraction: float | None, count: int | None) -> int:

@@ -7,14 +7,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from augloader import ranks
 from augloader.checks import require_dataset, require_labels
 from augloader.dataset import WeightedAugmentedDataset
 from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
 from augloader.types import Evidence, Sample
+
+_OVERLAP = 16  # samples of the next rank's share that a rank sweeps too
 
 
 def sweep(
@@ -27,6 +32,7 @@ def sweep(
     collate_fn: Callable[[list[Sample]], Sample] | None = None,
     autocast: bool | None = None,
     progress: bool = False,
+    group: dist.ProcessGroup | None = None,
 ) -> Evidence:
     """Run a model over the un-augmented view of a dataset and return what a strategy may look at.
 
@@ -44,10 +50,15 @@ def sweep(
         collate_fn: stacks Samples into a batch; None takes torch's default.
         autocast: run in torch's mixed precision; None does so on accelerators that have it.
         progress: show a bar (needs tqdm).
+        group: None, or the ranks that share the work, all of which call this: each sweeps its
+            share, samples rank, rank + world, ..., and 16 of the next rank's, to see that both hold
+            the same data. A model in DistributedDataParallel is given rank 0's buffers, as by its
+            next forward pass, and unwrapped; other models must not communicate in theirs.
 
     Returns:
         Evidence of all n samples in order: labels int64, losses float32 and proxies float32, on
-        the model's device (on the CPU for MPS, which has no float64).
+        the model's device (on the CPU for MPS, which has no float64). With a group: of this
+        rank's share, with indices, for a sampler with the same group.
 
     Raises:
         TypeError: data without ``__len__``, labels that are not integers, an output that is not a
@@ -56,6 +67,7 @@ def sweep(
             output is not the logits, proxies or losses that are NaN or infinite.
         RuntimeError: the head was not called in the forward pass.
         ImportError: progress without tqdm.
+        With a group every rank raises what one did; an ImportError as RuntimeError.
 
     Cost: one forward pass a sample; memory n (C + d) floats.
 
@@ -67,14 +79,44 @@ def sweep(
 
     Source: Liu & Mirzasoleiman (2022), section 5 and Alg. 1.
     """
+    if group is not None:
+        inner = _unwrapped(model, ranks.require_group(group))
+        place = dist.get_rank(group), dist.get_world_size(group)
+    else:
+        inner, place = model, None
+
+    def work() -> Evidence:
+        return _sweep(
+            inner, data, proxy, place, batch_size, num_workers, collate_fn, autocast, progress
+        )
+
+    return work() if group is None else ranks.attempt(work, group)
+
+
+def _sweep(
+    model: nn.Module,
+    data: Any,
+    proxy: Residual | LastLayerGradient | None,
+    place: tuple[int, int] | None,
+    batch_size: int,
+    num_workers: int,
+    collate_fn: Callable[[list[Sample]], Sample] | None,
+    autocast: bool | None,
+    progress: bool,
+) -> Evidence:
+    """Sweep all samples, or the share of a place (rank, world)."""
     require_dataset(data)
     view = data if isinstance(data, WeightedAugmentedDataset) else WeightedAugmentedDataset(data)
     view = view.clean()
     device = _device(model)
     if autocast is None:
         autocast = device.type != "cpu" and torch.amp.is_autocast_available(device.type)
+    share = None if place is None else _share(len(view), *place)
+    if share is not None and not len(share):
+        return Evidence(len(view), indices=share)
     loader = DataLoader(
         view,
+        sampler=None if share is None else share.tolist(),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=collate_fn,
@@ -103,7 +145,28 @@ def sweep(
     home = torch.device("cpu") if device.type == "mps" else device  # distances need float64
     gathered = [torch.cat(part).to(home) if part else None for part in (gradients, features)]
     proxies = None if gathered[0] is None else Proxies(gathered[0], gathered[1])
-    return Evidence(len(view), torch.cat(labels).to(home), proxies, torch.cat(losses).to(home))
+    found = torch.cat(labels).to(home), proxies, torch.cat(losses).to(home)
+    return Evidence(len(view), *found, indices=share)
+
+
+def _share(n: int, rank: int, world: int) -> Tensor:
+    """Return the samples that a rank sweeps: its own and, spread out, some of the next rank's."""
+    own, others = (torch.arange(n)[first::world] for first in (rank, (rank + 1) % world))
+    if world == 1 or not len(own):
+        return own
+    some = torch.linspace(0, len(others) - 1, min(len(others), _OVERLAP)).round().long()
+    return torch.cat([own, others[some]])
+
+
+def _unwrapped(model: nn.Module, group: dist.ProcessGroup) -> nn.Module:
+    """Return the module in a DistributedDataParallel, whose forward pass would wait for others."""
+    if not isinstance(model, DistributedDataParallel):
+        return model
+    inner: nn.Module = model.module
+    if model.broadcast_buffers:
+        for buffer in inner.buffers():
+            dist.broadcast(buffer, group=group, group_src=0)
+    return inner
 
 
 class _Tap:

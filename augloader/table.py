@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class SampleTable:
         TypeError: n not an integer, a rule that is none.
         ValueError: n below 1, another dtype.
 
-    Memory: 16 n bytes, for each kind of value reported 4 n bytes and n rows in ``dtype`` (logits of
+    Memory: 24 n bytes, for each kind of value reported 4 n bytes and n rows in ``dtype`` (logits of
     CIFAR-10 in float16: 1.2 MB), and the rule's.
 
     Example:
@@ -76,6 +76,7 @@ class SampleTable:
         self.visits = torch.zeros(n, dtype=torch.int64)
         self._labels = torch.full((n,), -1)
         self._columns: dict[str, _Column] = {}
+        self._shared = torch.zeros(n, dtype=torch.int64)  # visits that all ranks know of
         self._memory: Columns = {}  # the rule's columns and their visits, from its first report on
 
     def report(
@@ -201,8 +202,37 @@ class SampleTable:
         evidence = Evidence(self.n, labels, vectors, losses)
         for name in sorted(needs):
             if getattr(evidence, name) is None:
-                self._raise_missing(name)
+                self.raise_missing(name, self._lacking(name))
         return evidence
+
+    def views(self, needs: frozenset[str]) -> Tensor:
+        """Return how strongly augmented the view is that each sample's evidence comes from.
+
+        Args:
+            needs: names of the evidence.
+
+        Returns:
+            (n,) float32 in [0, 1], or infinity where some of the evidence is not known.
+
+        Cost: O(n).
+        """
+        none = torch.full((self.n,), torch.inf)
+        labelled = torch.where(self._labels < 0, none, torch.zeros(self.n))
+        known = {name: column.strength for name, column in self._columns.items()}
+        derived = known.get("logits", none).maximum(labelled)
+        views = torch.zeros(self.n)
+        for name in needs:
+            own = labelled if name == "labels" else known.get(name, none)
+            views = views.maximum(own if name == "labels" else own.where(own.isfinite(), derived))
+        return views
+
+    def rows(self, index: Tensor) -> SampleTable:
+        """Return a table of (m,) samples alone, m >= 1, with what was reported in this period."""
+        part = SampleTable(len(index), dtype=self.dtype)
+        part.visits, part._labels = self.visits[index], self._labels[index]
+        columns = self._columns.items()
+        part._columns = {name: _Column(c.values[index], c.strength[index]) for name, c in columns}
+        return part
 
     def restart(self) -> None:
         """Begin a new refresh period: forget which samples were reported, keep the visit counts."""
@@ -228,7 +258,7 @@ class SampleTable:
 
         Cost: O(n C).
         """
-        mine, others = self._kind(), other._kind()
+        mine, others = self.kind, other.kind
         if mine != others:
             raise ValueError(
                 f"other must have {mine}, got {others}. "
@@ -254,6 +284,25 @@ class SampleTable:
         self._labels = torch.maximum(self._labels, other._labels)
         self.visits = self.visits + other.visits
 
+    @property
+    def labels(self) -> Tensor:
+        """(n,) int64 labels reported so far; -1 where there is none."""
+        return self._labels
+
+    @property
+    def rule_columns(self) -> Columns:
+        """The rule's columns and their visits; empty before the rule's first report."""
+        return self._memory
+
+    @property
+    def new_visits(self) -> Tensor:
+        """(n,) int64, reports since ``take_over``, which other ranks do not know of."""
+        return self.visits - self._shared
+
+    def take_over(self, columns: Columns, visits: Tensor) -> None:
+        """Replace the rule's columns and the visits by those that all ranks agreed on."""
+        self._memory, self.visits, self._shared = columns, visits, visits.clone()
+
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the whole state, of tensors and plain values only."""
         columns = {k: (c.values.clone(), c.strength.clone()) for k, c in self._columns.items()}
@@ -262,6 +311,7 @@ class SampleTable:
             "dtype": self.dtype,
             "rule": repr(self.rule),
             "visits": self.visits.clone(),
+            "shared": self._shared.clone(),
             "labels": self._labels.clone(),
             "columns": columns,
             "memory": {name: values.clone() for name, values in self._memory.items()},
@@ -273,19 +323,22 @@ class SampleTable:
         Raises:
             ValueError: the state is of another n, dtype or rule.
         """
-        mine, saved = self._kind(), "n={n}, {dtype} and {rule}".format(**state)
+        mine, saved = self.kind, "n={n}, {dtype} and {rule}".format(**state)
         if mine != saved:
             raise ValueError(
                 f"state must be of {mine}, got {saved}. Resume with the data set and the rule that "
                 "were saved."
             )
         self.visits = state["visits"].clone()
+        self._shared = state["shared"].clone()
         self._labels = state["labels"].clone()
         columns = state["columns"].items()
         self._columns = {name: _Column(v.clone(), s.clone()) for name, (v, s) in columns}
         self._memory = {name: values.clone() for name, values in state["memory"].items()}
 
-    def _kind(self) -> str:
+    @property
+    def kind(self) -> str:
+        """What tables must have in common to be merged."""
         return f"n={self.n}, {self.dtype} and {self.rule!r}"
 
     def _fresh(self, classes: int) -> Columns:
@@ -386,12 +439,17 @@ class SampleTable:
                 f"got {tuple(width)}. Use one table for one model."
             )
 
-    def _raise_missing(self, name: str) -> None:
+    def _lacking(self, name: str) -> Tensor:
+        """Return the (n,) mask of samples for which a kind of evidence is not known."""
         derived = name in ("losses", "proxies") and "logits" in self._columns
         lacking = {"logits", "labels"} if derived and name not in self._columns else {name}
         bad = torch.zeros(self.n, dtype=torch.bool)
         for column in lacking:
             bad[self.missing(column)] = True
+        return bad
+
+    def raise_missing(self, name: str, bad: Tensor) -> NoReturn:
+        """Raise ValueError: evidence of the (n,) masked samples is missing."""
         raise ValueError(
             f"{name} must be known for every sample, got {count_and_first(bad, 'samples')} without "
             "a report since the last refresh. Report every batch of a whole epoch over the full "

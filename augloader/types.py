@@ -231,15 +231,17 @@ class Evidence:
 
     Args:
         n: number of samples, at least 1.
-        labels: (n,) integer, 0 or more, or None; the groups that are selected one by one.
-        proxies: gradient proxies of the n samples, or None.
-        losses: (n,) floating and finite, or None.
+        labels: (m,) integer, 0 or more, or None; the groups that are selected one by one.
+        proxies: gradient proxies of the m samples, or None.
+        losses: (m,) floating and finite, or None.
         previous: (k,) int64 indices that are selected now, or None; the sampler adds them.
+        indices: None where the rows are of all samples in order, m = n. Else a share, as of one
+            rank: (m,) int64, distinct, in [0, n), the samples that the rows are of; m may be 0.
 
     Raises:
         TypeError: wrong dtype.
-        ValueError: empty, wrong length, negative labels, losses that are NaN or infinite, previous
-            indices out of range.
+        ValueError: empty, wrong length, negative labels, losses that are NaN or infinite, indices
+            repeated or out of range.
 
     Example:
         >>> Evidence(3, losses=torch.tensor([0.1, 2.0, 0.4])).n
@@ -251,36 +253,47 @@ class Evidence:
     proxies: Proxies | None = None
     losses: Tensor | None = None
     previous: Tensor | None = None
+    indices: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the contract above."""
         require_int("evidence.n", self.n, 1, "An empty dataset has nothing to select.")
+        m = self.n
+        if self.indices is not None:
+            m = len(self.indices)
+            self._check_positions("indices", self.indices, "Name the samples of the rows.")
+            if len(self.indices.unique()) < m:
+                raise ValueError(
+                    "indices must be distinct, got repeated ones. Give one row a sample."
+                )
         if self.labels is not None:
-            require_labels("labels", self.labels, self.n)
-        if self.proxies is not None and len(self.proxies) != self.n:
+            require_labels("labels", self.labels, m)
+        if self.proxies is not None and len(self.proxies) != m:
             raise ValueError(
-                f"proxies must have {self.n} rows, got {len(self.proxies)}. Give one row a sample."
+                f"proxies must have {m} rows, got {len(self.proxies)}. Give one row a sample."
             )
         if self.losses is not None:
             if not self.losses.is_floating_point():
                 raise TypeError(
                     f"losses must be floating, got {self.losses.dtype}. Convert with .float()."
                 )
-            if self.losses.shape != (self.n,):
+            if self.losses.shape != (m,):
                 raise ValueError(
-                    f"losses must have shape ({self.n},), got {tuple(self.losses.shape)}. "
+                    f"losses must have shape ({m},), got {tuple(self.losses.shape)}. "
                     'Compute the loss with reduction="none".'
                 )
             require_finite("losses", self.losses, "Check the model: has training diverged?")
-        if self.previous is not None and len(self.previous):
-            if self.previous.dtype != torch.int64 or self.previous.ndim != 1:
-                raise TypeError(
-                    "previous must be (k,) int64 indices, got "
-                    f"{tuple(self.previous.shape)} {self.previous.dtype}. Pass selection.indices."
-                )
-            low, high = int(self.previous.min()), int(self.previous.max())
-            if low < 0 or high >= self.n:
-                raise ValueError(
-                    f"previous must be in [0, {self.n}), got indices from {low} to {high}. "
-                    "Pass a selection of the same data set."
-                )
+        if self.previous is not None:
+            self._check_positions("previous", self.previous, "Pass selection.indices of this data.")
+
+    def _check_positions(self, name: str, given: Tensor, advice: str) -> None:
+        if given.dtype != torch.int64 or given.ndim != 1:
+            raise TypeError(
+                f"{name} must be (k,) int64 indices, got {tuple(given.shape)} {given.dtype}. "
+                f"{advice}"
+            )
+        if len(given) and not 0 <= int(given.min()) <= int(given.max()) < self.n:
+            raise ValueError(
+                f"{name} must be in [0, {self.n}), got indices from {int(given.min())} to "
+                f"{int(given.max())}. {advice}"
+            )

@@ -1,52 +1,58 @@
-"""Greedy facility location against submodlib, and medoid assignment against torch.cdist.
+"""Facility location against its peers, medoid assignment, and how both grow with n.
 
     python benchmarks/selection.py --quick
 
-Every reading comes from a process of its own, after a small warm-up in it. Ours and the peer take
-turns, round by round, and each round draws new data. The seconds of a selection are those of its
-distances and its greedy together.
+Every reading comes from a process of its own, after a small warm-up in it. The solvers of a case
+take turns, round by round, and each round draws new data. The seconds of a selection are those of
+its distances and its greedy together.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
-from itertools import chain
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import Reading, Spread, environment, measure, progress, run_child, save
+from common import Reading, Spread, environment, machine, measure, progress, run_child, save
 from torch import Tensor
 
-from augloader import Proxies, greedy_medoids, nearest, residual
+from augloader import (
+    Evidence,
+    FacilityLocation,
+    Proxies,
+    Selection,
+    nearest,
+    residual,
+)
+from augloader.engines import Engine
 
 FRACTIONS = (0.01, 0.1, 0.3)
-SIZES = (1_000, 2_000, 10_000)
-PACKAGES = ("augloader", "numpy", "torch", "faiss-gpu", "faiss-cpu")
+PACKAGES = ("augloader", "numpy", "numba", "torch", "faiss-gpu", "faiss-cpu")
 PEERS = {
-    "submodlib": (
-        "submodlib-py",
-        "called as the coreset paper's code does. Its similarity is exp(-distance / d), so its "
-        "objective differs slightly from the sum of distances reported here.",
-    ),
-    "apricot": (
-        "apricot-select",
-        "lazy greedy on max - distance, because submodlib could NOT be imported.",
-    ),
+    "submodlib": ("submodlib-py", "as the coreset paper's code calls it: exp(-distance / d)"),
+    "apricot": ("apricot-select", "lazy greedy on max - distance"),
+    "kmedoids": ("kmedoids", "FasterPAM from random medoids: local search, not greedy"),
+    "triton": ("triton-submodular", "naive greedy on max - distance, one class after the other"),
 }
+_MODULES = {"triton": "triton_submodular"}
+_EVALUATED = 2e12  # of n k d: beyond it, costs are those of random points, the same for all
 
 
 def mixture(rng: np.random.Generator, n: int, d: int, modes: int = 20) -> Tensor:
     """Draw n points of a Gaussian mixture in d dimensions, float32."""
     means, widths = rng.normal(size=(modes, d)), rng.uniform(0.3, 1, modes)
-    mode = rng.integers(modes, size=n)
-    points = means[mode] + widths[mode, None] * rng.normal(size=(n, d))
-    return torch.from_numpy(points.astype(np.float32))
+    points = np.empty((n, d), np.float32)
+    for part in np.array_split(points, -(-n // 65_536)):
+        mode = rng.integers(modes, size=len(part))
+        part[:] = means[mode] + widths[mode, None] * rng.normal(size=part.shape)
+    return torch.from_numpy(points)
 
 
 def residuals(rng: np.random.Generator, n: int) -> Tensor:
@@ -58,10 +64,10 @@ def residuals(rng: np.random.Generator, n: int) -> Tensor:
 
 
 def make(data: str, n: int, seed: int) -> Proxies:
-    """Make the proxies of one class: residuals, mixture or outer."""
+    """Make proxies: residuals (10 wide), mixture or mixture-512 (64 or 512 wide), or outer."""
     rng = np.random.default_rng(seed)
-    if data == "mixture":
-        return Proxies(mixture(rng, n, 64))
+    if data.startswith("mixture"):
+        return Proxies(mixture(rng, n, 512 if data == "mixture-512" else 64))
     g = residuals(rng, n)
     return Proxies(g, mixture(rng, n, 64).relu() if data == "outer" else None)
 
@@ -74,27 +80,103 @@ def vectors(proxies: Proxies) -> Tensor:
     return torch.einsum("ic,id->icd", g, proxies.features.double()).flatten(1)
 
 
-def objective(proxies: Proxies, chosen: Tensor) -> float:
-    """Return sum_i min_j ||x_i - x_j|| over the chosen j: float64, differences, no Gram matrix."""
-    x = vectors(proxies)
-    distances = torch.cdist(x, x[chosen], compute_mode="donot_use_mm_for_euclid_dist")
-    return float(distances.min(1).values.sum())
-
-
 def total_distance(proxies: Proxies, medoid: Tensor) -> float:
     """Return sum_i ||x_i - x_medoid(i)|| in float64."""
-    x = vectors(proxies)
-    return float((x - x[medoid]).norm(dim=1).sum())
+    total = 0.0
+    for rows in torch.arange(len(proxies)).split(65_536):
+        total += float((vectors(proxies[rows]) - vectors(proxies[medoid[rows]])).norm(dim=1).sum())
+    return total
 
 
-def select_ours(proxies: Proxies, k: int) -> Tensor:
-    return greedy_medoids(proxies.distances(), k).indices
+def objective(proxies: Proxies, chosen: Tensor) -> float:
+    """Return sum_i min_j ||x_i - x_j|| over the chosen j, from random points if there are many.
+
+    The nearest is found by ``nearest``, which its tests hold against brute force.
+    """
+    n, work = len(proxies), len(proxies) * len(chosen) * sum(proxies.widths)
+    points = proxies
+    if work > _EVALUATED:
+        rows = np.random.default_rng(5).permutation(n)[: int(n * _EVALUATED / work)]
+        points = proxies[torch.from_numpy(rows)]
+    found = nearest(points, proxies[chosen])[0]
+    medoids = proxies[chosen[found]]
+    total = 0.0
+    for rows in torch.arange(len(points)).split(65_536):
+        total += float((vectors(points[rows]) - vectors(medoids[rows])).norm(dim=1).sum())
+    return total * n / len(points)
 
 
-def select_submodlib(proxies: Proxies, k: int) -> Tensor:
+@dataclass(frozen=True)
+class Problem:
+    """What a solver gets: proxies, how many to select, and classes numbered i mod ``classes``."""
+
+    proxies: Proxies
+    k: int
+    classes: int = 1
+    seed: int = 0
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.arange(len(self.proxies)) % self.classes
+
+    def members(self) -> list[Tensor]:
+        return [torch.arange(c, len(self.proxies), self.classes) for c in range(self.classes)]
+
+    def cost(self, chosen: Tensor) -> float:
+        own = chosen % self.classes
+        return sum(
+            objective(self.proxies[rows], chosen[own == c] // self.classes)
+            for c, rows in enumerate(self.members())
+        )
+
+
+Solve = Callable[[], Tensor]
+
+
+def ours(problem: Problem, engine: Engine = "auto", **more: Any) -> Solve:
+    strategy = FacilityLocation(engine=engine, per_class=problem.classes > 1, **more)
+    evidence = Evidence(len(problem.proxies), problem.labels, problem.proxies)
+    return lambda: selected(strategy, evidence, problem).indices
+
+
+def selected(strategy: FacilityLocation, evidence: Evidence, problem: Problem) -> Selection:
+    generator = np.random.default_rng(problem.seed)
+    return strategy.select(evidence, problem.k, generator=generator)
+
+
+def refreshed(problem: Problem, warm: float) -> Solve:
+    """Select again after the proxies have moved by a tenth of their spread."""
+    x, labels = problem.proxies.gradient, problem.labels
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(problem.seed))
+    moved = Evidence(len(x), labels, Proxies(x + 0.1 * x.std() * noise))
+    strategy = FacilityLocation(engine="matrix-free", per_class=problem.classes > 1)
+    evidence = replace(
+        Evidence(len(x), labels, problem.proxies),
+        previous=selected(strategy, moved, problem).indices,
+    )
+    return lambda: selected(replace(strategy, warm=warm), evidence, problem).indices
+
+
+def gpu(problem: Problem) -> Solve:
+    problem = replace(problem, proxies=Proxies(problem.proxies.gradient.cuda()))
+    return ours(problem)
+
+
+def each_class(problem: Problem, select: Callable[[Tensor, int], Tensor]) -> Solve:
+    """Let a peer that knows no classes select an equal share of each, one after the other."""
+
+    def solve() -> Tensor:
+        x, share = problem.proxies.gradient, problem.k // problem.classes
+        return torch.cat([rows[select(x[rows], share).cpu()] for rows in problem.members()])
+
+    return solve
+
+
+def by_submodlib(x: Tensor, k: int) -> Tensor:
     module = import_module("submodlib.functions.facilityLocation")
-    x = proxies.gradient.numpy()
-    function = module.FacilityLocationFunction(n=len(x), data=x, metric="euclidean", mode="dense")
+    function = module.FacilityLocationFunction(
+        n=len(x), data=x.numpy(), metric="euclidean", mode="dense"
+    )
     greedy = function.maximize(
         budget=k,
         optimizer="LazyGreedy",
@@ -106,199 +188,303 @@ def select_submodlib(proxies: Proxies, k: int) -> Tensor:
     return torch.tensor([index for index, _ in greedy])
 
 
-def select_apricot(proxies: Proxies, k: int) -> Tensor:
-    x = proxies.gradient.double()
-    distances = torch.cdist(x, x).numpy()
+def by_apricot(x: Tensor, k: int) -> Tensor:
+    distances = torch.cdist(x.double(), x.double()).numpy()
     selection = import_module("apricot").FacilityLocationSelection(
         k, metric="precomputed", optimizer="lazy"
     )
     return torch.from_numpy(selection.fit(distances.max() - distances).ranking.astype(np.int64))
 
 
-def assign_ours(proxies: Proxies, k: int) -> Tensor:
+def by_kmedoids(x: Tensor, k: int) -> Tensor:
+    found = import_module("kmedoids").fasterpam(
+        torch.cdist(x, x).numpy(), k, init="random", random_state=0
+    )
+    return torch.from_numpy(found.medoids.astype(np.int64))
+
+
+def by_triton(x: Tensor, k: int) -> Tensor:
+    module = import_module("triton_submodular.functions")
+    indices: Tensor = module.FacilityLocation(x).maximize(k, "LazyGreedyTriton")[0]
+    return indices
+
+
+def by_chance(x: Tensor, k: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).permutation(len(x))[:k])
+
+
+def assigned(problem: Problem, assign: Callable[[Proxies, Proxies], Tensor]) -> Solve:
     """Find the nearest of the first k points, which are as random as any k."""
-    return nearest(proxies, proxies[torch.arange(k)])[0]
+    first = problem.proxies[torch.arange(problem.k)]
+    return lambda: assign(problem.proxies, first)
 
 
-def assign_cdist(proxies: Proxies, k: int) -> Tensor:
-    x = proxies.gradient
-    return torch.cat([torch.cdist(block, x[:k]).argmin(1) for block in x.split(2048)])
+def assigned_by_class(problem: Problem) -> Solve:
+    """Find the nearest of the first k points of one's own class."""
+
+    def solve() -> Tensor:
+        medoid = torch.empty(len(problem.proxies), dtype=torch.int64)
+        for rows in problem.members():
+            chosen = rows[rows < problem.k]
+            medoid[rows] = chosen[nearest(problem.proxies[rows], problem.proxies[chosen])[0]]
+        return medoid
+
+    return solve
 
 
-Solver = Callable[[Proxies, int], Tensor]
-Cost = Callable[[Proxies, Tensor], float]
-SOLVERS: dict[str, tuple[Solver, Cost]] = {
-    "ours": (select_ours, objective),
-    "submodlib": (select_submodlib, objective),
-    "apricot": (select_apricot, objective),
-    "nearest": (assign_ours, total_distance),
-    "cdist": (assign_cdist, total_distance),
+def by_cdist(points: Proxies, medoids: Proxies) -> Tensor:
+    x, m = points.gradient, medoids.gradient
+    return torch.cat([torch.cdist(block, m).argmin(1) for block in x.split(2048)])
+
+
+SOLVERS: dict[str, Callable[[Problem], Solve]] = {
+    "ours": ours,
+    "dense": lambda problem: ours(problem, "dense", memory_limit=16 * 2**30),
+    "matrix-free": lambda problem: ours(problem, "matrix-free"),
+    "graph": lambda problem: ours(problem, "graph"),
+    "stochastic": lambda problem: ours(problem, stochastic=0.1),
+    "cold": lambda problem: refreshed(problem, 0.0),
+    "warm": lambda problem: refreshed(problem, 0.5),
+    "submodlib": lambda problem: each_class(problem, by_submodlib),
+    "apricot": lambda problem: each_class(problem, by_apricot),
+    "kmedoids": lambda problem: each_class(problem, by_kmedoids),
+    "random": lambda problem: each_class(problem, by_chance),
+    "gpu": gpu,
+    "triton": lambda problem: each_class(
+        replace(problem, proxies=Proxies(problem.proxies.gradient.cuda())), by_triton
+    ),
+    "by class": assigned_by_class,
+    "nearest": lambda problem: assigned(problem, lambda x, m: nearest(x, m)[0]),
+    "cdist": lambda problem: assigned(problem, by_cdist),
 }
+_ASSIGN = ("by class", "nearest", "cdist")
 
 
-def child(solver: str, data: str, n: int, k: int, seed: int) -> Reading:
+def child(solver: str, data: str, n: int, k: int, classes: int, seed: int) -> Reading:
     """Solve one problem in this process and say what it took and what the answer costs."""
-    solve, cost = SOLVERS[solver]
-    solve(make(data, 1_000, seed), 100)  # warm-up: libraries, threads
-    proxies = make(data, n, seed)
-    answer, reading = measure(lambda: solve(proxies, k))
-    return {**reading, "cost": cost(proxies, answer)}
+    small = 50 * classes if classes > 20 else max(1_000, 50 * classes)
+    warm_up = Problem(make(data, small, seed), max(small // 10, 2 * classes), classes, seed)
+    SOLVERS[solver](warm_up)()  # libraries, threads, compiled loops
+    problem = Problem(make(data, n, seed), k, classes, seed)
+    solve = SOLVERS[solver](problem)
+    answer, reading = measure(solve)
+    assign = solver in _ASSIGN
+    cost = total_distance(problem.proxies, answer) if assign else problem.cost(answer)
+    return {**reading, "cost": cost}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A problem and who solves it; the peer, if any, comes second."""
+    """A problem and who solves it; costs and seconds are compared with the first."""
 
     data: str
     n: int
     k: int
     solvers: tuple[str, ...]
+    classes: int = 1
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a case took: per round, the readings of its solvers."""
+    """What a case took: of every solver, a reading a round."""
 
     case: Case
-    rounds: list[list[Reading]]
+    readings: dict[str, list[Reading]] = field(default_factory=dict)
 
-    def spread(self, solver: int, field: str) -> Spread:
-        return Spread.of(readings[solver][field] for readings in self.rounds)
+    def spread(self, solver: str, name: str) -> Spread:
+        return Spread.of(reading[name] for reading in self.readings[solver])
 
-    def peak(self, solver: int) -> float:
-        return self.spread(solver, "peak_mb").max
-
-    def added(self, solver: int) -> float:
+    def added(self, solver: str) -> float:
         """Memory on top of what the process held before."""
-        return max(r[solver]["peak_mb"] - r[solver]["base_mb"] for r in self.rounds)
+        return max(r["peak_mb"] - r["base_mb"] for r in self.readings[solver])
 
-    def ratio(self) -> Spread:
-        """The peer's seconds over ours."""
-        return Spread.of(peer["seconds"] / ours["seconds"] for ours, peer in self.rounds)
+    def _against(self, solver: str, name: str) -> list[float]:
+        first = self.readings[self.case.solvers[0]]
+        pairs = zip(self.readings[solver], first, strict=True)
+        return [theirs[name] / mine[name] for theirs, mine in pairs]
 
-    def error(self) -> Spread:
-        """Our cost relative to the peer's, less 1: negative where ours is better."""
-        return Spread.of(ours["cost"] / peer["cost"] - 1 for ours, peer in self.rounds)
+    def ratio(self, solver: str) -> Spread:
+        """A solver's seconds over the first one's, round by round."""
+        return Spread.of(self._against(solver, "seconds"))
+
+    def error(self, solver: str) -> Spread:
+        """The first solver's cost relative to this one's, less 1: negative where it is better."""
+        return Spread.of(1 / cost - 1 for cost in self._against(solver, "cost"))
 
     def record(self) -> dict[str, Any]:
         solved = {
             solver: {
-                "seconds": asdict(self.spread(i, "seconds")),
-                "peak_mb": self.peak(i),
-                "added_mb": self.added(i),
-                "readings": [readings[i] for readings in self.rounds],
+                "seconds": asdict(self.spread(solver, "seconds")),
+                "ratio": asdict(self.ratio(solver)),
+                "error": asdict(self.error(solver)),
+                "peak_mb": self.spread(solver, "peak_mb").max,
+                "added_mb": self.added(solver),
+                "readings": readings,
             }
-            for i, solver in enumerate(self.case.solvers)
+            for solver, readings in self.readings.items()
         }
-        if not self.compared:
-            return {**asdict(self.case), "solved": solved}
-        versus = {"ratio": asdict(self.ratio()), "error": asdict(self.error())}
-        return {**asdict(self.case), **versus, "solved": solved}
+        return {**asdict(self.case), "solved": solved}
 
-    @property
-    def compared(self) -> bool:
-        return len(self.case.solvers) == 2
-
-    def __str__(self) -> str:
+    def lines(self) -> Iterable[str]:
         case = self.case
-        line = f"{case.data:10}{case.n:7,}{case.k:7,}  " + " ".join(
-            f"{solver:>9} {self.spread(i, 'seconds').median:7.3f} s"
-            f" {self.peak(i):6.0f} MB (+{self.added(i):5.0f})"
-            for i, solver in enumerate(case.solvers)
+        shape = f" in {case.classes:,}" if case.classes > 1 else ""
+        yield f"{case.data}, n = {case.n:,}{shape}, k = {case.k:,}, {case.rounds} rounds"
+        for i, solver in enumerate(self.readings):
+            seconds, ratio, error = (
+                self.spread(solver, "seconds"),
+                self.ratio(solver),
+                self.error(solver),
+            )
+            line = f"  {solver:12}{seconds.median:9.3f} s  +{self.added(solver):6,.0f} MB"
+            if i:
+                line += f"  {ratio.median:7.1f}x [{ratio.min:.1f}, {ratio.max:.1f}]"
+                line += f"  cost of {case.solvers[0]} {error.median:+.1e}"
+                line += f" [{error.min:+.0e}, {error.max:+.0e}]"
+            yield line
+
+
+def installed() -> list[str]:
+    """Return the peers that are there."""
+    return [name for name in PEERS if find_spec(_MODULES.get(name, name))]
+
+
+def main_cases(peers: list[str], rounds: int) -> list[Case]:
+    """One class of 5,000, 10 wide: exact, and against the peers."""
+    solvers = ("ours", *(peer for peer in ("submodlib", "apricot") if peer in peers))
+    return [Case("residuals", 5_000, round(5_000 * f), solvers, rounds=rounds) for f in FRACTIONS]
+
+
+def more_cases(peers: list[str]) -> list[Case]:
+    """What only a full run has: wider proxies, all engines, other peers, large sizes."""
+    greedy = tuple(peer for peer in ("submodlib", "apricot", "kmedoids") if peer in peers)
+    cases = [
+        Case(data, 5_000, round(5_000 * f), ("ours", "matrix-free", "graph", *greedy), rounds=3)
+        for data in ("mixture", "mixture-512")
+        for f in FRACTIONS
+    ]
+    engines = ("dense", "matrix-free", "graph")
+    cases += [
+        Case(data, 5_000, 500, (*engines, "stochastic", "random", *more), rounds=3)
+        for data, more in (
+            ("residuals", ("kmedoids",) if "kmedoids" in peers else ()),
+            ("outer", ()),
         )
-        if not self.compared:
-            return line
-        ratio, error = self.ratio(), self.error()
-        spread = f"[{ratio.min:.1f}, {ratio.max:.1f}]"
-        return f"{line}  {ratio.median:6.1f}x {spread:14} [{error.min:+.0e}, {error.max:+.0e}]"
+    ]
+    cases += [
+        Case(data, 20_000, round(20_000 * f), (*engines, "random"), rounds=3)
+        for data in ("residuals", "mixture", "mixture-512", "outer")
+        for f in FRACTIONS
+    ]
+    cases += [Case("residuals", 20_000, 2_000, ("ours", "apricot"))] if "apricot" in peers else []
+    cases += [
+        Case(data, 50_000, round(50_000 * f), ("matrix-free", "graph", "random"), rounds=3)
+        for data in ("residuals", "mixture")
+        for f in FRACTIONS
+    ]
+    cases += [
+        Case("mixture-512", 50_000, 5_000, ("matrix-free", "graph", "random")),
+        Case("outer", 50_000, 5_000, ("matrix-free", "graph", "random")),
+        Case("residuals", 50_000, 5_000, ("cold", "warm"), rounds=3),
+        Case("mixture", 200_000, 20_000, ("graph", "random")),
+        Case("residuals", 200_000, 20_000, ("graph", "random")),
+        Case("residuals", 50_000, 15_000, ("ours", *greedy[:2]), classes=10),
+        *(Case("mixture", 1_000_000, k, ("graph", "random")) for k in (10_000, 100_000, 300_000)),
+        Case("mixture", 1_281_000, 384_300, ("ours", "random"), classes=1_000),
+    ]
+    return cases
 
 
-def find_peer() -> str:
-    """Return the first peer that can be imported."""
-    for peer in PEERS:
-        try:
-            import_module(peer)
-        except ImportError:
-            continue
-        return peer
-    raise SystemExit("No peer to measure against. Run: pip install submodlib-py")
-
-
-def headline_cases(peer: str) -> list[Case]:
-    return [Case("residuals", 5_000, round(5_000 * f), ("ours", peer)) for f in FRACTIONS]
-
-
-def more_cases(peer: str) -> list[Case]:
-    """The cases that only a full run has: wider vectors, and the cost against n."""
-    wider = [Case("mixture", 5_000, round(5_000 * f), ("ours", peer)) for f in FRACTIONS]
-    return wider + [Case("residuals", n, n // 10, ("ours", peer)) for n in SIZES]
-
-
-def single_cases() -> list[Case]:
-    """Medoid assignment, and the greedy of outer products."""
+def gpu_cases(peers: list[str]) -> list[Case]:
+    """The shapes of CIFAR-10 and ImageNet with the proxies on the device."""
+    solvers = ("gpu", *(("triton",) if "triton" in peers else ()))
     return [
-        Case("residuals", 50_000, 15_000, ("nearest", "cdist")),
-        Case("outer", 5_000, 500, ("ours",)),
+        Case("residuals", 50_000, 15_000, solvers, classes=10, rounds=5),
+        Case("mixture", 1_281_000, 384_300, solvers, classes=1_000, rounds=3),
     ]
 
 
-def run(cases: list[Case], rounds: int, threads: int) -> list[Row]:
+def single_cases(rounds: int) -> list[Case]:
+    """Medoid assignment by class, over all classes, and by torch; the greedy of outer products."""
+    return [
+        Case("residuals", 50_000, 15_000, ("nearest", "by class", "cdist"), 10, rounds),
+        Case("mixture", 50_000, 15_000, ("nearest", "by class"), 10, rounds),
+        Case("outer", 5_000, 500, ("ours",), rounds=rounds),
+    ]
+
+
+def run(cases: list[Case], threads: int) -> list[Row]:
     """Measure the cases in turn, round by round."""
-    rows = [Row(case, []) for case in cases]
-    for seed, row in progress([(seed, row) for seed in range(rounds) for row in rows]):
+    rows = [Row(case, {solver: [] for solver in case.solvers}) for case in cases]
+    most = max(case.rounds for case in cases)
+    for seed, row in progress(
+        [(s, row) for s in range(most) for row in rows if s < row.case.rounds]
+    ):
         case = row.case
-        jobs = [
-            {"solver": solver, "data": case.data, "n": case.n, "k": case.k, "seed": seed}
-            for solver in case.solvers
-        ]
-        row.rounds.append([run_child(__file__, job, threads) for job in jobs])
+        for solver in case.solvers:
+            job = {"solver": solver, "data": case.data, "n": case.n, "k": case.k}
+            job |= {"classes": case.classes, "seed": seed}
+            row.readings[solver].append(run_child(__file__, job, threads))
     return rows
 
 
-def summarise(rows: list[Row], peer: str) -> dict[str, Any]:
-    """Make the final line: the worst of the headline cases, and the two others."""
-    headline = rows[: len(FRACTIONS)]
-    assignment, outer = rows[-2:]
-    speedup = min(row.ratio().median for row in headline)
-    errors = [row.error() for row in headline]
+def summarise(main: list[Row], single: list[Row]) -> dict[str, Any]:
+    """Make the final line: the worst of the main cases, and the others."""
+    found = {f"speedup_{peer}": slowest(main, peer) for peer in ("submodlib", "apricot")}
+    exact = "apricot" if "apricot" in main[0].readings else None
+    errors = [row.error(exact) for row in main] if exact else []
     return {
         "benchmark": "selection",
-        "peer": peer,
-        "speedup_submodlib": speedup if peer == "submodlib" else None,
-        "speedup_apricot": speedup if peer == "apricot" else None,
-        # The largest over the budgets of the median over rounds, as the speedup is the smallest.
-        "objective_error": max(abs(error.median) for error in errors),
-        "objective_worse": max(error.max for error in errors),  # of any round
-        "objective_better": max(-error.min for error in errors),
-        "peak_mb": max(row.peak(0) for row in headline),
-        "peak_mb_peer": max(row.peak(1) for row in headline),
-        "added_mb": max(row.added(0) for row in headline),
-        "added_mb_peer": max(row.added(1) for row in headline),
-        "n": headline[0].case.n,
+        **found,
+        # Against the exact greedy of the same objective: of any round of any budget.
+        "objective_error": max((max(abs(e.min), abs(e.max)) for e in errors), default=None),
+        "peak_mb": max(row.spread("ours", "peak_mb").max for row in main),
+        "added_mb": max(row.added("ours") for row in main),
+        "n": main[0].case.n,
         "d": 10,
-        "speedup_assignment": assignment.ratio().median,
-        "outer_seconds": outer.spread(0, "seconds").median,
+        "speedup_by_class": [1 / row.ratio("by class").median for row in single[:2]],
+        "speedup_cdist": single[0].ratio("cdist").median,
+        "outer_seconds": single[2].spread("ours", "seconds").median,
     }
 
 
-def report(rows: list[Row], scaling: list[Row], notes: list[str]) -> None:
-    print(f"{'data':10}{'n':>7}{'k':>7}{'solver, median seconds, peak memory (added)':>53}", end="")
-    print(f"{'time ratio [min, max]':>49}   cost difference")
-    print(*rows, sep="\n")
-    if scaling:
-        print("\nCost against n: residuals, 10 %, nanoseconds for each entry of the matrix")
-    for row in scaling:
-        costs = (
-            f"{solver:>9} {row.spread(i, 'seconds').median / row.case.n**2 * 1e9:7.1f}"
-            for i, solver in enumerate(row.case.solvers)
-        )
-        print(f"{row.case.n:7,}", *costs)
-    print("\nNotes:", *notes, sep="\n- ")
+def slowest(rows: list[Row], peer: str) -> float | None:
+    """Return the smallest over the cases of the median ratio."""
+    there = [row.ratio(peer).median for row in rows if peer in row.readings]
+    return min(there, default=None)
+
+
+def picture(rows: list[Row], path: Path) -> None:
+    """Draw the seconds of each solver against n, at 10 % of one class."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, data in zip(
+        figure.subplots(1, 2, sharey=True), ("residuals", "mixture"), strict=True
+    ):
+        mine = [r for r in rows if (r.case.data, r.case.classes) == (data, 1)]
+        tenth = [row for row in mine if row.case.k * 10 == row.case.n]
+        lines: dict[str, dict[int, float]] = {}
+        for row in tenth:
+            for solver in row.readings:
+                name = "dense" if solver == "ours" else solver
+                seconds = row.spread(solver, "seconds").median
+                lines.setdefault(name, {}).setdefault(row.case.n, seconds)
+        for name, points in lines.items():
+            if name not in ("random", "stochastic", "cold", "warm"):
+                axes.loglog(*zip(*sorted(points.items()), strict=True), marker="o", label=name)
+        axes.set(title=f"{data}, 10 %, two threads", xlabel="n in one class")
+        axes.grid(True, which="both", alpha=0.2)
+        if lines:
+            axes.legend()
+    figure.supylabel("seconds")
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="five rounds of the main cases")
+    parser.add_argument("--quick", action="store_true", help="n = 5,000 only, five rounds")
+    parser.add_argument("--gpu", action="store_true", help="the cases with proxies on the GPU")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
@@ -306,38 +492,40 @@ def main() -> None:
     if options.child:
         print(json.dumps(child(**options.child)))
         return
-    peer = find_peer()
-    package, how = PEERS[peer]
-    about = environment(options.threads, [*PACKAGES, package])
-
-    rounds = 5 if options.quick else 7
-    cases = headline_cases(peer) + ([] if options.quick else more_cases(peer))
-    rows = run(cases, rounds, options.threads)
-    rows += run(single_cases(), 1 if options.quick else rounds, options.threads)
-    summary = summarise(rows, peer)
-    others = Spread.of(r["others"] for row in rows for r in chain(*row.rounds))
+    peers = installed()
+    about = environment(options.threads, [*PACKAGES, *(PEERS[name][0] for name in peers)])
     notes = [
-        f"Peer: {peer}, {how}",
-        "Cost is the sum of distances to the nearest medoid, in float64. Its difference is "
-        "(ours - peer) / peer, [min, max] over the rounds: negative where ours is better.",
-        f"{rounds} rounds of new data each; a quick run has one of assignment and outer products.",
-        f"Cores kept busy by other processes: median {others.median:.2f}, most {others.max:.2f}.",
-        ", ".join(f"{key} {value}" for key, value in about.items() if key != "versions"),
-        ", ".join(f"{key} {value}" for key, value in about["versions"].items()),
+        *(f"{name}: {PEERS[name][1]}" for name in peers),
+        "Cost: sum of distances to the nearest medoid, in float64, of random points where there "
+        "are many. Its difference is (first - solver) / solver: negative if the first is better.",
     ]
-    same = [row for row in rows if row.case.data == "residuals" and row.case.k * 10 == row.case.n]
-    scaling = [] if options.quick else sorted(same, key=lambda row: row.case.n)
-    report(rows, scaling, notes)
+    summary: dict[str, Any]
+    if options.gpu:
+        rows = run(gpu_cases(peers), options.threads)
+        summary = {"benchmark": "selection", "device": torch.cuda.get_device_name()}
+        seconds = [row.spread("gpu", "seconds").median for row in rows]
+        summary |= dict(zip(("cifar10_seconds", "imagenet_seconds"), seconds, strict=True))
+    else:
+        main_rows = run(main_cases(peers, 5), options.threads)
+        single = run(single_cases(1 if options.quick else 3), options.threads)
+        more = [] if options.quick else run(more_cases(peers), options.threads)
+        rows, summary = [*main_rows, *single, *more], summarise(main_rows, single)
+    for row in rows:
+        print(*row.lines(), sep="\n")
+    others = Spread.of(r["others"] for row in rows for each in row.readings.values() for r in each)
+    notes.append(f"Cores kept busy by others: median {others.median:.2f}, most {others.max:.2f}.")
+    print("\nNotes:", *notes, sep="\n- ")
     record = {
         "quick": options.quick,
-        "rounds": rounds,
         "environment": about,
         "notes": notes,
         "summary": summary,
         "rows": [row.record() for row in rows],
     }
-    save(options.output, "selection", "cpu", record)
-    print(json.dumps(summary))
+    path = save(options.output, "selection", "cuda" if options.gpu else "cpu", record)
+    if not options.quick and not options.gpu:
+        picture(rows, path.with_suffix(".png"))
+    print(json.dumps({**summary, "machine": machine()}))
 
 
 if __name__ == "__main__":

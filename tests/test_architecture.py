@@ -26,6 +26,7 @@ ORDER = [
     "schedule",
     "strength",
     "table",
+    "ranks",
     "sampler",
     "dataset",
     "sweeping",

@@ -75,54 +75,93 @@ def test_costs_equal_brute_force(data: str) -> None:
     assert selection.total_distance(proxies, medoid) == pytest.approx(cost, rel=1e-12)
 
 
+def problem(n: int = 400, k: int = 50, classes: int = 1) -> selection.Problem:
+    return selection.Problem(selection.make("residuals", n, 0), k, classes)
+
+
+def test_costs_of_many_points_are_those_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = problem(2000)
+    whole = given.cost(torch.arange(50))
+    monkeypatch.setattr(selection, "_EVALUATED", 2000 * 50 * 10 / 2)
+    assert given.cost(torch.arange(50)) == pytest.approx(whole, rel=0.05)
+    assert given.cost(torch.arange(50)) != whole
+
+
 def test_assignments_agree() -> None:
-    proxies = selection.make("residuals", 400, 0)
-    ours, theirs = (
-        assign(proxies, 50) for assign in (selection.assign_ours, selection.assign_cdist)
-    )
-    cost = selection.total_distance(proxies, ours)
-    assert cost == pytest.approx(selection.objective(proxies, torch.arange(50)), rel=1e-9)
-    assert cost == pytest.approx(selection.total_distance(proxies, theirs), rel=1e-4)
+    given = problem()
+    ours, theirs = (selection.SOLVERS[name](given)() for name in ("nearest", "cdist"))
+    cost = selection.total_distance(given.proxies, ours)
+    assert cost == pytest.approx(given.cost(torch.arange(50)), rel=1e-9)
+    assert cost == pytest.approx(selection.total_distance(given.proxies, theirs), rel=1e-4)
+    classes = problem(classes=4)
+    mine = selection.SOLVERS["by class"](classes)()
+    assert torch.equal(mine % 4, classes.labels)
+    cost = selection.total_distance(given.proxies, mine)
+    assert cost == pytest.approx(classes.cost(torch.arange(50)), rel=1e-9)
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+@pytest.mark.parametrize(
+    "solver", ["ours", "dense", "matrix-free", "graph", "stochastic", "cold", "warm", "random"]
+)
+def test_solvers_select_what_is_asked_for(solver: str, classes: int) -> None:
+    given = problem(classes=classes, k=48)
+    chosen = selection.SOLVERS[solver](given)()
+    assert len(chosen.unique()) == 48
+    assert (chosen % classes).bincount().tolist() == [48 // classes] * classes
+    best = given.cost(selection.SOLVERS["ours"](given)())
+    assert best <= given.cost(chosen) < (2.5 if solver == "random" else 1.2) * best
 
 
 def test_row_compares_round_by_round() -> None:
     def reading(seconds: float, cost: float, peak: float) -> common.Reading:
         return {"seconds": seconds, "cost": cost, "base_mb": 10.0, "peak_mb": peak, "others": 0.0}
 
-    case = selection.Case("residuals", 100, 10, ("ours", "submodlib"))
-    rounds = [
-        [reading(1, 10, 15), reading(20, 10, 50)],
-        [reading(2, 11, 12), reading(60, 10, 40)],
-        [reading(1, 9, 11), reading(25, 10, 40)],
-    ]
-    row = selection.Row(case, rounds)
-    assert row.ratio() == common.Spread(25, 20, 30)
-    assert row.error().max == pytest.approx(0.1)
-    assert row.error().min == pytest.approx(-0.1)
-    assert (row.peak(0), row.added(0), row.added(1)) == (15, 5, 40)
-    assert "25.0x [20.0, 30.0]" in str(row)
-    assert row.record()["solved"]["submodlib"]["readings"] == [b for _, b in rounds]
+    case = selection.Case("residuals", 100, 10, ("ours", "submodlib"), rounds=3)
+    peer = [reading(20, 10, 50), reading(60, 10, 40), reading(25, 10, 40)]
+    mine = [reading(1, 10, 15), reading(2, 11, 12), reading(1, 9, 11)]
+    row = selection.Row(case, {"ours": mine, "submodlib": peer})
+    assert row.ratio("submodlib") == common.Spread(25, 20, 30)
+    assert row.error("submodlib").max == pytest.approx(0.1)
+    assert row.error("submodlib").min == pytest.approx(-0.1)
+    assert (row.added("ours"), row.added("submodlib")) == (5, 40)
+    assert "25.0x [20.0, 30.0]" in "".join(row.lines())
+    assert row.record()["solved"]["submodlib"]["readings"] == peer
+    assert selection.slowest([row], "submodlib") == 25
+    assert selection.slowest([row], "apricot") is None
+
+
+def test_picture_draws_seconds_against_n(tmp_path: Path) -> None:
+    def row(n: int, solver: str) -> selection.Row:
+        reading = {"seconds": n / 1e3, "cost": 1.0, "base_mb": 1.0, "peak_mb": 2.0, "others": 0.0}
+        case = selection.Case("mixture", n, n // 10, (solver,))
+        return selection.Row(case, {solver: [reading]})
+
+    selection.picture([row(100, "ours"), row(1000, "graph"), row(200, "dense")], tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 5000
 
 
 @linux
 def test_child_measures_ours() -> None:
-    reading = selection.child("ours", "residuals", 200, 20, 0)
-    chosen = selection.select_ours(selection.make("residuals", 200, 0), 20)
-    cost = selection.objective(selection.make("residuals", 200, 0), chosen)
-    assert reading["cost"] == cost
+    job = {"data": "residuals", "n": 2000, "k": 20, "classes": 1, "seed": 0}
+    reading = selection.child("ours", **job)
+    given = selection.Problem(selection.make("residuals", 2000, 0), 20)
+    assert reading["cost"] == given.cost(selection.ours(given)())
     assert reading["seconds"] > 0
     assert reading["peak_mb"] >= reading["base_mb"] > 0
 
 
 @linux
-@pytest.mark.skipif(find_spec("submodlib") is None, reason="needs pip install submodlib-py")
-def test_child_measures_submodlib() -> None:
-    job = {"solver": "submodlib", "data": "residuals", "n": 200, "k": 20, "seed": 0}
-    peer = common.run_child(selection.__file__, job, 1)
-    ours = selection.child("ours", "residuals", 200, 20, 0)
-    assert peer["cost"] == pytest.approx(ours["cost"], rel=0.05)
-    assert peer["seconds"] > 0
-    assert peer["others"] >= 0
+@pytest.mark.parametrize("peer", ["submodlib", "apricot", "kmedoids"])
+def test_child_measures_a_peer(peer: str) -> None:
+    if find_spec(peer) is None:
+        pytest.skip(f"needs pip install {selection.PEERS[peer][0]}")
+    job = {"data": "residuals", "n": 200, "k": 20, "classes": 1, "seed": 0}
+    theirs = common.run_child(selection.__file__, {"solver": peer, **job}, 1)
+    ours = selection.child("ours", **job)
+    assert theirs["cost"] == pytest.approx(ours["cost"], rel=0.05)
+    assert theirs["seconds"] > 0
+    assert theirs["others"] >= 0
 
 
 @linux

@@ -1,67 +1,599 @@
-"""Two real processes: every rank plans the same epoch, and shared reports make one table."""
+"""Real processes: every rank gets the selection of a single process, or the same error."""
 
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import TensorDataset
 
-from augloader import CoresetSampler, Every, FacilityLocation, Sample, SampleTable
+from augloader import (
+    CoresetSampler,
+    DistributedCoresetSampler,
+    Draw,
+    Every,
+    Evidence,
+    FacilityLocation,
+    LastLayerGradient,
+    MaxLoss,
+    Proxies,
+    Sample,
+    Selection,
+    StableInfluence,
+    Strategy,
+    Uniform,
+    ranks,
+    sweep,
+)
+from augloader.ranks import owners
 
-N, WORLD = 60, 2
+N, EPOCHS, BATCH = 60, 5, 8
+WORLDS = (1, 2, 3)
 
 
-def logits_of(index: torch.Tensor) -> torch.Tensor:
-    return torch.stack([index.sin(), index.cos(), (index / 2).sin()], 1)
+class Nearest:
+    """A user's strategy, with its address in its repr: the samples with the smallest proxies."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"proxies"})
+
+    def select(
+        self, evidence: Evidence, budget: int, *, generator: np.random.Generator
+    ) -> Selection:
+        assert evidence.proxies is not None
+        order = evidence.proxies.gradient.norm(dim=1).argsort(stable=True)[:budget]
+        return Selection(order, torch.full((budget,), evidence.n / budget))
+
+
+def whole(sizes: tuple[int, ...] = (40, 2, 9, 3, 25), features: bool = True) -> Evidence:
+    random, n = torch.Generator().manual_seed(0), sum(sizes)
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    h = torch.randn(n, 4, generator=random) if features else None
+    proxies = Proxies(torch.randn(n, 3, generator=random), h)
+    order = torch.randperm(n, generator=random)
+    previous = order[: n // 4]
+    return Evidence(n, labels[order], proxies, torch.rand(n, generator=random), previous)
+
+
+def part(evidence: Evidence, indices: torch.Tensor) -> Evidence:
+    """The rows of some samples, as a sweep of this rank would return them."""
+    rows: dict[str, Any] = {
+        name: getattr(evidence, name)[indices] for name in ("labels", "proxies", "losses")
+    }
+    return Evidence(evidence.n, **rows, previous=evidence.previous, indices=indices)
+
+
+def share(evidence: Evidence, rank: int, world: int) -> Evidence:
+    """Every world-th sample, out of order, and a few that other ranks have too."""
+    own = torch.arange(evidence.n)[rank::world].flip(0)
+    return part(evidence, torch.cat([own, torch.arange(evidence.n)[::7]]).unique().flip(0))
+
+
+FEW = (30, 20)
+CASES: dict[str, tuple[Strategy, Evidence, int]] = {
+    "outer products": (FacilityLocation(), whole(), 20),
+    "vectors": (FacilityLocation(), whole(features=False), 20),
+    "equal shares": (FacilityLocation(allocation="equal"), whole(), 20),
+    "xi": (FacilityLocation(xi=4.0), whole(), 40),
+    "warm": (FacilityLocation(warm=0.5), whole(), 20),
+    "stochastic": (FacilityLocation(stochastic=0.2), whole(), 20),
+    "matrix-free": (FacilityLocation(engine="matrix-free"), whole(FEW), 40),
+    "all as one": (FacilityLocation(per_class=False), whole(), 20),
+    "few classes": (FacilityLocation(), whole(FEW), 9),
+    "two samples": (FacilityLocation(), whole((2,)), 1),
+    "MaxLoss": (MaxLoss(), whole(), 20),
+    "Uniform": (Uniform(), whole(), 20),
+    "a user's": (Nearest(), whole(features=False), 20),
+}
+
+
+def facts(selection: Selection) -> dict[str, Any]:
+    found: dict[str, Any] = {"indices": selection.indices, "weights": selection.weights}
+    if selection.certificate is not None:
+        found |= vars(selection.certificate)
+        found["smaller"] = selection.first(max(len(selection) - 1, 1)).indices
+    return found
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else bool(a == b)
+
+
+def generator() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+# What runs in the processes -----------------------------------------------------------------------
+
+
+def selections(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, Any]:
+    found = {}
+    for name, (strategy, evidence, budget) in CASES.items():
+        mine = share(evidence, rank, world)
+        if name == "two samples":
+            mine = part(evidence, torch.arange(evidence.n)[rank::world])
+        chosen = ranks.select(strategy, mine, budget, group=group, generator=generator())
+        found[name] = facts(chosen)
+    strategy, evidence, budget = CASES["outer products"]
+    last = torch.arange(evidence.n if rank == world - 1 else 0)
+    odd = Evidence(
+        evidence.n,
+        proxies=Proxies(torch.empty(0, 7).double()),
+        previous=evidence.previous,
+        indices=torch.empty(0, dtype=torch.int64),
+    )
+    bare = Evidence(evidence.n, previous=evidence.previous, indices=last)
+    for name, mine in (
+        ("an empty share", part(evidence, last)),
+        ("an empty share of other proxies", odd if rank < world - 1 else part(evidence, last)),
+        ("no share", bare if rank < world - 1 else part(evidence, last)),
+        ("everything on every rank", evidence),
+    ):
+        chosen = ranks.select(strategy, mine, budget, group=group, generator=generator())
+        found[name] = facts(chosen)
+    some = sorted({0, world - 1})
+    pair = dist.new_group(some)
+    if isinstance(pair, dist.ProcessGroup):
+        mine = share(evidence, some.index(rank), len(some))
+        chosen = ranks.select(strategy, mine, budget, group=pair, generator=generator())
+    found["a smaller group"] = facts(chosen)
+    return found
+
+
+def received(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, list[int]]:
+    """Return how many rows of proxies came, for each strategy."""
+    log: list[int] = []
+    original = dist.all_to_all_single
+
+    def logged(output: torch.Tensor, *args: Any, **options: Any) -> None:
+        log.append(len(output))
+        original(output, *args, **options)
+
+    found = {}
+    dist.all_to_all_single = logged
+    for name in ("outer products", "Uniform", "a user's"):
+        log.clear()
+        strategy, evidence, budget = CASES[name]
+        mine = share(evidence, rank, world)
+        ranks.select(strategy, mine, budget, group=group, generator=generator())
+        found[name] = list(log)
+    dist.all_to_all_single = original
+    return found
+
+
+def logits_of(index: torch.Tensor, epoch: int) -> torch.Tensor:
+    return torch.stack([index.sin(), (index + epoch).cos(), (index / 2).sin()], 1)
+
+
+def training(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, Any]:
+    """Train with free refreshes, on sharded draws whose reports are shared."""
+    found: dict[str, Any] = {}
+    for view in ("clean", "any", "plain"):
+        options: dict[str, Any] = {
+            "fraction": 0.3,
+            "refresh": Every(1, warmup=1),
+            "strength": StableInfluence(window=2, view="any" if view == "any" else "clean"),
+            "seed": 5,
+        }
+        if view == "plain":
+            sampler = CoresetSampler(range(N), FacilityLocation(), group=group, **options)
+        else:
+            sampler = DistributedCoresetSampler(range(N), FacilityLocation(), **options)
+        found[view] = []
+        for epoch in range(EPOCHS):
+            sampler.set_epoch(epoch)
+            if sampler.refresh_due:
+                sampler.refresh()
+            draws = list(sampler)
+            assert len(draws) == len(sampler)
+            if view == "plain":
+                draws = draws[rank::world]
+            for start in range(0, len(draws), BATCH):
+                given = batch(draws[start : start + BATCH])
+                loss = (given.index * (epoch + 1 + 3 * given.strength)).sin()
+                sampler.report(given, loss=loss, logits=logits_of(given.index, epoch))
+            chosen = None if sampler.selection is None else sampler.selection.indices
+            found[view].append((draws, chosen, sampler.strengths))
+        sampler.set_epoch(EPOCHS)
+        found[view].append(([], None, sampler.table.visits))
+    return found
+
+
+def batch(draws: list[Draw]) -> Sample:
+    columns = zip(*draws, strict=True)
+    index, copied, weight, strength, at = map(torch.tensor, columns)
+    return Sample(None, index % 3, index, weight, strength, copied, at)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm1d(5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.norm(x))
+        return out
+
+
+def model() -> Net:
+    torch.manual_seed(0)
+    return Net()
+
+
+def data(n: int = 70, classes: int = 3) -> TensorDataset:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 5, generator=random)
+    return TensorDataset(x, torch.randint(classes, (n,), generator=random))
+
+
+def sweeping(rank: int, world: int, group: dist.ProcessGroup) -> dict[int, Any]:
+    net = DistributedDataParallel(model(), process_group=group)
+    net(torch.randn(8, 5, generator=torch.Generator().manual_seed(rank)))  # other running means
+    found: dict[int, Any] = {}
+    for n in (70, 2):
+        # Batches of 1: ranks with more samples make more forward passes, and none may wait.
+        mine = sweep(net, data(n), LastLayerGradient(), batch_size=1, group=group)
+        found[n] = mine.indices, mine.labels, mine.losses
+    mine = sweep(model(), data(), LastLayerGradient(), group=group)
+    sampler = CoresetSampler(data(), FacilityLocation(), count=9, group=group)
+    found[0] = sampler.refresh(mine).indices, None, None
+    return found
+
+
+Failing = Callable[[int, int, dist.ProcessGroup], object]
+
+
+def _select(change: Callable[[int, Evidence], Evidence], **options: Any) -> Failing:
+    def run(rank: int, world: int, group: dist.ProcessGroup) -> object:
+        mine = change(rank, share(whole(), rank, world))
+        strategy = FacilityLocation(**{k: v for k, v in options.items() if k != "budget"})
+        budget = options.get("budget", 20)
+        return ranks.select(strategy, mine, budget, group=group, generator=generator())
+
+    return run
+
+
+def _other(rank: int, evidence: Evidence, **columns: Any) -> Evidence:
+    """Change rank 1's evidence."""
+    return Evidence(**(vars(evidence) | columns)) if rank == 1 else evidence
+
+
+def _halves(evidence: Evidence) -> Proxies:
+    assert evidence.proxies is not None
+    return Proxies(evidence.proxies.gradient.half())
+
+
+def _doubles(evidence: Evidence) -> Proxies:
+    assert evidence.proxies is not None
+    assert evidence.proxies.features is not None
+    return Proxies(evidence.proxies.gradient.double(), evidence.proxies.features.double())
+
+
+def _sampler(rank: int, group: dist.ProcessGroup | None, **options: Any) -> CoresetSampler:
+    kept = {"count": 20, "seed": 0} | {k: v for k, v in options.items() if k != "n"}
+    n = options.get("n", whole().n)
+    return CoresetSampler(range(n), FacilityLocation(), group=group, **kept)
+
+
+def _disagree(**options: Any) -> Failing:
+    def run(rank: int, world: int, group: dist.ProcessGroup) -> object:
+        sampler = _sampler(rank, group, **(options if rank == 1 else {}))
+        return sampler.refresh(share(whole(), rank, world))
+
+    return run
+
+
+def _free_or_swept(rank: int, world: int, group: dist.ProcessGroup) -> object:
+    return _sampler(rank, group).refresh(None if rank else share(whole(), rank, world))
+
+
+def _epochs(rank: int, world: int, group: dist.ProcessGroup) -> None:
+    _sampler(rank, group, strength=StableInfluence()).set_epoch(rank)
+
+
+def _epoch_or_refresh(rank: int, world: int, group: dist.ProcessGroup) -> None:
+    sampler = _sampler(rank, group, strength=StableInfluence())
+    if rank == 0:
+        sampler.set_epoch(0)
+    else:
+        sampler.refresh()
+
+
+def _unreported(rank: int, world: int, group: dist.ProcessGroup) -> object:
+    sampler = _sampler(rank, group, refresh=Every(1, warmup=1))
+    draws = list(sampler)[rank::world]
+    if rank == 1:
+        draws = draws[3:]
+    given = batch(draws)
+    sampler.report(given, logits=logits_of(given.index, 0))
+    return sampler.refresh()
+
+
+def _contradicting(rank: int, world: int, group: dist.ProcessGroup) -> object:
+    sampler = _sampler(rank, group)
+    for_all = torch.arange(sampler.n)
+    labels = (for_all + rank) % 3
+    sampler.table.report(for_all, logits=logits_of(for_all, 0), labels=labels)
+    return sampler.refresh()
+
+
+def _reordered(rank: int, world: int, group: dist.ProcessGroup) -> object:
+    x, y = data().tensors
+    given = TensorDataset(x.flip(0), y.flip(0)) if rank == 1 else data()
+    sampler = CoresetSampler(given, FacilityLocation(), count=9, group=group)
+    return sampler.refresh(sweep(model(), given, LastLayerGradient(), group=group))
+
+
+def _diverged(rank: int, world: int, group: dist.ProcessGroup) -> object:
+    net = model()
+    if rank == 1:
+        net.head.bias.data.fill_(torch.nan)
+    return sweep(net, data(), LastLayerGradient(), group=group)
+
+
+def _sharded_twice(rank: int, world: int, group: dist.ProcessGroup) -> object:
+    """A loader, as accelerate's, that takes every world-th batch of what this rank was given."""
+    return _reported(list(range(rank, 100, world)), group)
+
+
+def _reported(which: list[int], group: dist.ProcessGroup) -> CoresetSampler:
+    sampler = DistributedCoresetSampler(range(131), Uniform(), count=20, group=group)
+    sampler.refresh()
+    draws = list(sampler)
+    batches = [draws[start : start + 4] for start in range(0, len(draws), 4)]
+    for k, given in enumerate(map(batch, batches)):
+        if k in which:
+            sampler.report(given, loss=given.index.float())
+    sampler.set_epoch(1)
+    return sampler
+
+
+def _pickled(rank: int, world: int, group: dist.ProcessGroup) -> object:
+    return pickle.dumps(_sampler(rank, group))
+
+
+def _too_many(rank: int, world: int, group: dist.ProcessGroup) -> object:
+    return DistributedCoresetSampler(range(9), Uniform(), count=2, num_replicas=9)
+
+
+# name: what fails, and the words of the error on every rank
+FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
+    "n": (
+        _select(lambda r, e: _other(r, e, n=e.n + 1, previous=None)),
+        ValueError,
+        r"evidence.n must be the same on every rank, got 79 on rank 0, 80 on rank 1",
+    ),
+    "labels": (
+        _select(lambda r, e: _other(r, e, labels=e.labels.flip(0))),  # type: ignore[union-attr]
+        ValueError,
+        r"labels must be the same on every rank, got .* samples with two labels.*on rank 1.*order",
+    ),
+    "dtype": (
+        _select(lambda r, e: _other(r, e, proxies=_doubles(e))),
+        ValueError,
+        r"proxies.dtype must be .* got torch.float32 on rank 0, torch.float64 on rank 1",
+    ),
+    "widths": (
+        _select(lambda r, e: _other(r, e, proxies=_halves(e))),
+        ValueError,
+        r"proxies.widths must be .* got \(3, 4\) on rank 0, \(3,\) on rank 1",
+    ),
+    "no proxies": (
+        _select(lambda r, e: _other(r, e, proxies=None)),
+        ValueError,
+        r"evidence.proxies must be given for this strategy, got None.*\(On rank 1.\)",
+    ),
+    "previous": (
+        _select(lambda r, e: _other(r, e, previous=torch.arange(4))),
+        ValueError,
+        r"previous must be the same on every rank, got 19 samples .* 4 samples",
+    ),
+    "a sample on no rank": (
+        _select(lambda r, e: part(whole(), torch.arange(9 * r, 9 * r + 9))),
+        ValueError,
+        "evidence must hold every sample on some rank, got .* in no rank's share",
+    ),
+    "memory": (
+        _select(lambda r, e: e, engine="dense", memory_limit=8_000),
+        ValueError,
+        r"memory_limit must hold .* for 40 samples, got 8,000 bytes.*\(On rank 0.\)",
+    ),
+    "budget": (
+        _select(lambda r, e: e, budget=80),
+        ValueError,
+        "budget must be at most the number of samples, 79, got 80",
+    ),
+    "few": (_select(lambda r, e: e, budget=4), ValueError, "budget must be between 5, one a class"),
+    "seed": (
+        _disagree(seed=1),
+        ValueError,
+        "seed must be the same on every rank, got 0 on rank 0, 1 on rank 1.*Build",
+    ),
+    "length": (_disagree(n=80), ValueError, "n must be the same .* got 79 on rank 0, 80 on rank 1"),
+    "free": (
+        _free_or_swept,
+        ValueError,
+        "evidence must be the same on every rank, got given on rank 0, of reports on rank 1",
+    ),
+    "epoch": (_epochs, ValueError, "epoch must be the same on every rank, got 0 on rank 0, 1 on"),
+    "calls": (
+        _epoch_or_refresh,
+        ValueError,
+        "n must be the same .* got nothing on rank 0, 79 on rank 1",
+    ),
+    "unreported": (
+        _unreported,
+        ValueError,
+        r"labels and proxies must be known for every sample, got 3 samples .* without a report",
+    ),
+    "contradicting": (_contradicting, ValueError, "labels must be the same on every rank, got 79"),
+    "data order": (_reordered, ValueError, r"labels must be the same on every rank, got .*order"),
+    "diverged": (_diverged, ValueError, r"must be finite, got .*non-finite rows.*\(On rank 1.\)"),
+    "sharded twice": (_sharded_twice, RuntimeError, "must be sharded once.*use CoresetSampler"),
+    "pickled": (_pickled, TypeError, "without a process group to be pickled or copied.*state_dict"),
+    "replicas": (_too_many, ValueError, "must be the group's, . and 0|1|2, got 9 and"),
+}
+
+
+def failures(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, (run, _, _) in FAILURES.items():
+        try:
+            run(rank, world, group)
+        except Exception as error:
+            found[name] = type(error), str(error)
+    _reported(list(range(0, 100, world)), group)  # the same on every rank: not sharded again
+    _reported(list(range(100)), group)
+    return found
 
 
 def run(rank: int, world: int, folder: str) -> None:
-    """Train three epochs on this rank's share, exchange the reports, and refresh for free."""
-    if world > 1:
-        init = f"file://{folder}/store"
-        dist.init_process_group("gloo", init_method=init, rank=rank, world_size=world)
-    sampler = CoresetSampler(
-        range(N), FacilityLocation(), fraction=0.3, refresh=Every(1, warmup=1), seed=5
-    )
-    record: list[Any] = []
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        if sampler.refresh_due:
-            states: list[Any] = [None] * world
-            if world > 1:
-                dist.all_gather_object(states, sampler.table.state_dict())
+    torch.set_num_threads(1)
+    init, limit = f"file://{folder}/store", timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=init, rank=rank, world_size=world, timeout=limit)
+    group = dist.group.WORLD
+    assert group is not None
+    scenarios = [selections, received, training, sweeping] + [failures] * (world > 1)
+    found = {scenario.__name__: scenario(rank, world, group) for scenario in scenarios}
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+# What is asserted ---------------------------------------------------------------------------------
+
+Found = dict[int, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
+    """What each rank of each world found."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    results = {}
+    for world in WORLDS:
+        folder: Path = tmp_path_factory.mktemp(f"world{world}")
+        spawn(run, args=(world, str(folder)), nprocs=world)
+        files = (folder / f"{rank}.pt" for rank in range(world))
+        results[world] = [torch.load(file, weights_only=False) for file in files]
+    yield results
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", CASES)
+def test_every_rank_has_the_selection_of_a_single_process(
+    found: Found, world: int, name: str
+) -> None:
+    strategy, evidence, budget = CASES[name]
+    alone = facts(strategy.select(evidence, budget, generator=generator()))
+    for rank in found[world]:
+        assert same(rank["selections"][name], alone)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_ranks_without_samples_and_with_all(found: Found, world: int) -> None:
+    for rank in found[world]:
+        chosen = rank["selections"]
+        for name in chosen.keys() - CASES.keys():
+            assert same(chosen[name], chosen["outer products"]), name
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_rank_gets_the_rows_of_its_classes_alone(found: Found, world: int) -> None:
+    labels = CASES["outer products"][1].labels
+    assert labels is not None
+    sizes = labels.bincount().tolist()
+    owner = owners(sizes, world)
+    for r, rank in enumerate(found[world]):
+        mine = sum(size for size, who in zip(sizes, owner, strict=True) if who == r)
+        assert rank["received"]["outer products"] == [mine, mine]
+        assert rank["received"]["Uniform"] == []
+        assert rank["received"]["a user's"] == [len(labels) if r == 0 else 0]
+
+
+def test_classes_are_dealt_by_their_squares() -> None:
+    assert owners([10, 7, 7], 2) == [0, 1, 1]
+    assert owners([3, 3], 3) == [0, 1]
+    assert owners([5], 1) == [0]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("view", ["clean", "any", "plain"])
+def test_ranks_share_reports_strengths_and_each_epoch(found: Found, world: int, view: str) -> None:
+    trained = [rank["training"][view] for rank in found[world]]
+    alone = found[1][0]["training"]["clean"]
+    for epoch in range(EPOCHS):
+        draws, chosen, strengths = zip(*(rank[epoch] for rank in trained), strict=True)
+        assert view == "plain" or len({len(mine) for mine in draws}) == 1
+        real = [draw for draw in chain(*draws) if draw.weight > 0]
+        assert len(list(chain(*draws))) - len(real) < world
+        assert max(Counter((draw.index, draw.copy) for draw in real).values()) == 1
+        assert np.mean([draw.weight for draw in real]) == pytest.approx(1, abs=1e-6)
+        assert all(same(strength, strengths[0]) for strength in strengths)
+        assert all(same(indices, chosen[0]) for indices in chosen)
+        assert same(chosen[0], alone[epoch][1])
+        if view != "any":  # every sample has one clean view an epoch, whichever rank sees it
+            assert same(strengths[0], alone[epoch][2])
+            assert sorted(real) == sorted(alone[epoch][0])
+    assert len(set(trained[0][EPOCHS - 1][2].tolist())) > N / 2
+    visits = [rank[EPOCHS][2] for rank in trained]
+    assert all(same(seen, visits[0]) for seen in visits)
+    # Copies in one batch with their sample are one report; padding is reported too.
+    assert EPOCHS * N <= int(visits[0].sum()) <= EPOCHS * (N + 18 + world)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_shares_of_a_sweep_are_the_data(found: Found, world: int) -> None:
+    net = model()
+    with torch.no_grad():  # the running means of rank 0
+        net(torch.randn(8, 5, generator=torch.Generator().manual_seed(0)))
+    for n in (70, 2):
+        alone = sweep(net, data(n), LastLayerGradient())
+        assert alone.losses is not None
+        assert alone.labels is not None
+        seen = []
+        for r, rank in enumerate(found[world]):
+            indices, labels, losses = rank["sweeping"][n]
+            seen += indices.tolist()
+            assert set(range(r, n, world)) <= set(indices.tolist())
+            if len(indices):
+                assert torch.equal(labels, alone.labels[indices])
+                torch.testing.assert_close(losses, alone.losses[indices])
             else:
-                states = [sampler.table.state_dict()]
-            merged = SampleTable(N)
-            for state in states:
-                part = SampleTable(N)
-                part.load_state_dict(state)
-                merged.merge(part)
-            sampler.refresh(merged.evidence(frozenset({"proxies", "labels"})))
-        draws = list(sampler)
-        mine = draws[rank::world]
-        for start in range(0, len(mine), 8):
-            columns = zip(*mine[start : start + 8], strict=True)
-            index, copied, weight, strength, at = map(torch.tensor, columns)
-            batch = Sample(None, index % 3, index, weight, strength, copied, at)
-            sampler.report(batch, logits=logits_of(index))
-        record.append((draws, mine))
-    torch.save(record, f"{folder}/{world}-{rank}.pt")
-    if world > 1:
-        dist.destroy_process_group()
+                assert r >= n
+        assert set(seen) == set(range(n))
+        overlap = sum(min(16, len(range((r + 1) % world, n, world))) for r in range(min(world, n)))
+        assert len(seen) == n + (overlap if world > 1 else 0)
+    strategy, evidence = FacilityLocation(), sweep(model(), data(), LastLayerGradient())
+    chosen = strategy.select(evidence, 9, generator=generator()).indices
+    assert all(same(rank["sweeping"][0][0], chosen) for rank in found[world])
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:torch.*")
-def test_two_ranks_agree_with_each_other_and_with_one(tmp_path: Path) -> None:
-    spawn(run, args=(WORLD, str(tmp_path)), nprocs=WORLD)
-    run(0, 1, str(tmp_path))
-    alone, first, second = (
-        torch.load(tmp_path / f"{name}.pt", weights_only=False) for name in ("1-0", "2-0", "2-1")
-    )
-    for epoch in range(3):
-        draws = alone[epoch][0]
-        assert first[epoch][0] == second[epoch][0] == draws
-        assert sorted(first[epoch][1] + second[epoch][1]) == sorted(draws)
-        assert sum(draw.strength > 0 for draw in draws) == (0 if epoch == 0 else 18)
+@pytest.mark.parametrize("world", WORLDS[1:])
+@pytest.mark.parametrize("name", FAILURES)
+def test_what_fails_on_one_rank_is_raised_on_all(found: Found, world: int, name: str) -> None:
+    _, kind, words = FAILURES[name]
+    errors = [rank["failures"].get(name) for rank in found[world]]
+    assert None not in errors
+    if name != "replicas":
+        assert len(set(errors)) == 1
+    with pytest.raises(kind, match=words):
+        raise errors[0][0](errors[0][1])
+
+
+def test_groups_that_are_none() -> None:
+    with pytest.raises(TypeError, match=r"group must be a process group.*got 'gloo'.*WORLD"):
+        CoresetSampler(range(9), Uniform(), count=2, group="gloo")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="group must be a process group that this rank is in"):
+        sweep(model(), data(), None, group=-100)  # type: ignore[arg-type]

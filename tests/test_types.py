@@ -73,3 +73,23 @@ def test_bad_evidence() -> None:
         Evidence(3, losses=torch.tensor([0.0, torch.nan, 0.0]))
     with pytest.raises(TypeError, match="losses must be floating"):
         Evidence(3, losses=torch.tensor([0, 1, 2]))
+
+
+def test_shares_and_bad_ones() -> None:
+    three = torch.tensor([7, 0, 4])
+    share = Evidence(9, torch.arange(3), Proxies(torch.zeros(3, 2)), torch.zeros(3), indices=three)
+    assert share.n == 9
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert Evidence(9, nothing, losses=torch.empty(0), indices=nothing).proxies is None
+    with pytest.raises(ValueError, match=r"labels must have shape \(3,\)"):
+        Evidence(9, labels=torch.zeros(9, dtype=torch.int64), indices=three)
+    with pytest.raises(ValueError, match="proxies must have 3 rows, got 9"):
+        Evidence(9, proxies=Proxies(torch.zeros(9, 2)), indices=three)
+    with pytest.raises(ValueError, match=r"losses must have shape \(3,\)"):
+        Evidence(9, losses=torch.zeros(9), indices=three)
+    with pytest.raises(ValueError, match=r"indices must be in \[0, 7\), got indices from 0 to 7"):
+        Evidence(7, indices=three)
+    with pytest.raises(ValueError, match="indices must be distinct, got repeated ones"):
+        Evidence(9, indices=torch.tensor([1, 2, 1]))
+    with pytest.raises(TypeError, match=r"indices must be \(k,\) int64 indices, got .*float32"):
+        Evidence(9, indices=torch.tensor([1.0]))
