@@ -143,7 +143,7 @@ def test_picture_draws_seconds_against_n(tmp_path: Path) -> None:
 
 @linux
 def test_child_measures_ours() -> None:
-    job = {"data": "residuals", "n": 2000, "k": 20, "classes": 1, "seed": 0}
+    job: dict[str, Any] = {"data": "residuals", "n": 2000, "k": 20, "classes": 1, "seed": 0}
     reading = selection.child("ours", **job)
     given = selection.Problem(selection.make("residuals", 2000, 0), 20)
     assert reading["cost"] == given.cost(selection.ours(given)())
@@ -156,7 +156,7 @@ def test_child_measures_ours() -> None:
 def test_child_measures_a_peer(peer: str) -> None:
     if find_spec(peer) is None:
         pytest.skip(f"needs pip install {selection.PEERS[peer][0]}")
-    job = {"data": "residuals", "n": 200, "k": 20, "classes": 1, "seed": 0}
+    job: dict[str, Any] = {"data": "residuals", "n": 200, "k": 20, "classes": 1, "seed": 0}
     theirs = common.run_child(selection.__file__, {"solver": peer, **job}, 1)
     ours = selection.child("ours", **job)
     assert theirs["cost"] == pytest.approx(ours["cost"], rel=0.05)
