@@ -29,6 +29,7 @@ from augloader.medoids import (
     batched_medoids,
     check_budget,
     check_start,
+    enough,
     greedy_medoids,
     offsets,
     threads,
@@ -76,7 +77,8 @@ def facility_location(
       n^2 (d + 32) is at most 5e11, both within the memory limit; else graph.
 
     Args:
-        proxies: of n samples, of either form; on a GPU only the dense engine runs there.
+        proxies: of n samples, of either form; on a GPU the dense engine and FAISS's searches run
+            there, all else on the CPU.
         budget: number of medoids, 1 to n.
         engine: as above.
         memory_limit: bytes; None takes a quarter of the free memory.
@@ -107,21 +109,35 @@ def facility_location(
     check_budget(n, budget, xi)
     check_options(engine, memory_limit, stochastic)
     given = check_start(start, n, budget)
-    limit = free_memory(proxies.device) // 4 if memory_limit is None else memory_limit
-    name, reason = _choose(proxies, budget, engine, limit)
-    rng = np.random.default_rng(seed)
+    limit = free_memory(torch.device("cpu")) // 4 if memory_limit is None else memory_limit
     xi2 = -1.0 if xi is None else xi**2
+
+    def run(name: str) -> Medoids:
+        rng = np.random.default_rng(seed)
+        if stochastic is not None:
+            return _stochastic(proxies, budget, xi2, stochastic, given, name == "dense", rng)
+        if name == "dense":
+            first = torch.from_numpy(given) if len(given) else None
+            distances = proxies.distances() if first is None else proxies.distances().cpu()
+            return greedy_medoids(distances, budget, xi=xi, start=first)
+        if name == "matrix-free":
+            return _matrix_free(proxies, budget, xi2, given, limit, rng)
+        return _graph(proxies, budget, xi2, given, limit, seed, rng)
+
+    name, reason = _choose(proxies, budget, engine, limit)
+    try:
+        found = run(name)
+    except _NoRoom:
+        if engine != "auto":
+            raise
+        name, _ = _choose(proxies, budget, "graph", limit)
+        reason = f"n = {n:,}: the balls of all pairs do not fit"
+        found = run(name)
     if stochastic is not None:
-        found = _stochastic(proxies, budget, xi2, stochastic, given, name == "dense", rng)
         reason += f"; stochastic, epsilon {stochastic}"
-    elif name == "dense":
-        first = torch.from_numpy(given) if len(given) else None
-        found = greedy_medoids(proxies.distances(), budget, xi=xi, start=first)
     elif name == "matrix-free":
-        found = _matrix_free(proxies, budget, xi2, given, limit, rng)
         reason += f"; {found.seeds} of {len(found.indices)} medoids chosen on a sample"
-    else:
-        found = _graph(proxies, budget, xi2, given, limit, seed, rng)
+    elif name == "graph":
         reason += f"; {found.covered:.1%} of the points covered by their neighbours"
     return replace(found, engine=name, reason=reason)
 
@@ -173,32 +189,43 @@ def facility_locations(
 
     Cost: as ``facility_location`` and ``batched_greedy``.
     """
-    limit = free_memory(device) // 4 if memory_limit is None else memory_limit
     found: dict[int, Medoids] = {}
-    plain = stochastic is None and engine in ("auto", "dense")
-    if device.type == "cuda" and plain:
-        for bucket in _buckets(tasks, limit):
-            sizes = [len(tasks[t].members) for t in bucket]
-            shares = [tasks[t].share for t in bucket]
-            distances = torch.zeros(len(bucket), sizes[0], sizes[0], device=device)
-            for place, t in enumerate(bucket):
-                distances[place, : sizes[place], : sizes[place]] = proxies_of(tasks[t]).distances()
-            medoids = batched_medoids(distances, sizes, shares, xi)
-            reason = f"{len(bucket):,} groups of up to {sizes[0]:,} at once on the GPU"
-            found |= {t: replace(m, reason=reason) for t, m in zip(bucket, medoids, strict=True)}
+    if device.type == "cuda" and stochastic is None and engine in ("auto", "dense"):
+        limit = free_memory(device) // 4 if memory_limit is None else memory_limit
+        found = _at_once(tasks, proxies_of, device, limit, xi)
     for t, task in enumerate(tasks):
         if t not in found:
             found[t] = facility_location(
                 proxies_of(task),
                 task.share,
                 engine=engine,
-                memory_limit=limit,
+                memory_limit=memory_limit,
                 xi=xi,
                 stochastic=stochastic,
                 start=task.start,
                 seed=task.seed,
             )
     return [found[t] for t in range(len(tasks))]
+
+
+def _at_once(
+    tasks: Sequence[Task],
+    proxies_of: Callable[[Task], Proxies],
+    device: torch.device,
+    limit: int,
+    xi: float | None,
+) -> dict[int, Medoids]:
+    """Take the medoids of all groups that fit, by their numbers, many groups at a time."""
+    found: dict[int, Medoids] = {}
+    for bucket in _buckets(tasks, limit):
+        sizes = [len(tasks[t].members) for t in bucket]
+        distances = torch.zeros(len(bucket), sizes[0], sizes[0], device=device)
+        for place, t in enumerate(bucket):
+            distances[place, : sizes[place], : sizes[place]] = proxies_of(tasks[t]).distances()
+        medoids = batched_medoids(distances, sizes, [tasks[t].share for t in bucket], xi)
+        reason = f"{len(bucket):,} groups of up to {sizes[0]:,} at once on {device.type}"
+        found |= {t: replace(m, reason=reason) for t, m in zip(bucket, medoids, strict=True)}
+    return found
 
 
 def _buckets(tasks: Sequence[Task], limit: int) -> list[list[int]]:
@@ -241,8 +268,6 @@ def _choose(proxies: Proxies, budget: int, engine: Engine, limit: int) -> tuple[
         if needs[engine] > limit:
             raise ValueError(_too_small(n, limit, f"{engine} needs {needs[engine]:,}"))
         return engine, f"{engine} as asked for"
-    if proxies.device.type == "cuda" and needs["dense"] <= limit:
-        return "dense", f"n = {n:,}: its distances fit on the GPU"
     fits = [name for name in needs if needs[name] <= limit]
     quick = n**2 * (d + 32) <= _WORK
     if "dense" in fits and n <= _DENSE:
@@ -294,6 +319,10 @@ def free_memory(device: torch.device) -> int:
 # Matrix-free --------------------------------------------------------------------------------------
 
 
+class _NoRoom(ValueError):
+    """The balls do not fit, which is known only after the sample."""
+
+
 def _matrix_free(
     proxies: Proxies, budget: int, xi2: float, given: Longs, limit: int, rng: np.random.Generator
 ) -> Medoids:
@@ -324,7 +353,7 @@ def _enough_seeds(
     size = min(_SAMPLE, isqrt(limit // 8))
     seeds = _on_sample(proxies, min(budget, size, 1024), given, size, limit, rng)
     probe = torch.from_numpy(rng.choice(n, min(n, 64), replace=False))
-    rows = proxies[probe].distances(proxies)
+    rows = proxies[probe].distances(proxies).cpu()
     nearest_so_far = rows[:, torch.from_numpy(seeds)].cummin(1).values.numpy()
     count = min(max(_SEEDS, len(given)), len(seeds))
     while True:
@@ -334,7 +363,7 @@ def _enough_seeds(
         count = min(2 * count, len(seeds))
     if count < budget and ball * n * _ENTRY > limit:
         need = f"matrix-free needs about {int(ball * n * _ENTRY):,} for the balls"
-        raise ValueError(_too_small(n, limit, need))
+        raise _NoRoom(_too_small(n, limit, need))
     return seeds[:count]
 
 
@@ -376,11 +405,9 @@ def _seeded(proxies: Proxies, budget: int, seeds: Longs, xi2: float) -> Progress
             yield first, proxies[part].distances(chosen).cpu()
 
     if xi2 >= 0:
-        squares = sum(b.cummin(1).values.double().square().sum(0) for _, b in blocks())
-        within = (torch.as_tensor(squares) <= xi2).nonzero()
-        if len(within):
-            seeds = seeds[: int(within[0]) + 1]
-            chosen = proxies[torch.from_numpy(seeds)]
+        squares = sum(block.cummin(1).values.double().square().sum(0) for _, block in blocks())
+        seeds = enough(seeds, torch.as_tensor(squares).numpy(), xi2)
+        chosen = proxies[torch.from_numpy(seeds)]
     centre = proxies[torch.from_numpy(seeds[:1])]
     run = Progress.of(n, budget, 2 * float(proxies.distances(centre).max()))
     run.seeded(seeds, [run.meet(block.numpy(), first, seeds) for first, block in blocks()])

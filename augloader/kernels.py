@@ -263,8 +263,9 @@ def greedy(
     heapq.heapify(heap)
     moved, donors = np.zeros(len(taken) + 1, np.int64), np.empty(len(taken) + 1, np.int64)
     squares = _squares(actual)
+    rounding = 1e-12 * squares  # of the running sum
     while step < len(taken):
-        if step and squares <= xi2 * (1 + 1e-6):
+        if step and squares <= xi2 * (1 + 1e-6) + rounding:
             squares = _squares(actual)
             if squares <= xi2:
                 break

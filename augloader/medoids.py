@@ -103,7 +103,8 @@ class Medoids:
         if self.slack == 0 and self.proven:
             before = torch.cat([self.gains.new_zeros(1), self.gains.cumsum(0)[:-1]])
             bounds += (before + k * self.gains)[self.seeds :].tolist()
-        return min(*bounds, self.constant * len(self.distances))
+        most = min(*bounds, self.constant * len(self.distances))
+        return max(most, self.coverage_of(k))  # but for rounding it is that at least
 
 
 def greedy_medoids(
@@ -311,6 +312,12 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
+def enough(given: Longs, squares: Doubles, xi2: float) -> Longs:
+    """Return so many of the given medoids as xi asks for; squares: sum_i m_i^2 after each."""
+    within = np.flatnonzero(squares <= xi2)
+    return given[: within[0] + 1] if len(within) else given
+
+
 def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
     n = len(matrix)
     with threads() as pool:
@@ -337,7 +344,10 @@ def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
             run.moves.append(moves)
 
         if len(given):
-            run.seeded(given, [run.meet(matrix[:, given], 0, given)])
+            met = matrix[:, given]
+            squares = np.minimum.accumulate(met, 1).astype(np.float64) ** 2
+            given = enough(given, squares.sum(0), xi2)
+            run.seeded(given, [run.meet(met[:, : len(given)].copy(), 0, given)])
         else:
             first(1, n * top - np.concatenate(sums))
         steps, bounds = _FIRST, gains_now()

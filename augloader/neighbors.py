@@ -119,9 +119,9 @@ def neighbor_graph(proxies: Proxies, k: int, *, seed: int = 0) -> NeighborGraph:
     """Find every point's k nearest neighbours, the point itself among them.
 
     Up to 8,192 points every pair is compared; more are searched in an inverted-file index of FAISS,
-    8 lists a point (16 from 100,000 points on), on the GPU where the points are there and FAISS was built for it. Outer
-    products are searched as 256-wide projections, twice as many neighbours as asked for, and
-    re-ranked. Distances are always exact, in float64 and rounded.
+    8 lists a point (16 from 100,000 points on), on the GPU where the points are there and FAISS was
+    built for it. Outer products are searched as 256-wide projections, twice as many neighbours as
+    asked for, and re-ranked. Distances are always exact, in float64 and rounded.
 
     Args:
         proxies: n proxies.
@@ -170,7 +170,10 @@ def _rank(factors: Factors, first: int, block: Longs, k: int) -> tuple[Ints, Flo
     limits = np.full(len(ids), np.inf, np.float32)
     factors.refine(first, limits, ids.reshape(-1), values.reshape(-1), counts)
     values[missing] = np.inf
+    itself = (ids == own) & ~missing
+    values[itself] = -1  # before its duplicates
     order = values.argsort(1, kind="stable")[:, :k]
+    values[itself] = 0
     return np.take_along_axis(ids, order, 1), np.take_along_axis(values, order, 1)
 
 
@@ -196,10 +199,9 @@ def _placed(index: faiss.Index, device: torch.device) -> faiss.Index:
 
 
 def _search(points: Tensor, medoids: Tensor) -> tuple[Tensor, Tensor]:
-    points, medoids = points.float(), medoids.float()
     centre = medoids.mean(0)  # FAISS expands the square: small norms keep it exact
     index = _placed(faiss.IndexFlatL2(points.shape[1]), points.device)
-    index.add((medoids - centre).cpu().numpy())
-    found = torch.from_numpy(index.search((points - centre).cpu().numpy(), 1)[1][:, 0])
+    index.add((medoids - centre).float().cpu().numpy())
+    found = torch.from_numpy(index.search((points - centre).float().cpu().numpy(), 1)[1][:, 0])
     found = found.to(points.device)
-    return found, (points - medoids[found]).norm(dim=1)
+    return found, (points - medoids[found]).float().norm(dim=1)

@@ -135,7 +135,7 @@ class Certificate:
     @property
     def ratio(self) -> float:
         """The share of the best possible coverage that is reached for certain, in (0, 1]."""
-        return self.coverage / self.bound if self.bound > 0 else 1.0
+        return min(self.coverage / self.bound, 1.0) if self.bound > 0 else 1.0
 
 
 class Nested(Protocol):

@@ -40,16 +40,34 @@ def tie_margin(distances: Matrix, budget: int) -> float:
     return float(lead)
 
 
-def coverage(distances: Matrix, chosen: list[int]) -> float:
-    """f(S) = sum_i (c1 - min_{j in S} d_ij) with c1 the largest distance; f of nothing is 0."""
+def coverage(distances: Matrix, chosen: list[int], constant: float | None = None) -> float:
+    """f(S) = sum_i (c1 - min_{j in S} d_ij); c1 is the largest distance unless it is given.
+
+    f of nothing is 0.
+    """
     d = distances.astype(np.float64)
-    return float((d.max() - d[:, chosen].min(1)).sum()) if chosen else 0.0
+    top = d.max() if constant is None else constant
+    return float((top - d[:, chosen].min(1)).sum()) if chosen else 0.0
 
 
-def best_coverage(distances: Matrix, budget: int) -> float:
+def best_coverages(distances: Matrix, constant: float | None = None) -> list[float]:
+    """The optimum of every size from 0 to n, over all 2^n subsets."""
+    n, best = len(distances), [0.0] * (len(distances) + 1)
+    for subset in range(1, 2**n):
+        chosen = [j for j in range(n) if subset >> j & 1]
+        best[len(chosen)] = max(best[len(chosen)], coverage(distances, chosen, constant))
+    return best
+
+
+def best_coverage(distances: Matrix, budget: int, constant: float | None = None) -> float:
     """The optimum over all subsets of a size."""
     subsets = combinations(range(len(distances)), budget)
-    return max(coverage(distances, list(subset)) for subset in subsets)
+    return max(coverage(distances, list(subset), constant) for subset in subsets)
+
+
+def objective(distances: Tensor, chosen: Tensor) -> float:
+    """F(S) = sum_i min_{j in S} d_ij."""
+    return float(distances[:, chosen].min(1).values.sum(dtype=torch.float64))
 
 
 def random_state() -> tuple[bytes, bytes, object]:

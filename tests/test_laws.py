@@ -1,10 +1,12 @@
 """Laws that hold for every input (DESIGN: selection, sampler, weights, dataset, table)."""
 
-from typing import Any
+from contextlib import nullcontext
+from math import e
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, Subset
 
@@ -28,8 +30,11 @@ from augloader import (
     WeightedAugmentedDataset,
     greedy_medoids,
 )
-from augloader.coreset import allocate
-from tests.reference import best_coverage, coverage, naive_greedy, tie_margin
+from augloader.coreset import Coreset, allocate
+from augloader.engines import Engine, facility_location
+from tests.reference import best_coverage, best_coverages, coverage, naive_greedy, tie_margin
+from tests.test_engines import assert_medoids, tiny
+from tests.test_medoids import rounding
 
 seeds = st.integers(0, 2**32 - 1)
 strategies = st.sampled_from(
@@ -37,10 +42,14 @@ strategies = st.sampled_from(
         FacilityLocation(),
         FacilityLocation(allocation="equal"),
         FacilityLocation(per_class=False),
+        FacilityLocation(engine="matrix-free"),
+        FacilityLocation(engine="graph"),
+        FacilityLocation(stochastic=0.2),
         MaxLoss(),
         Uniform(),
     ]
 )
+engines = st.sampled_from(get_args(Engine))
 views = st.sampled_from(["any", "clean"])
 rules = st.one_of(
     st.builds(Constant, st.floats(0, 1)),
@@ -116,6 +125,80 @@ def test_the_greedy_keeps_its_guarantee(seed: int, n: int, budget: int) -> None:
     found = greedy_medoids(distances, min(budget, n))
     best = best_coverage(distances.numpy(), min(budget, n))
     assert coverage(distances.numpy(), found.indices.tolist()) >= (1 - 1 / np.e) * best - 1e-6
+
+
+@st.composite
+def points(draw: Any) -> Proxies:
+    """One to nine of either form, often with duplicates, of any size, some far from the origin."""
+    rng = np.random.default_rng(draw(seeds))
+    n = draw(st.integers(1, 9))
+    g, h = rng.normal(size=(n, draw(st.integers(1, 3)))), rng.normal(size=(n, 2))
+    if draw(st.booleans()):
+        g = g[rng.integers(0, max(1, n // 3), n)]
+    if draw(st.booleans()):
+        h = h[rng.integers(0, max(1, n // 3), n)]
+    g = (g + draw(st.sampled_from([0, 0, 30]))) * 10.0 ** draw(st.integers(-9, 9))
+    features = torch.tensor(h).float() if draw(st.booleans()) else None
+    return Proxies(torch.tensor(g).float(), features)
+
+
+@settings(max_examples=250)
+@given(points(), st.data(), engines, st.none() | st.floats(0.05, 0.9), st.booleans(), st.booleans())
+def test_no_selection_exceeds_the_certificate(
+    proxies: Proxies,
+    data: st.DataObject,
+    engine: Engine,
+    stochastic: float | None,
+    warm: bool,
+    small: bool,
+) -> None:
+    """Of every engine and every smaller budget, also where few neighbours are known."""
+    n, distances = len(proxies), proxies.distances()
+    budget, seed = data.draw(st.integers(1, n)), data.draw(seeds)
+    start = torch.tensor(np.random.default_rng(seed).permutation(n)[: budget // 2 if warm else 0])
+    with tiny() if small else nullcontext():
+        found = facility_location(
+            proxies, budget, engine=engine, stochastic=stochastic, start=start, seed=seed
+        )
+    assert_medoids(found, proxies, nearest=engine != "graph")
+    assert found.indices[: len(start)].tolist() == start.tolist()
+    best = best_coverages(distances.numpy(), found.constant)
+    error = n * rounding(proxies)
+    for k in range(1, budget + 1):
+        reached = coverage(distances.numpy(), found.indices[:k].tolist(), found.constant)
+        assert found.coverage_of(k) <= reached + error
+        assert found.coverage_of(k) <= found.bound(k) * (1 + 1e-12)
+        if found.proven:
+            assert best[k] <= found.bound(k) * (1 + 1e-9) + error
+        if engine in ("auto", "dense") and not warm and stochastic is None:
+            assert found.coverage_of(k) >= (1 - 1 / e) * found.bound(k) - error
+
+
+@given(evidences(), st.sampled_from(get_args(Engine)), st.floats(0, 1), seeds)
+def test_no_selection_of_the_same_shape_exceeds_the_sum_of_the_classes_bounds(
+    evidence: Evidence, engine: Engine, share: float, seed: int
+) -> None:
+    assert evidence.proxies is not None
+    assert evidence.labels is not None
+    classes = evidence.labels.unique()
+    budget = len(classes) + round(share * (evidence.n - len(classes)))
+    strategy = FacilityLocation(engine=engine)
+    whole = strategy.select(evidence, budget, generator=generator(seed))
+    assert isinstance(whole.nested, Coreset)
+    groups = [evidence.proxies[evidence.labels == c].distances().numpy() for c in classes]
+    bests = [
+        best_coverages(d, m.constant) for d, m in zip(groups, whole.nested.medoids, strict=True)
+    ]
+    error = evidence.n * rounding(evidence.proxies)
+    for k in range(len(classes), budget + 1):
+        selection = whole.first(k)
+        assert len(selection) == k
+        assert abs(float(selection.weights.double().sum()) - evidence.n) < 1e-3
+        assert selection.certificate is not None
+        counts = [int((evidence.labels[selection.indices] == c).sum()) for c in classes]
+        best = sum(best[count] for best, count in zip(bests, counts, strict=True))
+        assert selection.certificate.coverage <= best + error
+        assert best <= selection.certificate.bound * (1 + 1e-9) + error
 
 
 @given(seeds, st.sampled_from([FacilityLocation(), FacilityLocation(per_class=False), MaxLoss()]))

@@ -23,6 +23,14 @@ def proxies(form: str, n: int, seed: int = 0) -> Proxies:
     return Proxies(g, features)
 
 
+def rounding(points: Proxies) -> float:
+    """More than float32, and the difference of two norms, leave undecided of a distance."""
+    norms = points.gradient.norm(dim=1)
+    if points.features is not None:
+        norms = norms * points.features.norm(dim=1)
+    return float(norms.max()) * 1e-6
+
+
 def by_batch(distances: Tensor, budget: int, xi: float | None = None) -> Medoids:
     """The code that runs on a GPU, here on the CPU."""
     return batched_medoids(distances[None], [len(distances)], [budget], xi)[0]
@@ -76,6 +84,58 @@ def test_the_order_is_nested() -> None:
     whole = greedy_medoids(distances, 200)
     for budget in (1, 7, 60):
         assert greedy_medoids(distances, budget).indices.tolist() == whole.indices[:budget].tolist()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("form", ["vector", "outer"])
+def test_the_history_gives_the_clusters_of_every_size(engine: Engine, form: str) -> None:
+    distances = proxies(form, 150).distances()
+    whole = engine(distances, 150)
+    for k in (*range(1, 21), 35, 70, 149, 150):
+        alone = engine(distances, k)
+        assert whole.sizes_of(k).tolist() == alone.sizes.tolist() == alone.sizes_of(k).tolist()
+        assert whole.coverage_of(k) == pytest.approx(alone.coverage, rel=1e-9)
+    # Each of the steps beyond the first takes its points from medoids before it.
+    to, donor, count = whole.moves.T
+    assert (donor < to).all()
+    assert (count > 0).all()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("budget", [1, 7, 60, 150])
+def test_the_gains_that_are_left_are_those_of_the_definition(engine: Engine, budget: int) -> None:
+    distances = proxies("vector", 150).distances()
+    found = engine(distances, budget)
+    gains = (found.distances.double()[:, None] - distances).clamp(min=0).sum(0)
+    gains[found.indices] = -1
+    left = gains.sort(descending=True).values[: min(budget, 150 - budget)]
+    torch.testing.assert_close(found.rest, left, rtol=1e-9, atol=1e-9)
+    # Nemhauser, Wolsey & Fisher (1978), with the greedy's gains in the place of the optimum's.
+    bounds = found.gains.cumsum(0) - found.gains + budget * found.gains
+    assert found.bound(budget) <= float(bounds.min()) * (1 + 1e-12)
+    assert found.coverage >= (1 - (1 - 1 / budget) ** budget) * found.bound(budget) * (1 - 1e-9)
+
+
+def test_start_comes_first_and_the_greedy_goes_on() -> None:
+    distances = proxies("outer", 200).distances()
+    for start in ([5], [9, 2, 77], list(range(30))):
+        found = greedy_medoids(distances, 40, start=torch.tensor(start))
+        assert found.indices[: len(start)].tolist() == start
+        assert found.seeds == len(start)
+        best = distances[:, start].min(1).values.double()
+        for medoid, gain in zip(
+            found.indices[len(start) :], found.gains[len(start) :], strict=True
+        ):
+            gains = (best[:, None] - distances).clamp(min=0).sum(0)
+            gains[start] = -1
+            assert int(medoid) == int(gains.argmax())
+            assert float(gain) == pytest.approx(float(gains.max()), rel=1e-9)
+            best = best.minimum(distances[:, medoid])
+    assert greedy_medoids(distances, 3, start=torch.tensor([4, 5, 6])).indices.tolist() == [4, 5, 6]
+    whole = greedy_medoids(distances, 40)
+    again = greedy_medoids(distances, 40, start=whole.indices[:20])
+    assert torch.equal(whole.indices, again.indices)
+    torch.testing.assert_close(whole.gains, again.gains)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

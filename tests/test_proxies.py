@@ -1,11 +1,14 @@
 """Gradient proxies against autograd and materialised outer products."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from augloader import Proxies, residual
+from augloader import Proxies, nearest, residual
+from tests.reference import random_state
 
 
 def outer(g: Tensor, h: Tensor) -> Tensor:
@@ -91,6 +94,68 @@ def test_bad_proxies(
 def test_proxies_of_another_form_are_refused() -> None:
     with pytest.raises(ValueError, match=r"same widths, got \(2,\) and \(2, 1\)"):
         Proxies(torch.zeros(3, 2)).distances(Proxies(torch.zeros(3, 2), torch.zeros(3, 1)))
+
+
+@pytest.mark.parametrize("changed", [{"dtype": torch.float64}, {"device": "meta"}], ids=str)
+def test_another_dtype_or_device_is_refused(
+    changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device without storage stands for a GPU; only its values cannot be checked."""
+    monkeypatch.setattr("augloader.proxies.require_finite", lambda *args: None)
+    here, there = torch.zeros(3, 2), torch.zeros(3, 2, **changed)
+    words = "got .*(float64|meta).* and .*float32.*cpu"
+    with pytest.raises(ValueError, match=f"features must match the gradient .*{words}"):
+        Proxies(here, there)
+    match = "must have the same dtype and device, got .*float32.*cpu.* and .*(float64|meta)"
+    with pytest.raises(ValueError, match=match):
+        Proxies(here).distances(Proxies(there))
+    with pytest.raises(ValueError, match=match):
+        Proxies(here, here).distances(Proxies(there, there))
+    with pytest.raises(ValueError, match=match):
+        nearest(Proxies(here), Proxies(there))
+
+
+@pytest.mark.parametrize("form", ["vector", "outer"])
+@pytest.mark.parametrize("width", [32, 256])
+def test_projection_keeps_distances_in_the_mean(form: str, width: int) -> None:
+    """A squared distance has the relative standard deviation sqrt(2 / w), of products up to twice.
+
+    The mean over 25 seeds lies within four of its own.
+    """
+    generator = torch.Generator().manual_seed(0)
+    g = torch.randn(40, 30, generator=generator)
+    points = Proxies(g, torch.randn(40, 50, generator=generator) if form == "outer" else None)
+    above = torch.ones(40, 40).triu(1).bool()
+    exact = points.distances()[above].double()
+    shares = torch.stack(
+        [
+            (points.project(width, seed).distances()[above].double() / exact).square()
+            for seed in range(25)
+        ]
+    )
+    deviation = (2 / width) ** 0.5 * (1 if form == "vector" else 2)
+    assert shares.std(0).mean() <= 1.1 * deviation
+    assert ((shares.mean(0) - 1).abs() < 4 * deviation / 5).float().mean() > 0.99
+    assert abs(shares.mean() - 1) < 0.5 * deviation / 5
+
+
+@pytest.mark.parametrize("form", ["vector", "outer"])
+def test_projection_follows_its_seed_alone(form: str) -> None:
+    g = torch.randn(20, 6, dtype=torch.float64)
+    points = Proxies(g, g if form == "outer" else None)
+    state = random_state()
+    first = points.project(8, seed=3)
+    assert random_state() == state
+    assert first.gradient.shape == (20, 8)
+    assert first.gradient.dtype == torch.float32
+    assert first.features is None
+    assert torch.equal(first.gradient, points.project(8, seed=3).gradient)
+    assert not torch.equal(first.gradient, points.project(8, seed=4).gradient)
+    # Every row by itself: the signs are those of the widths, not of the points.
+    part = points[torch.arange(5)].project(8, seed=3).gradient
+    torch.testing.assert_close(part, first.gradient[:5])
+    with pytest.raises(ValueError, match=r"width must be at least 1, got 0\. 64 is"):
+        points.project(0)
 
 
 @pytest.mark.parametrize("labels", [[0, 3], [0, -1]])

@@ -1,10 +1,15 @@
 """Strategies and the sharing of the budget."""
 
+from dataclasses import replace
+from math import e
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from augloader import (
+    CoresetSampler,
     Evidence,
     FacilityLocation,
     MaxLoss,
@@ -15,6 +20,7 @@ from augloader import (
     greedy_medoids,
 )
 from augloader.coreset import Allocation, allocate
+from tests.reference import random_state
 
 
 def evidence(n: int = 120, classes: int = 4, seed: int = 0) -> Evidence:
@@ -114,6 +120,198 @@ def test_bad_options() -> None:
         FacilityLocation(xi=float("nan"))
     with pytest.raises(ValueError, match="memory_limit must be at least 1"):
         FacilityLocation(memory_limit=0)
+
+
+ENGINES: list[dict[str, Any]] = [
+    {"engine": "dense"},
+    {"engine": "matrix-free"},
+    {"engine": "graph"},
+    {"stochastic": 0.2},
+    {"engine": "graph", "stochastic": 0.5},
+    {"engine": "matrix-free", "warm": 0.5},
+]
+
+
+@pytest.mark.parametrize("options", ENGINES)
+@pytest.mark.parametrize("per_class", [True, False])
+def test_the_selection_follows_the_generator_alone(
+    options: dict[str, Any], per_class: bool
+) -> None:
+    given, strategy = evidence(), FacilityLocation(per_class=per_class, **options)
+    torch.manual_seed(1)
+    before = random_state()
+    first = select(strategy, 30, given)
+    assert random_state() == before
+    torch.manual_seed(2)
+    again = select(strategy, 30, given)
+    assert torch.equal(first.indices, again.indices)
+    assert torch.equal(first.weights, again.weights)
+    other = select(strategy, 30, given, seed=1)
+    if "stochastic" in options:
+        assert not torch.equal(first.indices, other.indices)
+    for selection in (first, other, first.first(11)):
+        assert len(selection.indices.unique()) == len(selection)
+        assert selection.weights.sum() == 120
+        assert selection.certificate is not None
+        assert 0 < selection.certificate.ratio <= 1
+        assert selection.certificate.kept is None
+
+
+def test_the_certificate_says_what_was_reached() -> None:
+    given = evidence()
+    assert given.labels is not None
+    assert given.proxies is not None
+    certificate = select(FacilityLocation(), 36, given).certificate
+    assert certificate is not None
+    coverage = bound = 0.0
+    for c in range(4):
+        distances = given.proxies[given.labels == c].distances()
+        share = allocate(given.labels.bincount().tolist(), 36, "proportional")[c]
+        medoids = greedy_medoids(distances, share)
+        best = distances[:, medoids.indices].min(1).values.double()
+        coverage += float((distances.max() - best).sum())
+        bound += medoids.bound(share)
+    assert certificate.coverage == pytest.approx(coverage)
+    assert certificate.bound == pytest.approx(bound)
+    assert certificate.ratio >= 1 - 1 / e
+    assert certificate.covered == 1
+    assert certificate.proven
+    assert certificate.reason.startswith("dense for 4 of 4 groups (n = ")
+
+
+@pytest.mark.parametrize("engine", ["auto", "dense", "matrix-free", "graph"])
+@pytest.mark.parametrize("warm", [0.5, 1.0, 0.01])
+def test_a_warm_start_keeps_the_first_medoids_of_each_class(engine: Any, warm: float) -> None:
+    given, changed = evidence(400), evidence(400, seed=1)
+    assert given.labels is not None
+    strategy = FacilityLocation(engine=engine, warm=warm)
+    cold = select(strategy, 80, given)
+    again = select(strategy, 80, replace(changed, labels=given.labels, previous=cold.indices))
+    for c in range(4):
+        old = cold.indices[given.labels[cold.indices] == c]
+        new = again.indices[given.labels[again.indices] == c]
+        assert len(old) == len(new)
+        kept = int(warm * len(old))
+        assert new[:kept].tolist() == old[:kept].tolist()
+    assert again.certificate is not None
+    assert again.certificate.kept == len(set(again.indices.tolist()) & set(cold.indices.tolist()))
+    assert again.certificate.kept >= sum(
+        int(warm * int((given.labels[cold.indices] == c).sum())) for c in range(4)
+    )
+    if warm == 1:
+        assert torch.equal(again.indices, cold.indices)
+
+
+def test_without_warmth_the_previous_selection_is_counted_only() -> None:
+    given = evidence()
+    cold = select(FacilityLocation(), 30, given)
+    previous = torch.arange(0, 120, 2)
+    again = select(FacilityLocation(), 30, replace(given, previous=previous))
+    assert torch.equal(again.indices, cold.indices)
+    assert again.certificate is not None
+    assert again.certificate.kept == int((again.indices % 2 == 0).sum())
+    none = select(FacilityLocation(), 30, replace(given, previous=previous[:0]))
+    assert none.certificate is not None
+    assert none.certificate.kept == 0
+
+
+def test_a_warm_start_from_a_selection_of_another_shape() -> None:
+    """More of a class than its budget, or none at all."""
+    given = evidence()
+    assert given.labels is not None
+    previous = (given.labels == 2).nonzero().flatten()
+    found = select(FacilityLocation(warm=0.5), 20, replace(given, previous=previous))
+    cold = select(FacilityLocation(), 20, given)
+    for c in range(4):
+        mine, others = (s.indices[given.labels[s.indices] == c] for s in (found, cold))
+        assert len(mine) == len(others)
+        if c == 2:
+            assert mine[: len(mine) // 2].tolist() == previous[: len(mine) // 2].tolist()
+        else:
+            assert mine.tolist() == others.tolist()
+
+
+def test_a_refresh_gives_the_strategy_the_selection_before() -> None:
+    given = evidence()
+    seen: list[Any] = []
+
+    class Spy(FacilityLocation):
+        """Writes down what it is given."""
+
+        def select(self, evidence: Evidence, *args: Any, **options: Any) -> Selection:
+            seen.append(evidence.previous)
+            return super().select(evidence, *args, **options)
+
+    sampler = CoresetSampler(range(120), Spy(warm=0.5), count=30)
+    first = sampler.refresh(given)
+    other = replace(evidence(seed=1), labels=given.labels)
+    second = sampler.refresh(other)
+    assert seen[0] is None
+    assert torch.equal(seen[1], first.indices)
+    assert given.labels is not None
+    for c in range(4):
+        old, new = (s.indices[given.labels[s.indices] == c] for s in (first, second))
+        assert new[: len(old) // 2].tolist() == old[: len(old) // 2].tolist()
+    assert second.certificate is not None
+    assert second.certificate.kept == len(
+        set(first.indices.tolist()) & set(second.indices.tolist())
+    )
+
+
+@pytest.mark.parametrize("options", [{}, *ENGINES])
+def test_classes_of_duplicates(options: dict[str, Any]) -> None:
+    """Of one point each, of two, and one that is not: every budget is filled."""
+    labels = torch.arange(3).repeat_interleave(60)
+    g = torch.randn(180, 4, generator=torch.Generator().manual_seed(0))
+    g[:60] = g[0].clone()
+    g[60:120] = g[60:62].repeat(30, 1)
+    given = Evidence(180, labels, Proxies(g))
+    for budget in (3, 6, 90, 180):
+        chosen = select(FacilityLocation(**options), budget, given)
+        assert len(chosen) == budget
+        assert chosen.weights.sum() == 180
+        assert (chosen.weights >= 1).all()
+        assert chosen.certificate is not None
+        assert 0 < chosen.certificate.ratio <= 1
+
+
+@pytest.mark.parametrize("options", [{}, *ENGINES])
+def test_the_ratio_is_at_most_1(options: dict[str, Any]) -> None:
+    """Where nothing is left, coverage and bound are sums of the same terms in another order."""
+    strategy = FacilityLocation(per_class=False, **options)
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        g, h = (random.normal(size=(10, 2))[random.integers(0, 3, 10)] for _ in range(2))
+        proxies = Proxies(torch.tensor(g).float(), torch.tensor(h).float())
+        whole = select(strategy, 10, Evidence(10, proxies=proxies))
+        for k in range(1, 11):
+            certificate = whole.first(k).certificate
+            assert certificate is not None
+            assert 0 < certificate.ratio <= 1
+    alike = select(strategy, 3, Evidence(10, proxies=Proxies(torch.zeros(10, 3)))).certificate
+    assert alike is not None
+    assert alike.ratio == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'dense', 'matrix-free'"),
+        ({"memory_limit": 1.5}, TypeError, "memory_limit must be an integer"),
+        ({"memory_limit": -1}, ValueError, "memory_limit must be at least 1"),
+        ({"stochastic": 0}, ValueError, "stochastic must be in"),
+        ({"stochastic": 1}, ValueError, r"stochastic must be in \(0, 1\), got 1"),
+        ({"stochastic": "0.1"}, TypeError, "stochastic must be a number"),
+        ({"warm": -0.1}, ValueError, "warm must be in"),
+        ({"warm": 1.1}, ValueError, "warm must be in"),
+        ({"warm": float("nan")}, ValueError, "warm must be in"),
+    ],
+)
+def test_engine_options_are_checked_at_construction(
+    options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        FacilityLocation(**options)
 
 
 def test_max_loss_takes_the_largest_ties_to_the_lowest_index() -> None:
