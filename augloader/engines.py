@@ -49,8 +49,8 @@ _SEEDS = 16  # medoids chosen on the sample, at least
 _BALL = 512  # entries a ball may have on average before there are more seeds
 _BLOCK = 4 * 2**20  # entries of a block of distances
 _ENTRY = 20  # bytes that an entry of a ball takes at the peak
-_ANCHORS = 32  # of the graph: medoids chosen on the sample
-_POOR = 0.02  # share of points beyond their neighbours' reach that counts as poor coverage
+_ANCHORS = 32, 512  # of the graph: medoids chosen on the sample, at first and if that is poor
+_POOR = 0.01  # share of points beyond their neighbours' reach that counts as poor coverage
 
 
 def facility_location(
@@ -69,10 +69,11 @@ def facility_location(
     - ``"dense"`` holds all distances, 4 n^2 bytes and up to half as much for the balls; exact.
     - ``"matrix-free"`` chooses at least 16 medoids on a sample of 8,192 points and goes on exactly,
       comparing all pairs twice in blocks; it holds the balls only, 20 bytes an entry.
-    - ``"graph"`` takes all but 32 medoids by the greedy on the graph of each point's 32 to 128
-      nearest neighbours, and assigns points that no neighbour covers by a search. Where more than
-      2 % are not covered it runs again, counting the full distances to the first 32, and keeps the
-      better result. Budgets below n / (2 k) are chosen on a sample.
+    - ``"graph"`` takes all but at most 32 medoids by the greedy on the graph of each point's 32 to
+      128 nearest neighbours, and assigns points that no neighbour covers by a search. Where more
+      than 1 % are not covered it runs again from up to 512 medoids of the sample, counting the full
+      distances to them, and keeps the better result. Budgets too small for the neighbours of all
+      medoids to be half of the points are chosen on a sample.
     - ``"auto"`` takes the first of them that fits: dense up to 16,384 points, matrix-free while
       n^2 (d + 32) is at most 5e11, both within the memory limit; else graph.
 
@@ -133,13 +134,8 @@ def facility_location(
         name, _ = _choose(proxies, budget, "graph", limit)
         reason = f"n = {n:,}: the balls of all pairs do not fit"
         found = run(name)
-    if stochastic is not None:
-        reason += f"; stochastic, epsilon {stochastic}"
-    elif name == "matrix-free":
-        reason += f"; {found.seeds} of {len(found.indices)} medoids chosen on a sample"
-    elif name == "graph":
-        reason += f"; {found.covered:.1%} of the points covered by their neighbours"
-    return replace(found, engine=name, reason=reason)
+    more = f"; {found.reason}" if found.reason else ""
+    return replace(found, engine=name, reason=reason + more)
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,30 +322,27 @@ class _NoRoom(ValueError):
 def _matrix_free(
     proxies: Proxies, budget: int, xi2: float, given: Longs, limit: int, rng: np.random.Generator
 ) -> Medoids:
-    n = len(proxies)
-    room = min(_BALL, limit // (_ENTRY * n))
-    seeds = (
-        given if len(given) >= _SEEDS else _enough_seeds(proxies, budget, given, room, limit, rng)
-    )
+    seeds = given
+    if len(given) < _SEEDS:
+        seeds = _enough_seeds(proxies, budget, given, limit, rng)
     run = _seeded(proxies, budget, seeds, xi2)
     if run.step < len(seeds) or run.step == budget:
-        return run.medoids(_gains(proxies, run))
-    parts = [(ids, values, counts) for _, counts, ids, values in _balls(proxies, run.best)]
-    ids, values, counts = (np.concatenate(part) for part in zip(*parts, strict=True))
-    del parts
-    return run.medoids(run.finish(offsets(counts), ids, values, xi2))
+        gain = _gains(proxies, run)
+    else:
+        parts = [(ids, values, counts) for _, counts, ids, values in _balls(proxies, run.best)]
+        ids, values, counts = (np.concatenate(part) for part in zip(*parts, strict=True))
+        del parts
+        gain = run.finish(offsets(counts), ids, values, xi2)
+    return run.medoids(gain, f"{run.seeds} of {run.step} medoids chosen on a sample")
 
 
 def _enough_seeds(
-    proxies: Proxies,
-    budget: int,
-    given: Longs,
-    room: int,
-    limit: int,
-    rng: np.random.Generator,
+    proxies: Proxies, budget: int, given: Longs, limit: int, rng: np.random.Generator
 ) -> Longs:
     """Choose so many medoids on a sample that the average ball has room; as few as possible."""
     n = len(proxies)
+    least = _free_bytes(n, sum(proxies.widths))  # with balls of 16
+    room = min(_BALL, 16 + (limit - least) // (_ENTRY * n))
     size = min(_SAMPLE, isqrt(limit // 8))
     seeds = _on_sample(proxies, min(budget, size, 1024), given, size, limit, rng)
     probe = torch.from_numpy(rng.choice(n, min(n, 64), replace=False))
@@ -361,9 +354,9 @@ def _enough_seeds(
         if ball <= room or count == len(seeds):
             break
         count = min(2 * count, len(seeds))
-    if count < budget and ball * n * _ENTRY > limit:
-        need = f"matrix-free needs about {int(ball * n * _ENTRY):,} for the balls"
-        raise _NoRoom(_too_small(n, limit, need))
+    least += int((ball - 16) * _ENTRY * n)
+    if count < budget and least > limit:
+        raise _NoRoom(_too_small(n, limit, f"matrix-free needs about {least:,}"))
     return seeds[:count]
 
 
@@ -459,7 +452,7 @@ def _gains(proxies: Proxies, run: Progress) -> Doubles:
     gain = run.masked
     for first, counts, ids, values in _balls(proxies, run.best):
         own = np.repeat(run.best[first : first + len(counts)], counts).astype(np.float64)
-        gain += np.bincount(ids, own - values, len(gain))
+        np.add.at(gain, ids, own - values)
     return gain
 
 
@@ -480,16 +473,14 @@ def _graph(
         seeds = _on_sample(proxies, budget, given, max(_SAMPLE, 64 * budget), limit, rng)
         run = _seeded(proxies, budget, seeds, xi2)
         slack = float(run.best.sum(dtype=np.float64))
-        return run.medoids(np.zeros(n), slack=slack)
+        return run.medoids(run.masked, "all medoids chosen on a sample", slack=slack)
     graph = neighbor_graph(proxies, k, seed=seed)
-    seeds = given
-    if not len(given):
-        anchors = max(1, min(_ANCHORS, budget // 8))
-        seeds = _on_sample(proxies, anchors, given, _SAMPLE, limit, rng)
+    few, many = (max(1, min(most, budget // 8)) for most in _ANCHORS)
+    anchors = given if len(given) else _on_sample(proxies, many, given, _SAMPLE, limit, rng)
     radius, starts = graph.radius, np.arange(n + 1) * graph.ids.shape[1]
     ids, values = graph.ids.reshape(-1), graph.distances.reshape(-1)
 
-    def run_within(limits: Floats | None) -> tuple[Progress, float]:
+    def run_from(seeds: Longs, limits: Floats | None) -> tuple[Progress, float]:
         run = _seeded(proxies, budget, seeds, xi2)
         if run.step == len(seeds):
             run.finish(starts, ids, values, xi2, limits)
@@ -498,19 +489,20 @@ def _graph(
             _assign(proxies, run, far)
         return run, len(far) / n
 
-    run, uncovered = run_within(radius)
+    run, uncovered = run_from(given if len(given) else anchors[:few], radius)
     if uncovered > _POOR:
-        again, still = run_within(None)
+        again, still = run_from(anchors, None)
         if again.best.sum(dtype=np.float64) < run.best.sum(dtype=np.float64):
             run, uncovered = again, still
     gain = run.masked
     for first in range(0, n, _BLOCK // graph.ids.shape[1]):
         here = slice(first, first + _BLOCK // graph.ids.shape[1])
         lost = (run.best[here, None].astype(np.float64) - graph.distances[here]).clip(0)
-        gain += np.bincount(graph.ids[here].reshape(-1), lost.reshape(-1), n)
+        np.add.at(gain, graph.ids[here], lost)
     slack = float((run.best - radius).clip(0).sum(dtype=np.float64))
     run.seeds = run.step  # the best of what the graph shows need not be the best of all
-    return run.medoids(gain, slack=slack, covered=1 - uncovered, proven=graph.exact)
+    how = f"{1 - uncovered:.1%} of the points covered by their neighbours"
+    return run.medoids(gain, how, slack=slack, covered=1 - uncovered, proven=graph.exact)
 
 
 def _neighbors(n: int, budget: int) -> int:
@@ -564,4 +556,4 @@ def _stochastic(
         run.take(int(free[drawn[best]]), block[best], gain[best])
         free = np.delete(free, drawn[best])
     run.seeds = run.step  # none was the best of all
-    return run.medoids(_gains(proxies, run))
+    return run.medoids(_gains(proxies, run), f"stochastic, epsilon {epsilon}")

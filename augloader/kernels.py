@@ -263,10 +263,11 @@ def greedy(
     heapq.heapify(heap)
     moved, donors = np.zeros(len(taken) + 1, np.int64), np.empty(len(taken) + 1, np.int64)
     squares = _squares(actual)
-    rounding = 1e-12 * squares  # of the running sum
+    rounding = 1e-9 * squares  # of the running sum
     while step < len(taken):
         if step and squares <= xi2 * (1 + 1e-6) + rounding:
             squares = _squares(actual)
+            rounding = 1e-9 * squares
             if squares <= xi2:
                 break
         key, e = heapq.heappop(heap)

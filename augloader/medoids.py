@@ -10,9 +10,7 @@ points that go over to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,7 +46,7 @@ class Medoids:
         covered: share of points whose medoid is among the neighbours that the engine knows.
         proven: whether the bound is a theorem; False after an approximate neighbour search.
         engine: which one found them.
-        reason: why that one.
+        reason: why that one, and how it went.
     """
 
     indices: Tensor
@@ -63,7 +61,7 @@ class Medoids:
     covered: float = 1.0
     proven: bool = True
     engine: str = "dense"
-    reason: str = "all distances were given"
+    reason: str = ""
 
     @property
     def sizes(self) -> Tensor:
@@ -282,8 +280,15 @@ class Progress:
         self.moves.append(moves)
         return gain
 
-    def medoids(self, gain: Doubles, **more: float | bool) -> Medoids:
-        """Wrap up, with the candidates' final gains."""
+    def medoids(
+        self,
+        gain: Doubles,
+        reason: str = "",
+        slack: float = 0.0,
+        covered: float = 1.0,
+        proven: bool = True,
+    ) -> Medoids:
+        """Wrap up, with the candidates' final gains; see ``Medoids``."""
         k = self.step
         return Medoids(
             torch.from_numpy(self.taken[:k]),
@@ -293,8 +298,11 @@ class Progress:
             torch.from_numpy(np.concatenate(self.moves)),
             torch.from_numpy(largest(gain, k)),
             self.constant,
-            seeds=self.seeds,
-            **more,  # type: ignore[arg-type]
+            slack,
+            self.seeds,
+            covered,
+            proven,
+            reason=reason,
         )
 
 
@@ -305,11 +313,9 @@ def largest(gain: Doubles, k: int) -> Doubles:
     return np.sort(top)[::-1].clip(0).copy()
 
 
-@contextmanager
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Give as many Python threads as torch may use."""
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        yield pool
+def threads() -> ThreadPoolExecutor:
+    """Return as many Python threads as torch may use."""
+    return ThreadPoolExecutor(torch.get_num_threads())
 
 
 def enough(given: Longs, squares: Doubles, xi2: float) -> Longs:

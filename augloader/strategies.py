@@ -167,7 +167,7 @@ class FacilityLocation:
             order = group[previous].argsort(stable=True)
             counts = group[previous].bincount(minlength=len(groups)).tolist()
             starts = [
-                positions[: int(self.warm * share)]
+                positions[: round(self.warm * share)]
                 for positions, share in zip(
                     place[previous[order]].split(counts), shares, strict=True
                 )

@@ -38,7 +38,7 @@ def constants(**values: Any) -> Iterator[None]:
 
 def tiny() -> Any:
     """Three neighbours a point, two seeds, chosen on a sample of six."""
-    return constants(_SAMPLE=6, _SEEDS=2, _BALL=3, _ANCHORS=2, _neighbors=lambda n, budget: 3)
+    return constants(_SAMPLE=6, _SEEDS=2, _BALL=3, _ANCHORS=(2, 3), _neighbors=lambda n, budget: 3)
 
 
 @cache
@@ -107,7 +107,7 @@ def test_medoids_are_valid_and_close_to_the_dense_engines(form: str, budget: int
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("engine", ["matrix-free", "graph"])
-@pytest.mark.parametrize(("budget", "most"), [(30, 2e-2), (300, 8e-3), (900, 8e-3)])
+@pytest.mark.parametrize(("budget", "most"), [(30, 2e-2), (300, 1e-2), (900, 8e-3)])
 def test_seeds_of_a_sample_cost_little(form: str, engine: Engine, budget: int, most: float) -> None:
     """Measured with a sample of a third: up to 1.1e-2 at 1 %, 5.3e-3 above."""
     points, distances = residuals(form)
@@ -327,7 +327,7 @@ def test_no_pair_exceeds_the_certificate_of_a_sparse_graph(
     for seed in range(4):
         points = proxies(form, 60, seed)
         matrix = points.distances().numpy()
-        with constants(_neighbors=lambda n, budget: neighbors, _SAMPLE=20, _ANCHORS=2):
+        with constants(_neighbors=lambda n, budget: neighbors, _SAMPLE=20, _ANCHORS=(2, 4)):
             found = facility_location(points, budget, engine="graph", seed=seed)
         assert_medoids(found, points, nearest=False)
         for k in (1, 2)[:budget]:
@@ -434,15 +434,18 @@ def test_auto_falls_back_to_the_graph_where_the_balls_do_not_fit() -> None:
 
 
 _PEAK = """
-import resource, torch
+import re, torch
+from pathlib import Path
 from augloader import Proxies, engines
+
+def peak():
+    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 points = Proxies(torch.randn(40_000, 10, generator=torch.Generator().manual_seed(0)))
 engines.facility_location(points[torch.arange(300)], 50, engine="matrix-free")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-limit = 2 * engines._free_bytes(40_000, 10)
+before, limit = peak(), 2 * engines._free_bytes(40_000, 10)
 engines.facility_location(points, 4000, engine="matrix-free", memory_limit=limit)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / limit)
+print((peak() - before) / limit)
 """
 
 
