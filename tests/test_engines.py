@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from math import e as euler
 from typing import Any
@@ -107,9 +108,9 @@ def test_medoids_are_valid_and_close_to_the_dense_engines(form: str, budget: int
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("engine", ["matrix-free", "graph"])
-@pytest.mark.parametrize(("budget", "most"), [(30, 2e-2), (300, 1e-2), (900, 8e-3)])
+@pytest.mark.parametrize(("budget", "most"), [(30, 2e-2), (300, 1e-2), (900, 1e-2)])
 def test_seeds_of_a_sample_cost_little(form: str, engine: Engine, budget: int, most: float) -> None:
-    """Measured with a sample of a third: up to 1.1e-2 at 1 %, 5.3e-3 above."""
+    """Measured with a sample of a third: up to 1.1e-2 at 1 %, 8.7e-3 above."""
     points, distances = residuals(form)
     reached = objective(distances, facility_location(points, budget, engine="dense").indices)
     with constants(_SAMPLE=N // 3):
@@ -514,3 +515,32 @@ def test_proxies_on_the_gpu_in_every_engine(
     here = facility_location(points, 200, start=given, **way)
     tolerance = 1.1 if "stochastic" in way else 1.005
     assert objective(distances, found.indices) <= tolerance * objective(distances, here.indices)
+
+
+def test_groups_at_once_equal_groups_one_after_the_other() -> None:
+    """What runs on a GPU, here on the CPU: groups of like sizes padded to the largest of them."""
+    points = gaussian(400, 3)
+    sizes = [3, 120, 50, 2, 70, 61, 94]
+    none = torch.empty(0, dtype=torch.int64)
+    tasks = [
+        Task(members, max(1, len(members) // 3), none, seed)
+        for seed, members in enumerate(torch.arange(400).split(sizes))
+    ]
+    tasks[2] = replace(tasks[2], start=torch.tensor([4]))
+    options: dict[str, Any] = {"engine": "auto", "memory_limit": None, "xi": None}
+    cpu, limit = torch.device("cpu"), 4 * 120**2 - 1
+
+    def proxies_of(task: Task) -> Proxies:
+        return points[task.members]
+
+    alone = facility_locations(tasks, proxies_of, cpu, stochastic=None, **options)
+    together = engines._at_once(tasks, proxies_of, cpu, limit, None)
+    assert sorted(together) == [0, 3, 4, 5, 6]  # not the largest, nor the one with a start
+    for t, found in together.items():
+        assert found.indices.tolist() == alone[t].indices.tolist()
+        assert torch.equal(found.sizes, alone[t].sizes)
+        torch.testing.assert_close(found.gains, alone[t].gains)
+        torch.testing.assert_close(found.rest, alone[t].rest)
+        assert "at once on cpu" in found.reason
+    buckets = engines._buckets(tasks, limit)
+    assert [[sizes[t] for t in bucket] for bucket in buckets] == [[94], [70, 61], [3, 2]]
