@@ -279,3 +279,46 @@ def test_a_batch_without_a_clean_view_teaches_a_clean_rule_nothing() -> None:
     table.report(every, logits=torch.eye(3), strength=torch.tensor([0, 1, 0]))
     assert table.state_dict()["memory"]["visits"].tolist() == [1, 0, 1]
     assert table.visits.tolist() == [2, 2, 2]
+
+
+def test_views_say_how_strong_the_view_behind_the_evidence_was() -> None:
+    table, inf = SampleTable(5), float("inf")
+    needs = frozenset({"proxies", "labels"})
+    assert table.views(needs).tolist() == [inf] * 5
+    assert table.views(frozenset()).tolist() == [0] * 5
+    logits, strength = torch.zeros(3, 2), torch.tensor([0.5, 0.0, 1.0])
+    table.report(
+        torch.tensor([0, 1, 3]), logits=logits, labels=torch.zeros(3).long(), strength=strength
+    )
+    table.report(torch.tensor([4]), logits=torch.zeros(1, 2))  # no label: no residual
+    assert table.views(needs).tolist() == [0.5, 0, inf, 1, inf]
+    table.report(torch.tensor([3]), proxies=torch.zeros(1, 2), strength=torch.tensor([0.25]))
+    assert table.views(needs).tolist() == [0.5, 0, inf, 0.25, inf]
+    table.restart()
+    assert table.views(needs).tolist() == [inf] * 5
+
+
+def test_rows_are_a_table_of_some_samples() -> None:
+    table = full_table()
+    some = torch.tensor([4, 1])
+    part, whole = table.rows(some).evidence(), table.evidence()
+    assert part.n == 2
+    for mine, all_ in ((part.labels, whole.labels), (part.losses, whole.losses)):
+        assert mine is not None
+        assert all_ is not None
+        assert torch.equal(mine, all_[some])
+
+
+def test_taking_over_what_the_ranks_agreed_on() -> None:
+    table = SampleTable(3, rule=Entropy())
+    labels = torch.zeros(2).long()
+    table.report(torch.tensor([0, 2]), logits=torch.zeros(2, 2), labels=labels)
+    assert table.new_visits.tolist() == [1, 0, 1]
+    columns = {name: values.clone() for name, values in table.rule_columns.items()}
+    table.take_over(columns, torch.tensor([1, 1, 2]))
+    assert table.visits.tolist() == [1, 1, 2]
+    assert table.new_visits.tolist() == [0, 0, 0]
+    table.report(torch.tensor([0, 2]), logits=torch.zeros(2, 2), labels=labels)
+    again = SampleTable(3, rule=Entropy())
+    again.load_state_dict(table.state_dict())
+    assert again.new_visits.tolist() == table.new_visits.tolist() == [1, 0, 1]
