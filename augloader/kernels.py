@@ -47,6 +47,44 @@ _gain = _compiled(_gain, fastmath={"reassoc", "nsz"})  # a vector of partial sum
 
 
 @_compiled
+def roots(squares: Doubles, out: Floats) -> None:
+    """Write the square roots in float32, of what rounding has left below 0 as 0."""
+    for r in range(len(squares)):
+        for c in range(squares.shape[1]):
+            out[r, c] = np.sqrt(np.float32(max(squares[r, c], 0.0)))
+
+
+def _sum(row: Floats) -> float:
+    total = 0.0
+    for i in range(len(row)):
+        total += np.float64(row[i])
+    return total
+
+
+def _top(row: Floats) -> float:
+    top: float = row[0]
+    for i in range(len(row)):
+        top = max(top, row[i])
+    return top
+
+
+_sum = _compiled(_sum, fastmath={"reassoc", "nsz"})
+_top = _compiled(_top, fastmath={"reassoc", "nsz", "nnan"})
+
+
+@_compiled
+def row_sums(rows: Floats, out: Doubles) -> float:
+    """Write every row's sum; return the largest entry, or what is not finite."""
+    largest: float = -np.inf
+    for s in range(len(rows)):
+        out[s] = _sum(rows[s])
+        if not np.isfinite(out[s]):
+            return float(out[s])
+        largest = max(largest, _top(rows[s]))
+    return largest
+
+
+@_compiled
 def row_gains(rows: Floats, best: Floats, out: Doubles) -> None:
     """Write every row's marginal gain, out_s = sum_i max(0, m_i - d_si)."""
     for s in range(len(rows)):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -328,8 +329,9 @@ def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
     n = len(matrix)
     with threads() as pool:
         blocks = [matrix[start : start + _ROWS] for start in range(0, n, _ROWS)]
-        sums, tops = zip(*pool.map(_sums_and_top, blocks), strict=True)
-        top = float(np.max(tops))
+        sums = np.empty(n)
+        parts = np.split(sums, range(_ROWS, n, _ROWS))
+        top = float(np.max(list(pool.map(kernels.row_sums, blocks, parts))))
         if not top < float("inf"):  # NaN is not
             raise ValueError(
                 f"distances must be finite, got {top}. Check the proxies they come from."
@@ -338,8 +340,8 @@ def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
 
         def gains_now() -> Doubles:
             out = run.masked
-            parts = zip(blocks, np.split(out, range(_ROWS, n, _ROWS)), strict=True)
-            list(pool.map(lambda part: kernels.row_gains(part[0], run.best, part[1]), parts))
+            gains = np.split(out, range(_ROWS, n, _ROWS))
+            list(pool.map(kernels.row_gains, blocks, repeat(run.best), gains))
             out[run.taken[: run.step]] = -np.inf
             return out
 
@@ -355,7 +357,7 @@ def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
             given = enough(given, squares.sum(0), xi2)
             run.seeded(given, [run.meet(met[:, : len(given)].copy(), 0, given)])
         else:
-            first(1, n * top - np.concatenate(sums))
+            first(1, n * top - sums)
         steps, bounds = _FIRST, gains_now()
         first(steps, bounds)
         while run.step == min(steps, budget) < budget and _crowded(matrix, run.best):
@@ -371,11 +373,6 @@ def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
 def offsets(counts: Longs) -> Longs:
     """Return where each ball begins, and the end of the last: (n + 1,)."""
     return np.concatenate([np.zeros(1, np.int64), counts.cumsum()])
-
-
-def _sums_and_top(rows: Floats) -> tuple[Doubles, float]:
-    """Return the sum of every row, and the largest entry, in one pass through the memory."""
-    return rows.sum(1, dtype=np.float64), float(rows.max())
 
 
 def _crowded(matrix: Floats, best: Floats) -> bool:

@@ -519,7 +519,8 @@ def main() -> None:
         "summary": summary,
         "rows": [row.record() for row in rows],
     }
-    path = save(options.output, "selection", "cuda" if options.gpu else "cpu", record)
+    name = "selection-quick" if options.quick else "selection"
+    path = save(options.output, name, "cuda" if options.gpu else "cpu", record)
     if not options.quick and not options.gpu:
         picture(rows, path.with_suffix(".png"))
     print(json.dumps({**summary, "machine": machine()}))

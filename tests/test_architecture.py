@@ -14,9 +14,9 @@ PACKAGE = Path(augloader.__file__).parent
 # Every module may import those before it.
 ORDER = [
     "checks",
+    "kernels",
     "proxies",
     "types",
-    "kernels",
     "neighbors",
     "batched",
     "medoids",

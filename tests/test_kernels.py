@@ -234,3 +234,21 @@ def test_greedy_stops_within_xi_also_where_the_first_norm_was_large() -> None:
         known = starts, ids, values, *kernels.columns(starts, ids)
         step, _ = kernels.greedy(*known, 1, 0.0, run.best, *run, gain)
         assert step == len(x) // 5
+
+
+def test_row_sums_find_what_is_not_finite() -> None:
+    rows = np.random.default_rng(0).normal(size=(7, 300)).astype(np.float32)
+    out = np.empty(7)
+    assert kernels.row_sums(rows, out) == rows.max()
+    np.testing.assert_allclose(out, rows.sum(1, dtype=np.float64), rtol=1e-12, atol=1e-12)
+    rows[3, 5] = np.inf
+    assert kernels.row_sums(rows, out) == np.inf
+    rows[3, 6] = np.nan
+    assert np.isnan(kernels.row_sums(rows, out))
+
+
+def test_roots_take_negative_rounding_as_zero() -> None:
+    squares = np.random.default_rng(0).normal(size=(5, 70))
+    out = np.empty(squares.shape, np.float32)
+    kernels.roots(squares, out)
+    np.testing.assert_allclose(out, np.sqrt(squares.clip(0)), rtol=1e-6)
