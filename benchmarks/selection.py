@@ -258,6 +258,7 @@ SOLVERS: dict[str, Callable[[Problem], Solve]] = {
     "cdist": lambda problem: assigned(problem, by_cdist),
 }
 _ASSIGN = ("by class", "nearest", "cdist")
+_DRAWN = ("dense", "matrix-free", "graph", "submodlib", "apricot", "kmedoids")
 
 
 def child(solver: str, data: str, n: int, k: int, classes: int, seed: int) -> Reading:
@@ -467,9 +468,10 @@ def picture(rows: list[Row], path: Path) -> None:
                 name = "dense" if solver == "ours" else solver
                 seconds = row.spread(solver, "seconds").median
                 lines.setdefault(name, {}).setdefault(row.case.n, seconds)
-        for name, points in lines.items():
-            if name not in ("random", "stochastic", "cold", "warm"):
-                axes.loglog(*zip(*sorted(points.items()), strict=True), marker="o", label=name)
+        for i, name in enumerate(_DRAWN):
+            if name in lines:
+                points = zip(*sorted(lines[name].items()), strict=True)
+                axes.loglog(*points, marker="o", color=f"C{i}", label=name)
         axes.set(title=f"{data}, 10 %, two threads", xlabel="n in one class")
         axes.grid(True, which="both", alpha=0.2)
         if lines:
