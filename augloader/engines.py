@@ -322,9 +322,7 @@ class _NoRoom(ValueError):
 def _matrix_free(
     proxies: Proxies, budget: int, xi2: float, given: Longs, limit: int, rng: np.random.Generator
 ) -> Medoids:
-    seeds = given
-    if len(given) < _SEEDS:
-        seeds = _enough_seeds(proxies, budget, given, limit, rng)
+    seeds = _enough_seeds(proxies, budget, given, limit, rng)
     run = _seeded(proxies, budget, seeds, xi2)
     if run.step < len(seeds) or run.step == budget:
         gain = _gains(proxies, run)
@@ -339,12 +337,16 @@ def _matrix_free(
 def _enough_seeds(
     proxies: Proxies, budget: int, given: Longs, limit: int, rng: np.random.Generator
 ) -> Longs:
-    """Choose so many medoids on a sample that the average ball has room; as few as possible."""
-    n = len(proxies)
+    """Choose so many medoids on a sample that the average ball has room; as few as possible.
+
+    Those given come first; 16 or more of them are taken as they are.
+    """
+    n, seeds = len(proxies), given
     least = _free_bytes(n, sum(proxies.widths))  # with balls of 16
     room = min(_BALL, 16 + (limit - least) // (_ENTRY * n))
-    size = min(_SAMPLE, isqrt(limit // 8))
-    seeds = _on_sample(proxies, min(budget, size, 1024), given, size, limit, rng)
+    if len(given) < _SEEDS:
+        size = min(_SAMPLE, isqrt(limit // 8))
+        seeds = _on_sample(proxies, min(budget, size, 1024), given, size, limit, rng)
     probe = torch.from_numpy(rng.choice(n, min(n, 64), replace=False))
     rows = proxies[probe].distances(proxies).cpu()
     nearest_so_far = rows[:, torch.from_numpy(seeds)].cummin(1).values.numpy()
