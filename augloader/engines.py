@@ -22,7 +22,7 @@ from torch import Tensor
 
 from augloader import kernels
 from augloader.checks import require_fraction, require_int, require_one_of
-from augloader.kernels import Doubles, Floats, Ints, Longs
+from augloader.kernels import Doubles, Floats, Ints, Longs, threads
 from augloader.medoids import (
     Medoids,
     Progress,
@@ -32,7 +32,7 @@ from augloader.medoids import (
     enough,
     greedy_medoids,
     offsets,
-    threads,
+    scanned,
 )
 from augloader.neighbors import Factors, nearest, neighbor_graph
 from augloader.proxies import Proxies
@@ -41,9 +41,7 @@ Engine = Literal["auto", "dense", "matrix-free", "graph"]
 ENGINES = ("auto", "dense", "matrix-free", "graph")
 
 _DENSE = 16_384  # auto: the largest group whose distances are held
-_WORK = (
-    5e11  # auto: the largest n^2 (d + 32) for which all pairs are compared, about 10 s on 2 cores
-)
+_WORK = 5e11  # auto: the largest n^2 (d + 32) compared pair by pair, about 10 s on two cores
 _SAMPLE = 8_192  # points that the first medoids are chosen on
 _SEEDS = 16  # medoids chosen on the sample, at least
 _BALL = 512  # entries a ball may have on average before there are more seeds
@@ -433,11 +431,9 @@ def _balls(proxies: Proxies, radii: Floats) -> Iterator[tuple[int, Longs, Ints, 
         part = block[lines]
         first += lines.start
         here = slice(first, first + len(part))
-        ids, values = np.empty(part.size, np.int32), np.empty(part.size, np.float32)
-        counts = np.empty(len(part), np.int64)
-        kernels.scan(part, limits[here], ids, values, counts)
+        ids, values, counts = scanned(part, limits[here])
         kept = factors.refine(first, radii[here], ids, values, counts)
-        return first, counts, ids[:kept].copy(), values[:kept].copy()
+        return first, counts, ids[:kept], values[:kept]
 
     with threads() as pool:
         share = -(-rows // torch.get_num_threads())
@@ -518,9 +514,7 @@ def _assign(proxies: Proxies, run: Progress, far: Tensor) -> None:
     found, distance = (part.cpu().numpy() for part in nearest(proxies[far], medoids))
     better = distance < run.best[far.numpy()]
     where, to = far.numpy()[better], found[better]
-    pairs = np.stack([to, run.nearest[where]], 1)
-    changes, counts = np.unique(pairs, axis=0, return_counts=True)
-    run.moves.append(np.concatenate([changes, counts[:, None]], 1))
+    run.moved(np.stack([to, run.nearest[where]], 1))
     run.best[where], run.nearest[where] = distance[better], to
 
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import torch
 from numba import njit
 from numpy.typing import NDArray
 
@@ -27,6 +29,11 @@ Moves = NDArray[np.int64]  # (m, 3): count points went over to medoid `to` from 
 
 _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 _CHUNK = 64  # entries compared at a time, in one vector loop
+
+
+def threads() -> ThreadPoolExecutor:
+    """Return as many Python threads for these loops as torch may use."""
+    return ThreadPoolExecutor(torch.get_num_threads())
 
 
 def _compiled(loop: _Loop, **options: Any) -> _Loop:

@@ -10,7 +10,6 @@ points that go over to it.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from augloader import kernels
 from augloader.batched import batched_greedy
 from augloader.checks import require_int
-from augloader.kernels import Doubles, Floats, Ints, Longs, Moves
+from augloader.kernels import Doubles, Floats, Ints, Longs, Moves, threads
 
 _ROWS = 64  # rows a thread works on at a time: they stay in the processor's cache
 _FIRST = 8  # steps before the balls are taken
@@ -224,7 +223,11 @@ class Progress:
         """Put down the medoids that the points have met."""
         self.step = self.seeds = len(given)
         self.taken[: self.step] = given
-        pairs, counts = np.unique(np.concatenate(changes), axis=0, return_counts=True)
+        self.moved(np.concatenate(changes))
+
+    def moved(self, changes: Longs) -> None:
+        """Write down changes of points, (m, 2) of medoid and donor, in the history."""
+        pairs, counts = np.unique(changes, axis=0, return_counts=True)
         self.moves.append(np.concatenate([pairs, counts[:, None]], 1))
 
     @property
@@ -314,11 +317,6 @@ def largest(gain: Doubles, k: int) -> Doubles:
     return np.sort(top)[::-1].clip(0).copy()
 
 
-def threads() -> ThreadPoolExecutor:
-    """Return as many Python threads as torch may use."""
-    return ThreadPoolExecutor(torch.get_num_threads())
-
-
 def enough(given: Longs, squares: Doubles, xi2: float) -> Longs:
     """Return so many of the given medoids as xi asks for; squares: sum_i m_i^2 after each."""
     within = np.flatnonzero(squares <= xi2)
@@ -365,7 +363,7 @@ def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
             first(steps, bounds)
         if run.step < min(steps, budget) or run.step == budget:
             return run.medoids(gains_now())
-        kept = list(pool.map(_ball, blocks, np.split(run.best, range(_ROWS, n, _ROWS))))
+        kept = list(pool.map(scanned, blocks, np.split(run.best, range(_ROWS, n, _ROWS))))
     ids, values, counts = (np.concatenate(part) for part in zip(*kept, strict=True))
     return run.medoids(run.finish(offsets(counts), ids, values, xi2))
 
@@ -380,7 +378,8 @@ def _crowded(matrix: Floats, best: Floats) -> bool:
     return kernels.below(matrix, best) > matrix.size // 8
 
 
-def _ball(rows: Floats, limits: Floats) -> tuple[Ints, Floats, Longs]:
+def scanned(rows: Floats, limits: Floats) -> tuple[Ints, Floats, Longs]:
+    """Return the columns and values of the entries below each row's limit, and how many."""
     ids, values = np.empty(rows.size, np.int32), np.empty(rows.size, np.float32)
     counts = np.empty(len(rows), np.int64)
     kept = kernels.scan(rows, limits, ids, values, counts)

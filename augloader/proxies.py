@@ -7,7 +7,7 @@ The outer product, n * C * d numbers, is never formed: distances need only Gram 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -228,7 +228,7 @@ class Proxies:
         out = torch.empty(len(self), len(right), device=self.device)
         rows = max(16, _BLOCK // max(len(right), 1))
         buffer = left.new_empty(rows, len(right))  # fresh memory for each block would cost more
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        with kernels.threads() as pool:
             for start in range(0, len(self), rows):
                 block = slice(start, start + rows)
                 squared = torch.mm(left[block], across.T, out=buffer[: len(left) - start])
@@ -240,7 +240,7 @@ class Proxies:
         return out
 
 
-def _roots(squared: Tensor, out: Tensor, pool: ThreadPoolExecutor) -> None:
+def _roots(squared: Tensor, out: Tensor, pool: Executor) -> None:
     """Write the square roots in float32; on the CPU compiled, in one pass for torch's three."""
     if out.device.type != "cpu":
         out.copy_(squared.clamp_(min=0)).sqrt_()

@@ -218,12 +218,8 @@ class CoresetSampler(Sampler[Draw]):
                 f"evidence must be of the sampler's {self.n} samples, got {evidence.n}. "
                 "Sweep the data set that the sampler was built on."
             )
-        if evidence.indices is not None and self.group is None:
-            raise ValueError(
-                f"evidence must be of all {self.n} samples, got a share of "
-                f"{len(evidence.indices)}. Give the sampler group=, so that the ranks select "
-                "together."
-            )
+        if self.group is None:
+            evidence.require_whole()
         chosen = self.selection
         return evidence if chosen is None else replace(evidence, previous=chosen.indices)
 

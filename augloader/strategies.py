@@ -272,11 +272,7 @@ class Uniform:
 
 def require_evidence(evidence: Evidence, needs: frozenset[str], budget: int) -> None:
     """Raise unless the evidence has what a strategy needs, and the budget fits it."""
-    if evidence.indices is not None:
-        raise ValueError(
-            f"evidence must be of all {evidence.n} samples, got a share of "
-            f"{len(evidence.indices)}. Give the sampler group=, so that the ranks select together."
-        )
+    evidence.require_whole()
     for name in sorted(needs):
         if getattr(evidence, name) is None:
             raise ValueError(

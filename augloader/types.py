@@ -286,6 +286,14 @@ class Evidence:
         if self.previous is not None:
             self._check_positions("previous", self.previous, "Pass selection.indices of this data.")
 
+    def require_whole(self) -> None:
+        """Raise ValueError if the rows are a share of the samples only."""
+        if self.indices is not None:
+            raise ValueError(
+                f"evidence must be of all {self.n} samples, got a share of {len(self.indices)}. "
+                "Give the sampler group=, so that the ranks select together."
+            )
+
     def _check_positions(self, name: str, given: Tensor, advice: str) -> None:
         if given.dtype != torch.int64 or given.ndim != 1:
             raise TypeError(

@@ -80,12 +80,12 @@ def vectors(proxies: Proxies) -> Tensor:
     return torch.einsum("ic,id->icd", g, proxies.features.double()).flatten(1)
 
 
-def total_distance(proxies: Proxies, medoid: Tensor) -> float:
-    """Return sum_i ||x_i - x_medoid(i)|| in float64."""
-    total = 0.0
-    for rows in torch.arange(len(proxies)).split(65_536):
-        total += float((vectors(proxies[rows]) - vectors(proxies[medoid[rows]])).norm(dim=1).sum())
-    return total
+def total_distance(points: Proxies, medoids: Proxies) -> float:
+    """Return sum_i ||x_i - m_i|| in float64, m_i the medoid of point i."""
+    parts = torch.arange(len(points)).split(65_536)
+    return sum(
+        float((vectors(points[rows]) - vectors(medoids[rows])).norm(dim=1).sum()) for rows in parts
+    )
 
 
 def objective(proxies: Proxies, chosen: Tensor) -> float:
@@ -99,11 +99,7 @@ def objective(proxies: Proxies, chosen: Tensor) -> float:
         rows = np.random.default_rng(5).permutation(n)[: int(n * _EVALUATED / work)]
         points = proxies[torch.from_numpy(rows)]
     found = nearest(points, proxies[chosen])[0]
-    medoids = proxies[chosen[found]]
-    total = 0.0
-    for rows in torch.arange(len(points)).split(65_536):
-        total += float((vectors(points[rows]) - vectors(medoids[rows])).norm(dim=1).sum())
-    return total * n / len(points)
+    return total_distance(points, proxies[chosen[found]]) * n / len(points)
 
 
 @dataclass(frozen=True)
@@ -150,10 +146,8 @@ def refreshed(problem: Problem, warm: float) -> Solve:
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(problem.seed))
     moved = Evidence(len(x), labels, Proxies(x + 0.1 * x.std() * noise))
     strategy = FacilityLocation(engine="matrix-free", per_class=problem.classes > 1)
-    evidence = replace(
-        Evidence(len(x), labels, problem.proxies),
-        previous=selected(strategy, moved, problem).indices,
-    )
+    before = selected(strategy, moved, problem).indices
+    evidence = Evidence(len(x), labels, problem.proxies, previous=before)
     return lambda: selected(replace(strategy, warm=warm), evidence, problem).indices
 
 
@@ -270,7 +264,8 @@ def child(solver: str, data: str, n: int, k: int, classes: int, seed: int) -> Re
     solve = SOLVERS[solver](problem)
     answer, reading = measure(solve)
     assign = solver in _ASSIGN
-    cost = total_distance(problem.proxies, answer) if assign else problem.cost(answer)
+    x = problem.proxies
+    cost = total_distance(x, x[answer]) if assign else problem.cost(answer)
     return {**reading, "cost": cost}
 
 
