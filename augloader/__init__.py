@@ -6,12 +6,15 @@ copies are appended, with what weight and how strong. Model, loss, optimizer and
 
 from augloader.dataset import WeightedAugmentedDataset
 from augloader.engines import facility_location
+from augloader.grids import crops, rotations, translations
+from augloader.influence import influence
 from augloader.medoids import Medoids, greedy_medoids
 from augloader.neighbors import nearest
 from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
 from augloader.sampler import CoresetSampler, DistributedCoresetSampler
 from augloader.schedule import Every
-from augloader.strategies import FacilityLocation, MaxLoss, Strategy, Uniform
+from augloader.scores import EL2N, Forgetting, Given, GraNd, Influence, Loss, Margin, Score
+from augloader.strategies import FacilityLocation, Strategy
 from augloader.strength import (
     Confidence,
     Constant,
@@ -20,14 +23,26 @@ from augloader.strength import (
     StableInfluence,
     StrengthRule,
 )
+from augloader.subsampling import (
+    KDPP,
+    Clusters,
+    Proportional,
+    Rank,
+    Softmax,
+    SupportVectors,
+    Uniform,
+)
 from augloader.sweeping import sweep
 from augloader.table import SampleTable
 from augloader.transform import AdaptiveStrengthTransform
 from augloader.types import Certificate, Draw, Evidence, Sample, Selection
 
 __all__ = [
+    "EL2N",
+    "KDPP",
     "AdaptiveStrengthTransform",
     "Certificate",
+    "Clusters",
     "Confidence",
     "Constant",
     "CoresetSampler",
@@ -37,23 +52,37 @@ __all__ = [
     "Every",
     "Evidence",
     "FacilityLocation",
+    "Forgetting",
+    "Given",
+    "GraNd",
+    "Influence",
     "LastLayerGradient",
+    "Loss",
     "LossRank",
-    "MaxLoss",
+    "Margin",
     "Medoids",
+    "Proportional",
     "Proxies",
+    "Rank",
     "Residual",
     "Sample",
     "SampleTable",
+    "Score",
     "Selection",
+    "Softmax",
     "StableInfluence",
     "Strategy",
     "StrengthRule",
+    "SupportVectors",
     "Uniform",
     "WeightedAugmentedDataset",
+    "crops",
     "facility_location",
     "greedy_medoids",
+    "influence",
     "nearest",
     "residual",
+    "rotations",
     "sweep",
+    "translations",
 ]

@@ -46,6 +46,18 @@ def require_int(name: str, value: object, least: int, advice: str) -> int:
     return int(value)
 
 
+def require_number(
+    name: str, value: object, left: str, low: float, high: float, right: str, advice: str
+) -> None:
+    """Raise unless the value is a number in the interval, whose brackets say which ends count."""
+    interval = f"{left}{low}, {high}{right}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in {interval}, got {value!r}. {advice}")
+    ends = [end for end, bracket in ((low, left), (high, right)) if bracket in "[]"]
+    if not (low < float(value) < high or value in ends):
+        raise ValueError(f"{name} must be in {interval}, got {value}. {advice}")
+
+
 def require_fraction(name: str, value: object) -> float:
     """Return ``value`` as a float in (0, 1], or raise TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, Real):

@@ -34,6 +34,8 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             adds is dropped) or Albumentations (called with ``image=`` as an (H, W, C) array). One
             with a parameter named ``strength`` is given the draw's, and one with a parameter named
             ``keys`` the draw's (3,) int64 epoch, index and copy, to seed its random numbers with.
+            Or a list of m of them, f_T(z) = {z_1, ..., z_m}, as ``translations(3)``: copy j is
+            augmented by the j-th. The sampler then makes ``copies=m``.
         final: transform of every draw and of the clean view (to tensor, normalise), or None.
         fields: positions or keys of the input and the target in an item.
 
@@ -56,7 +58,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         data: Any,
         *,
         weak: Transform | None = None,
-        strong: Transform | None = None,
+        strong: Transform | Sequence[Transform] | None = None,
         final: Transform | None = None,
         fields: tuple[int | str, int | str] = (0, 1),
     ) -> None:
@@ -69,7 +71,14 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         self.data = data
         self.fields = fields
         self.weak = _adapt("weak", weak)
-        self.strong = _adapt("strong", strong)
+        self._one_a_copy = isinstance(strong, list | tuple)
+        transforms: Sequence[Any] = strong if isinstance(strong, list | tuple) else [strong]
+        self.strong = [_adapt("strong", transform) for transform in transforms]
+        if self._one_a_copy and (not self.strong or None in self.strong):
+            raise TypeError(
+                f"strong must hold at least one transform, and nothing else, got {strong!r}. "
+                "Pass a list, as translations(3)."
+            )
         self.final = _adapt("final", final)
         self._clean = False
 
@@ -124,12 +133,26 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             )
         return draw._replace(strength=0.0) if self._clean else draw
 
+    def _strong(self, draw: Draw) -> _Adapted | None:
+        """Return the strong transform of a draw."""
+        if draw.strength == 0:
+            return None
+        if not self._one_a_copy:
+            return self.strong[0]
+        if not 1 <= draw.copy <= len(self.strong):
+            raise ValueError(
+                f"copy must be 1 to {len(self.strong)}, the transforms in strong, got {draw.copy}. "
+                f"Build the sampler with copies={len(self.strong)}."
+            )
+        return self.strong[draw.copy - 1]
+
     def _sample(self, draw: Draw, item: Any) -> Sample:
         image, target, extra = _split(item, self.fields)
         if self.weak is not None:
             image = self.weak(image, draw)
-        if self.strong is not None and draw.strength > 0:
-            image = self.strong(image, draw)
+        strong = self._strong(draw)
+        if strong is not None:
+            image = strong(image, draw)
         if self.final is not None:
             image = self.final(image, draw)
         # float32 scalars: a Python float would collate to float64 and promote the loss.

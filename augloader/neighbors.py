@@ -57,6 +57,47 @@ def nearest(points: Proxies, medoids: Proxies) -> tuple[Tensor, Tensor]:
     return torch.cat([p.indices for p in parts]), torch.cat([p.values for p in parts])
 
 
+def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Group vectors around ``count`` centres by Lloyd's algorithm, 20 iterations of FAISS.
+
+    Args:
+        vectors: (n, d) floating.
+        count: number of centres, 1 to n.
+        seed: of the centres it begins with, 0 to 2^31 - 1.
+
+    Returns:
+        (n,) int64 on the CPU, the nearest centre of each vector; a centre may have none.
+
+    Raises:
+        ValueError: fewer vectors than centres.
+
+    Cost: O(n count d) an iteration.
+
+    Example:
+        >>> kmeans(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), 2).bincount()
+        tensor([2, 2])
+
+    Source: Kuchnik & Smith (2019), App. G.
+    """
+    if count > len(vectors):
+        raise ValueError(
+            f"count must be at most the number of samples, {len(vectors)}, got {count} clusters. "
+            "Ask for fewer."
+        )
+    x = np.ascontiguousarray(vectors.detach().cpu().float().numpy())
+    # Bounds so wide that FAISS neither drops vectors nor warns of small clusters.
+    centres = faiss.Kmeans(
+        x.shape[1],
+        count,
+        niter=20,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(x),
+    )
+    centres.train(x)
+    return torch.from_numpy(centres.assign(x)[1].astype(np.int64))
+
+
 @dataclass(frozen=True, eq=False)
 class NeighborGraph:
     """The k nearest neighbours of every point, itself among them.

@@ -19,8 +19,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from augloader.checks import count_and_first
+from augloader.medoids import Medoids
 from augloader.proxies import Proxies
 from augloader.strategies import FacilityLocation, Strategy, require_evidence
+from augloader.strength import Columns
 from augloader.table import SampleTable
 from augloader.types import Evidence, Selection
 
@@ -124,13 +126,17 @@ def _reduced(values: Tensor, how: Any, group: dist.ProcessGroup) -> Tensor:
 # Selection ----------------------------------------------------------------------------------------
 
 
+_NUMBERS = ("losses", "forgetting", "scores")  # evidence of one number a sample, known to all ranks
+_ROWS = ("proxies.gradient", "proxies.features", "features")  # and of one row, sent where needed
+
+
 class _Part(NamedTuple):
-    """What every rank learns of a rank's share: all but its proxies."""
+    """What every rank learns of a rank's share: all but its rows."""
 
     header: dict[str, Any]  # what must be the same everywhere; None where a share is empty
     indices: Tensor
     labels: Tensor | None
-    losses: Tensor | None
+    numbers: dict[str, Tensor]  # those that the strategy needs
 
 
 def select(
@@ -146,8 +152,8 @@ def select(
     ``FacilityLocation``: the rows of a class go from the ranks that swept them to the class's one
     owner, and the owners select side by side. An owner puts a class's rows in the order of its
     samples, so that on the same kind of device and number of threads the result is the single
-    process's to the last bit. Any other strategy runs on the first rank, which gets the proxies of
-    all samples if the strategy needs them.
+    process's to the last bit. Any other strategy runs on the first rank, which gets the proxies and
+    features of all samples if the strategy needs them.
 
     Args:
         strategy: the same on every rank.
@@ -176,12 +182,13 @@ def select(
     n = evidence.n
     source = _source(n, parts)
     labels = _labels(n, parts)  # even where they are not needed, to see that the data are the same
-    losses = _losses(n, parts) if "losses" in strategy.needs else None
     needed = labels if "labels" in strategy.needs else None
-    whole = Evidence(n, needed, None, losses, evidence.previous)
-    require_evidence(whole, strategy.needs - {"proxies"}, budget)
-    empty = not len(parts[dist.get_rank(group)].indices)
-    shares = _Shares(group, parts, source, None if empty else evidence.proxies)
+    numbers = {name: _numbers(n, name, parts) for name in _NUMBERS if name in strategy.needs}
+    losses, forgetting, scores = (numbers.get(name) for name in _NUMBERS)
+    previous = evidence.previous
+    whole = Evidence(n, needed, None, losses, previous, forgetting=forgetting, scores=scores)
+    require_evidence(whole, strategy.needs - {"proxies", "features"}, budget)
+    shares = _Shares(group, parts, source, _rows(strategy.needs, evidence))
     if type(strategy) is FacilityLocation:
         return _by_class(strategy, whole, budget, shares, generator)
     return _on_first(strategy, whole, budget, shares, generator)
@@ -205,28 +212,44 @@ def _part(
     strategy: Strategy, evidence: Evidence, budget: int, generator: np.random.Generator
 ) -> _Part:
     """Describe this rank's share, or raise where it lacks what the strategy needs."""
-    n, indices, labels = evidence.n, evidence.indices, evidence.labels
+    n, indices, labels, needs = evidence.n, evidence.indices, evidence.labels, strategy.needs
     indices = torch.arange(n) if indices is None else indices.cpu()
-    proxies, losses = evidence.proxies, evidence.losses
-    if "proxies" not in strategy.needs or not len(indices):
-        proxies = None
-    if "losses" not in strategy.needs or not len(indices):
-        losses = None
+    numbers: dict[str, Tensor] = {}
     if len(indices):
-        require_evidence(Evidence(len(indices), labels, proxies, losses), strategy.needs, 1)
-    header = {
+        require_evidence(replace(evidence, n=len(indices), indices=None, previous=None), needs, 1)
+        given = {name: getattr(evidence, name) for name in _NUMBERS if name in needs}
+        numbers = {name: values.detach().cpu() for name, values in given.items()}
+    header: dict[str, Any] = {
         "evidence.n": n,
         "strategy": _plain(strategy),
         "budget": budget,
         "generator": _checksum(str(generator.bit_generator.state).encode()),
         "previous": "none" if evidence.previous is None else _digest(evidence.previous),
-        "losses.dtype": None if losses is None else losses.dtype,
-        "proxies.widths": None if proxies is None else proxies.widths,
-        "proxies.dtype": None if proxies is None else proxies.gradient.dtype,
-        "proxies.device": None if proxies is None else proxies.device.type,
+        **{f"{k}.dtype": numbers[k].dtype if numbers else None for k in _NUMBERS if k in needs},
     }
+    rows = _rows(needs, evidence)
+    for name in _ROWS:
+        form = _form(rows[name]) if name in rows else "none"
+        header[name] = form if len(indices) else None
     labels = None if labels is None else labels.cpu().to(torch.int64)
-    return _Part(header, indices, labels, None if losses is None else losses.detach().cpu())
+    return _Part(header, indices, labels, numbers)
+
+
+def _rows(needs: frozenset[str], evidence: Evidence) -> dict[str, Tensor]:
+    """Return the rows of this rank's share that are needed; none of an empty one."""
+    rows: dict[str, Tensor | None] = {}
+    if evidence.indices is not None and not len(evidence.indices):
+        return {}
+    if "proxies" in needs and evidence.proxies is not None:
+        proxies = evidence.proxies
+        rows = {"proxies.gradient": proxies.gradient, "proxies.features": proxies.features}
+    if "features" in needs:
+        rows["features"] = evidence.features
+    return {name: part.detach() for name, part in rows.items() if part is not None}
+
+
+def _form(rows: Tensor) -> tuple[int, torch.dtype, str]:
+    return rows.shape[1], rows.dtype, rows.device.type
 
 
 def _checksum(content: bytes) -> str:
@@ -279,12 +302,12 @@ def _raise_clash(clash: Tensor, first: str) -> None:
     )
 
 
-def _losses(n: int, parts: Sequence[_Part]) -> Tensor:
-    given = [(part.indices, part.losses) for part in parts if part.losses is not None]
-    losses = torch.zeros(n, dtype=given[0][1].dtype)
+def _numbers(n: int, name: str, parts: Sequence[_Part]) -> Tensor:
+    given = [(part.indices, part.numbers[name]) for part in parts if name in part.numbers]
+    numbers = torch.zeros(n, dtype=given[0][1].dtype)
     for indices, values in reversed(given):
-        losses[indices] = values
-    return losses
+        numbers[indices] = values
+    return numbers
 
 
 def _by_class(
@@ -307,9 +330,12 @@ def _by_class(
         [torch.cat([nothing, *(task.members for task in mine)]) for mine in dealt]
     )
     places = dict(zip(own, place.split([len(task.members) for task in own]), strict=True))
-    found = gather(
-        lambda: strategy.solve(own, lambda task: rows[places[task]], rows.device), shares.group
-    )
+
+    def work() -> list[Medoids]:
+        proxies = _proxies(rows)
+        return strategy.solve(own, lambda task: proxies[places[task]], proxies.device)
+
+    found = gather(work, shares.group)
     ranks = [iter(medoids) for medoids in found]
     return strategy.join(tasks, [next(ranks[rank]) for rank in owner], whole.previous)
 
@@ -322,16 +348,17 @@ def _on_first(
     generator: np.random.Generator,
 ) -> Selection:
     """Select on the first rank, and tell the others."""
-    routed = None
-    if "proxies" in strategy.needs:
-        every = torch.arange(whole.n)
-        routed = shares.route([every] + [every[:0]] * (len(shares.parts) - 1))
+    every = torch.arange(whole.n)
+    rows, place = shares.route([every] + [every[:0]] * (len(shares.parts) - 1))
 
     def work() -> Selection | None:
         if shares.rank != 0:
             return None
-        proxies = None if routed is None else routed[0][routed[1]]
-        return strategy.select(replace(whole, proxies=proxies), budget, generator=generator)
+        known = {name: part[place.to(part.device)] for name, part in rows.items()}
+        features = known.get("features")
+        proxies = _proxies(known) if "proxies.gradient" in known else None
+        evidence = replace(whole, proxies=proxies, features=features)
+        return strategy.select(evidence, budget, generator=generator)
 
     selection = gather(work, shares.group)[0]
     assert selection is not None
@@ -340,35 +367,36 @@ def _on_first(
 
 @dataclass(frozen=True, eq=False)
 class _Shares:
-    """Where every sample's proxies are.
+    """Where every sample's rows are.
 
     Attributes:
         group: the ranks.
         parts: what every rank knows of every share.
         source: (n,) the rank whose row of a sample counts.
-        proxies: of this rank's share; None where it is empty.
+        rows: of this rank's share, by name; none where it is empty.
     """
 
     group: dist.ProcessGroup
     parts: Sequence[_Part]
     source: Tensor
-    proxies: Proxies | None
+    rows: dict[str, Tensor]
 
     @property
     def rank(self) -> int:
         """This rank."""
         return dist.get_rank(self.group)
 
-    def route(self, wanted: Sequence[Tensor]) -> tuple[Proxies, Tensor]:
-        """Send rows of proxies from their sources to the ranks that want them.
+    def route(self, wanted: Sequence[Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Send rows from their sources to the ranks that want them.
 
         Args:
             wanted: for every rank the samples it wants.
 
         Returns:
-            The rows that came, ordered by source, and where among them the wanted samples are.
+            The rows that came, by name and ordered by source, and where among them the wanted
+            samples are.
         """
-        header = next(p.header for p in self.parts if p.header["proxies.widths"] is not None)
+        header = next(part.header for part in self.parts if len(part.indices))
         me, source = self.rank, self.source
         place = torch.full_like(source, -1)
         place[self.parts[me].indices] = torch.arange(len(self.parts[me].indices))
@@ -376,17 +404,20 @@ class _Shares:
         sizes = [len(rows) for rows in sent]
         origin = source[wanted[me]]
         counts = origin.bincount(minlength=len(self.parts)).tolist()
-        mine = self.proxies
-        device = torch.device(header["proxies.device"]) if mine is None else mine.device
-        given = (None, None) if mine is None else (mine.gradient, mine.features)
-        came = []
-        for part, width in zip(given, header["proxies.widths"], strict=False):
-            empty = torch.empty(0, width, dtype=header["proxies.dtype"])
-            rows = empty if part is None else part.detach()
-            came.append(_exchange(rows, place[torch.cat(sent)], sizes, counts, self.group))
+        came = {}
+        for name in _ROWS:
+            if header[name] != "none":
+                width, dtype, device = header[name]
+                rows = self.rows.get(name, torch.empty(0, width, dtype=dtype))
+                there = _exchange(rows, place[torch.cat(sent)], sizes, counts, self.group)
+                came[name] = there.to(rows.device if name in self.rows else device)
         where = torch.empty_like(origin)
         where[origin.argsort(stable=True)] = torch.arange(len(where))
-        return attempt(lambda: Proxies(*(rows.to(device) for rows in came)), self.group), where
+        return came, where
+
+
+def _proxies(rows: Mapping[str, Tensor]) -> Proxies:
+    return Proxies(rows["proxies.gradient"], rows.get("proxies.features"))
 
 
 def _exchange(
@@ -448,13 +479,15 @@ def share_of(table: SampleTable, needs: frozenset[str], group: dist.ProcessGroup
         if not len(mine):
             return Evidence(table.n, indices=mine)
         part = table.rows(mine).evidence(needs)
-        return Evidence(table.n, part.labels, part.proxies, part.losses, indices=mine)
+        counts = table.forgetting
+        known = part.labels, part.proxies, part.losses, None, mine, None
+        return Evidence(table.n, *known, None if counts is None else counts[mine])
 
     return attempt(work, group)
 
 
-def merge_rule(table: SampleTable, group: dist.ProcessGroup) -> None:
-    """Make the strength rule's columns, and the visits, the same on all ranks.
+def merge_learnt(table: SampleTable, group: dist.ProcessGroup) -> None:
+    """Make what was learnt from reports, and the visits, the same on all ranks.
 
     A sample keeps the row of the rank that visited it most, the lowest of several: what other ranks
     saw of it since the last merge is not in it. Reports of all ranks since then add up in
@@ -463,28 +496,38 @@ def merge_rule(table: SampleTable, group: dist.ProcessGroup) -> None:
     Raises:
         ValueError: on every rank the same: tables of another kind or width.
 
-    Cost: O(n) and the rule's columns, one after the other.
+    Cost: O(n) and the columns, one after the other.
     """
-    me, world = dist.get_rank(group), dist.get_world_size(group)
-    columns = table.rule_columns
-    shapes = {name: (values.shape, values.dtype) for name, values in columns.items()}
-    found = gather(lambda: {"table": table.kind, "strength columns": shapes or None}, group)
-    _agree([{name: None if v is None else str(v) for name, v in part.items()} for part in found])
+    learnt = table.learnt
+    shapes = {
+        name: {key: (values.shape, values.dtype) for key, values in columns.items()} or None
+        for name, columns in learnt.items()
+    }
+    found = gather(lambda: {"table": table.kind, **shapes}, group)
+    _agree([{k: None if v is None else str(v) for k, v in part.items()} for part in found])
     new = table.new_visits
     visits = table.visits - new + _reduced(new, dist.ReduceOp.SUM, group)
-    known: list[Any] = [part["strength columns"] for part in found if part["strength columns"]]
-    if not known:
-        return table.take_over({}, visits)
-    key = torch.zeros(table.n, dtype=torch.int64)
+    known: dict[str, Any] = {}
+    for name in learnt:
+        known[name] = next((part[name] for part in found if part[name]), {})
+    merged = {name: _merged(learnt[name], table.n, known[name], group) for name in learnt}
+    table.take_over(merged, visits)
+
+
+def _merged(columns: Columns, n: int, shapes: dict[str, Any], group: dist.ProcessGroup) -> Columns:
+    """Return columns of which each row is that of the rank with most visits."""
+    if not shapes:
+        return {}
+    me, world = dist.get_rank(group), dist.get_world_size(group)
+    key = torch.zeros(n, dtype=torch.int64)
     if columns:
         key = (columns["visits"].to(torch.int64) + 1) * world + (world - 1 - me)
     mine = (_reduced(key.clone(), dist.ReduceOp.MAX, group) == key) & bool(columns)
     merged = {}
-    for name, (shape, dtype) in known[0].items():
+    for name, (shape, dtype) in shapes.items():
         values = torch.zeros(shape, dtype=dtype)
         if columns:
             values[mine] = columns[name][mine]
         # All ranks but one add zeros: the sum of the bytes is exact for any dtype.
-        summed = _reduced(values.view(torch.uint8), dist.ReduceOp.SUM, group)
-        merged[name] = summed.view(dtype)
-    return table.take_over(merged, visits)
+        merged[name] = _reduced(values.view(torch.uint8), dist.ReduceOp.SUM, group).view(dtype)
+    return merged

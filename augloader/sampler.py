@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from math import ceil
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from augloader.table import SampleTable
 from augloader.types import Draw, Evidence, Sample, Selection
 
 Base = Literal["full", "random", "selected", "none"]
-Weighting = Literal["cluster", "uniform"]
+Weighting = Literal["cluster", "uniform", "downweight"]
 Plan = tuple[np.ndarray[Any, Any], ...]  # index, copy, weight and strength of draws
 _SELECT, _SUBSET, _SHUFFLE, _STRENGTH = range(4)  # independent random streams
 
@@ -61,7 +61,8 @@ class CoresetSampler(Sampler[Draw]):
         copies: r; 0 augments the selected samples in place instead of appending copies.
         refresh: when to select again. Before the first selection an epoch is the base alone
             (every sample where the base is "selected" or "none"), with weight 1.
-        weighting: "cluster" as above, or "uniform": every draw weighs 1.
+        weighting: "cluster" as above; "uniform": every draw weighs 1; or "downweight": the draws of
+            a sample share the weight of one, 1 / |f_T(z)| each (Kuchnik & Smith, section 4.2).
         strength: the rule of how strongly each sample's copies are augmented, as
             ``StableInfluence()``; base draws have strength 0 under every rule.
         seed: 0 or more.
@@ -77,7 +78,7 @@ class CoresetSampler(Sampler[Draw]):
     Memory: O(n), and the table's.
 
     Example:
-        >>> from augloader.strategies import Uniform
+        >>> from augloader.subsampling import Uniform
         >>> sampler = CoresetSampler(range(10), Uniform(), fraction=0.2, seed=0)
         >>> sampler.set_epoch(0)
         >>> if sampler.refresh_due:
@@ -122,11 +123,12 @@ class CoresetSampler(Sampler[Draw]):
         if not isinstance(refresh, Every):
             raise TypeError(f"refresh must be an Every, got {refresh!r}. Pass Every(20).")
         self.schedule = refresh
-        require_one_of("weighting", weighting, ("cluster", "uniform"))
+        require_one_of("weighting", weighting, get_args(Weighting))
         self.weighting: Weighting = weighting
         self.seed = require_int("seed", seed, 0, "Any whole number will do.")
         rule = require_rule("strength", strength)
-        self.table = SampleTable(self.n, dtype=table_dtype, rule=rule)
+        counting = "forgetting" in strategy.needs
+        self.table = SampleTable(self.n, dtype=table_dtype, rule=rule, forgetting=counting)
         self.selection: Selection | None = None
         self._refreshed: int | None = None  # epoch of the last refresh
         self._begin(0)
@@ -151,9 +153,9 @@ class CoresetSampler(Sampler[Draw]):
 
     def _meet(self, epoch: int, group: dist.ProcessGroup) -> None:
         """Make what the strengths depend on the same on all ranks."""
-        if self.table.rule.needs:
+        if self.table.learns:
             ranks.require_same({"epoch": epoch}, group)
-            ranks.merge_rule(self.table, group)
+            ranks.merge_learnt(self.table, group)
 
     def _begin(self, epoch: int) -> None:
         epoch = require_int("epoch", epoch, 0, "Epochs count from 0.")
@@ -190,7 +192,7 @@ class CoresetSampler(Sampler[Draw]):
         generator = self._generator(_SELECT, self.epoch)
         if self.group is None:
             known = self.table.evidence(self.strategy.needs) if evidence is None else evidence
-            known = self._with_previous(known)
+            known = self._with_known(known)
             selection = self.strategy.select(known, self.budget, generator=generator)
         else:
             selection = self._select_together(evidence, generator, self.group)
@@ -209,10 +211,10 @@ class CoresetSampler(Sampler[Draw]):
         ranks.require_same({**self._arguments(), **same}, group)
         if evidence is None:
             evidence = ranks.share_of(self.table, self.strategy.needs, group)
-        known = ranks.attempt(partial(self._with_previous, evidence), group)
+        known = ranks.attempt(partial(self._with_known, evidence), group)
         return ranks.select(self.strategy, known, self.budget, group=group, generator=generator)
 
-    def _with_previous(self, evidence: Evidence) -> Evidence:
+    def _with_known(self, evidence: Evidence) -> Evidence:
         if evidence.n != self.n:
             raise ValueError(
                 f"evidence must be of the sampler's {self.n} samples, got {evidence.n}. "
@@ -220,7 +222,10 @@ class CoresetSampler(Sampler[Draw]):
             )
         if self.group is None:
             evidence.require_whole()
-        chosen = self.selection
+        chosen, counts = self.selection, self.table.forgetting
+        if evidence.forgetting is None and counts is not None:
+            rows = slice(None) if evidence.indices is None else evidence.indices.cpu()
+            evidence = replace(evidence, forgetting=counts[rows])
         return evidence if chosen is None else replace(evidence, previous=chosen.indices)
 
     def report(
@@ -407,6 +412,8 @@ class CoresetSampler(Sampler[Draw]):
         weight = np.concatenate([base_weight, np.tile(gamma / len(copy), len(copy))])
         if self.weighting == "uniform":
             weight = np.ones(len(index))
+        elif self.weighting == "downweight":
+            weight = 1 / np.bincount(index, minlength=1)[index]
         strength = self.strengths.numpy()[index]
         strength[: len(base)] = 0
         copies = np.concatenate([np.zeros(len(base), np.int64), np.repeat(copy, len(chosen))])
@@ -462,7 +469,7 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         total_size: that of all ranks, padding included.
 
     Example:
-        >>> from augloader.strategies import Uniform
+        >>> from augloader.subsampling import Uniform
         >>> for rank in range(3):
         ...     sampler = DistributedCoresetSampler(
         ...         range(6), Uniform(), num_replicas=3, rank=rank, count=2)
@@ -516,10 +523,10 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
             )
         self.dataset, self.drop_last, self.shuffle = data, False, True
         super().__init__(data, strategy, group=group, **options)
-        if group is None and self.num_replicas > 1 and self.table.rule.needs:
+        if group is None and self.num_replicas > 1 and self.table.learns:
             raise ValueError(
-                "strength must be a rule without reports where there is no process group, got "
-                f"{self.table.rule!r}: the ranks could not agree. Give "
+                "strength and strategy must learn from no reports where there is no process group, "
+                f"got {self.table.rule!r} and {strategy!r}: the ranks could not agree. Give "
                 "group=torch.distributed.group.WORLD, after init_process_group."
             )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from augloader.medoids import Medoids
 from augloader.proxies import Proxies
 from augloader.types import Evidence, Selection
 
-EVIDENCE = ("labels", "proxies", "losses")  # what ``needs`` may name
+EVIDENCE = ("labels", "proxies", "losses", "features", "forgetting", "scores")  # for ``needs``
 
 
 @runtime_checkable
@@ -28,7 +28,7 @@ class Strategy(Protocol):
     """What the sampler asks of a strategy.
 
     Attributes:
-        needs: names of the evidence it looks at, among "labels", "proxies" and "losses".
+        needs: names of the fields of Evidence it looks at.
     """
 
     @property
@@ -196,96 +196,14 @@ class FacilityLocation:
         return Coreset(members, found, shares, self.allocation, previous).first(sum(shares))
 
 
-@dataclass(frozen=True)
-class MaxLoss:
-    """The samples with the largest losses over the whole data set; the paper's first baseline.
-
-    Every chosen sample weighs n / k. Ties go to the lowest index.
-
-    Example:
-        >>> evidence = Evidence(4, losses=torch.tensor([0.1, 3.0, 0.2, 2.0]))
-        >>> s = MaxLoss().select(evidence, 2, generator=np.random.default_rng(0))
-        >>> s.indices.tolist(), s.weights.tolist()
-        ([1, 3], [2.0, 2.0])
-
-    Source: Kuchnik & Smith (2019), re-selected as in Liu & Mirzasoleiman (2022), section 6.
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset({"losses"})
-
-    def select(
-        self, evidence: Evidence, budget: int, *, generator: np.random.Generator
-    ) -> Selection:
-        """Return the ``budget`` largest losses, largest first.
-
-        Args:
-            evidence: with losses.
-            budget: 1 to n.
-            generator: not used.
-
-        Raises:
-            ValueError: no losses, budget out of range.
-
-        Cost: O(n log n).
-        """
-        require_evidence(evidence, self.needs, budget)
-        assert evidence.losses is not None
-        order = evidence.losses.cpu().argsort(descending=True, stable=True)
-        return _alike(order[:budget], evidence.n)
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """A uniformly random subset without replacement; the baseline that is often as good.
-
-    Every chosen sample weighs n / k.
-
-    Example:
-        >>> s = Uniform().select(Evidence(9), 3, generator=np.random.default_rng(0))
-        >>> len(s), s.weights.tolist()
-        (3, [3.0, 3.0, 3.0])
-
-    Source: Liu & Mirzasoleiman (2022), section 6.
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset()
-
-    def select(
-        self, evidence: Evidence, budget: int, *, generator: np.random.Generator
-    ) -> Selection:
-        """Return ``budget`` of the n samples.
-
-        Args:
-            evidence: only ``n`` is read.
-            budget: 1 to n.
-            generator: the source of randomness.
-
-        Raises:
-            ValueError: budget out of range.
-
-        Cost: O(n).
-        """
-        require_evidence(evidence, self.needs, budget)
-        chosen = generator.choice(evidence.n, budget, replace=False)
-        return _alike(torch.from_numpy(chosen), evidence.n)
-
-
 def require_evidence(evidence: Evidence, needs: frozenset[str], budget: int) -> None:
     """Raise unless the evidence has what a strategy needs, and the budget fits it."""
     evidence.require_whole()
     for name in sorted(needs):
-        if getattr(evidence, name) is None:
-            raise ValueError(
-                f"evidence.{name} must be given for this strategy, got None. Take the evidence "
-                "from augloader.sweep, or report it in every step."
-            )
+        evidence.require(name)
     require_int("budget", budget, 1, "Choose at least one sample.")
     if budget > evidence.n:
         raise ValueError(
             f"budget must be at most the number of samples, {evidence.n}, got {budget}. "
             "Ask for fewer samples."
         )
-
-
-def _alike(indices: Tensor, n: int) -> Selection:
-    return Selection(indices, torch.full((len(indices),), n / len(indices)))

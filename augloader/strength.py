@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from augloader.checks import require_finite, require_int, require_one_of
+from augloader.checks import require_finite, require_int, require_number, require_one_of
 
 REPORTED = ("losses", "logits", "labels")  # what ``needs`` may name
 Form = Literal["kl", "loss"]
@@ -25,13 +24,12 @@ View = Literal["any", "clean"]
 Columns = dict[str, Tensor]
 
 
-@runtime_checkable
-class StrengthRule(Protocol):
-    """What the sampler and its table ask of a rule.
+class Learner(Protocol):
+    """What the sample table asks of that which learns from reports.
 
-    The table counts in ``visits``, an int32 column beside the rule's own, how often each sample was
-    updated; the rule reads it and does not return it. A rule that needs nothing is never updated.
-    Its repr must name its options, as a dataclass's does: saved states are compared by it.
+    The table counts in ``visits``, an int32 column beside the learner's own, how often each sample
+    was updated; it may be read and is not returned. What needs nothing is never updated. The repr
+    must name all options, as a dataclass's does: saved states are compared by it.
 
     Attributes:
         needs: names of what every report must hold, among "losses", "logits" and "labels".
@@ -53,6 +51,16 @@ class StrengthRule(Protocol):
         self, rows: Columns, *, losses: Tensor | None, logits: Tensor | None, labels: Tensor | None
     ) -> Columns:
         """Return the new rows of b samples from their old ones and a report on the CPU."""
+
+
+@runtime_checkable
+class StrengthRule(Learner, Protocol):
+    """What the sampler and its table ask of a rule; ``needs``, ``view`` and three pure functions.
+
+    Attributes:
+        needs: names of what every report must hold, among "losses", "logits" and "labels".
+        view: "any": every report counts; "clean": only those of views with strength 0.
+    """
 
     def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
         """Return (n,) float32 strengths in [0, 1]."""
@@ -84,7 +92,7 @@ class Constant:
 
     def __post_init__(self) -> None:
         """Check the value."""
-        _require_number("value", self.value, "[", 0, 1, "]", "1 is the full augmentation.")
+        require_number("value", self.value, "[", 0, 1, "]", "1 is the full augmentation.")
 
     def start(self, n: int, classes: int) -> Columns:
         """Return no columns."""
@@ -166,7 +174,7 @@ class StableInfluence:
         """Check the options."""
         require_one_of("form", self.form, ("kl", "loss"))
         require_int("window", self.window, 2, "One influence has no variance.")
-        _require_number("smoothing", self.smoothing, "(", 0, 1, "]", "1 forgets older windows.")
+        require_number("smoothing", self.smoothing, "(", 0, 1, "]", "1 forgets older windows.")
         require_one_of("scaling", self.scaling, ("minmax", "rank", "quantile"))
         require_one_of("view", self.view, ("any", "clean"))
 
@@ -367,8 +375,8 @@ class LossRank:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        _require_number("a", self.a, "(", 0, 1, ")", "0.5 treats easy and hard alike.")
-        _require_number("s", self.s, "(", 0, 1000, "]", "2 with a=0.5 is a straight line.")
+        require_number("a", self.a, "(", 0, 1, ")", "0.5 treats easy and hard alike.")
+        require_number("s", self.s, "(", 0, 1000, "]", "2 with a=0.5 is a straight line.")
         require_one_of("view", self.view, ("any", "clean"))
 
     def start(self, n: int, classes: int) -> Columns:
@@ -587,15 +595,3 @@ def _log_probabilities(logits: Tensor) -> Tensor:
             "has no softmax: report the logits (0, z), or use a rule of the losses."
         )
     return logits.double().log_softmax(1)
-
-
-def _require_number(
-    name: str, value: object, left: str, low: float, high: float, right: str, advice: str
-) -> None:
-    """Raise unless the value is a number in the interval, whose brackets say which ends count."""
-    interval = f"{left}{low}, {high}{right}"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number in {interval}, got {value!r}. {advice}")
-    ends = [end for end, bracket in ((low, left), (high, right)) if bracket in "[]"]
-    if not (low < float(value) < high or value in ends):
-        raise ValueError(f"{name} must be in {interval}, got {value}. {advice}")

@@ -57,8 +57,9 @@ def sweep(
 
     Returns:
         Evidence of all n samples in order: labels int64, losses float32 and proxies float32, on
-        the model's device (on the CPU for MPS, which has no float64). With a group: of this
-        rank's share, with indices, for a sampler with the same group.
+        the model's device (on the CPU for MPS, which has no float64); with LastLayerGradient also
+        the features that the head was given. With a group: of this rank's share, with indices,
+        for a sampler with the same group.
 
     Raises:
         TypeError: data without ``__len__``, labels that are not integers, an output that is not a
@@ -146,7 +147,10 @@ def _sweep(
     gathered = [torch.cat(part).to(home) if part else None for part in (gradients, features)]
     proxies = None if gathered[0] is None else Proxies(gathered[0], gathered[1])
     found = torch.cat(labels).to(home), proxies, torch.cat(losses).to(home)
-    return Evidence(len(view), *found, indices=share)
+    inputs = gathered[1]
+    if inputs is not None and tap.biased:
+        inputs = inputs[:, :-1]  # without the column of ones, which is the bias's input
+    return Evidence(len(view), *found, indices=share, features=inputs)
 
 
 def _share(n: int, rank: int, world: int) -> Tensor:
@@ -174,6 +178,7 @@ class _Tap:
 
     def __init__(self, name: str, head: nn.Module | None) -> None:
         self.name, self.head = name, head
+        self.biased = getattr(head, "bias", None) is not None
         self.seen: tuple[Tensor, Tensor] | None = None
 
     def __enter__(self) -> _Tap:
@@ -210,8 +215,7 @@ class _Tap:
                 "Use Residual() for this model."
             )
         h = h.float()
-        biased = getattr(self.head, "bias", None) is not None
-        return torch.cat([h, h.new_ones(len(h), 1)], 1) if biased else h
+        return torch.cat([h, h.new_ones(len(h), 1)], 1) if self.biased else h
 
 
 def _head(model: nn.Module, name: str | None) -> tuple[str, nn.Module]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from augloader.checks import count_and_first, require_finite, require_int, require_labels
+from augloader.forgetting import ForgettingEvents
 from augloader.proxies import Proxies, residual
-from augloader.strength import Columns, Constant, StrengthRule, require_rule
+from augloader.strength import Columns, Constant, Learner, StrengthRule, require_rule
 from augloader.types import Evidence
 
 _COLUMNS = ("losses", "logits", "proxies")
@@ -30,6 +32,50 @@ class _Column:
         return self.strength.isinf()
 
 
+@dataclass
+class _Memory:
+    """What a learner remembers of every sample: its columns and ``visits``, from a report on."""
+
+    learner: Learner
+    n: int
+    columns: Columns = field(default_factory=dict)
+
+    def known(self, classes: int = 0) -> Columns:
+        """Return the columns, or what they are before any report."""
+        visits = torch.zeros(self.n, dtype=torch.int32)
+        return self.columns or {**self.learner.start(self.n, classes), "visits": visits}
+
+    def learn(
+        self, index: Tensor, strength: Tensor, given: dict[str, Tensor]
+    ) -> tuple[Columns, Tensor, Columns]:
+        """Return the columns, the samples that are visited, and their new rows; write nothing."""
+        needs = self.learner.needs
+        if not needs:
+            return {}, index, {}
+        lacking = sorted(needs - given.keys())
+        if lacking:
+            raise ValueError(
+                f"report must be given {' and '.join(sorted(needs))} for the rule "
+                f"{self.learner!r}, got no {' and no '.join(lacking)}. Report them in every step."
+            )
+        if self.learner.view == "clean":
+            clean = strength == 0
+            index, given = index[clean], {name: part[clean] for name, part in given.items()}
+        columns = self.known(given["logits"].shape[1] if "logits" in given else 0)
+        if not len(index):
+            return columns, index, {}
+        rows = {name: values[index] for name, values in columns.items()}
+        losses, logits = (given[k].float() if k in given else None for k in ("losses", "logits"))
+        new = self.learner.update(rows, losses=losses, logits=logits, labels=given.get("labels"))
+        new = {**new, "visits": rows["visits"] + 1}
+        if _shapes(new) != _shapes(rows):
+            raise ValueError(
+                f"update of {self.learner!r} must return the rows of {', '.join(columns)}, got "
+                f"{', '.join(new)} or other shapes. Mend its update method."
+            )
+        return columns, index, new
+
+
 class SampleTable:
     """Per-sample memory of losses, logits or proxies, filled by the training loop's own outputs.
 
@@ -41,6 +87,8 @@ class SampleTable:
         dtype: torch.float32 or torch.float16, how reported values are stored.
         rule: what decides the samples' strengths. The table keeps its columns, which a new refresh
             period does not forget.
+        forgetting: count forgetting events, which a new refresh period does not forget either;
+            every report must hold logits and labels then.
 
     Raises:
         TypeError: n not an integer, a rule that is none.
@@ -64,6 +112,7 @@ class SampleTable:
         *,
         dtype: torch.dtype = torch.float32,
         rule: StrengthRule = Constant(),  # noqa: B008 - frozen
+        forgetting: bool = False,
     ) -> None:
         self.n = require_int("n", n, 1, "Give the number of samples of the dataset.")
         if dtype not in (torch.float32, torch.float16):
@@ -77,7 +126,10 @@ class SampleTable:
         self._labels = torch.full((n,), -1)
         self._columns: dict[str, _Column] = {}
         self._shared = torch.zeros(n, dtype=torch.int64)  # visits that all ranks know of
-        self._memory: Columns = {}  # the rule's columns and their visits, from its first report on
+        self._memories = {"strength": _Memory(self.rule, n)}
+        self._forgetting = forgetting
+        if forgetting:
+            self._memories["forgetting"] = _Memory(ForgettingEvents(), n)
 
     def report(
         self,
@@ -125,7 +177,7 @@ class SampleTable:
             labels = labels.detach().cpu()
             require_labels("labels", labels, b, None if logits is None else logits.shape[1])
             moved["labels"] = labels
-        memory, visited, learnt = self._learn(index, weakness, moved)
+        learnt = [(m, m.learn(index, weakness, moved)) for m in self._memories.values()]
         # Everything is checked: only now does anything change.
         for name, values in rows.items():
             column = self._column(name, values.shape[1:])
@@ -135,9 +187,10 @@ class SampleTable:
             column.strength[where] = weakness[weaker]
         if labels is not None:
             self._labels[index] = labels.to(torch.int64)
-        self._memory = memory
-        for name, values in learnt.items():
-            memory[name][visited] = values
+        for memory, (columns, visited, new) in learnt:
+            memory.columns = columns
+            for name, values in new.items():
+                columns[name][visited] = values
         self.visits[index] += 1
 
     def strengths(self, generator: np.random.Generator) -> Tensor:
@@ -154,7 +207,8 @@ class SampleTable:
 
         Cost: the rule's.
         """
-        values = self.rule.strengths(self._memory or self._fresh(0), generator)
+        memory = self._memories["strength"]
+        values = self.rule.strengths(memory.known(), generator)
         if (values.shape, values.dtype) != ((self.n,), torch.float32) or not (
             (values >= 0) & (values <= 1)
         ).all():
@@ -162,7 +216,7 @@ class SampleTable:
                 f"strengths of {self.rule!r} must be ({self.n},) float32 in [0, 1], got {values}. "
                 "Mend its strengths method."
             )
-        return values.clone() if self._memory else values
+        return values.clone() if memory.columns else values
 
     def missing(self, name: str) -> Tensor:
         """Return the (m,) int64 indices of samples that lack a kind of evidence in this period.
@@ -177,6 +231,13 @@ class SampleTable:
         if name not in self._columns:
             return torch.arange(self.n)
         return self._columns[name].missing.nonzero().flatten()
+
+    @property
+    def forgetting(self) -> Tensor | None:
+        """Forgetting events, (n,) float32, -1 before a right one; None until all were visited."""
+        if not self._forgetting or self._lacking("forgetting").any():
+            return None
+        return ForgettingEvents().counts(self.learnt["forgetting"])
 
     def evidence(self, needs: frozenset[str] = frozenset()) -> Evidence:
         """Return what was reported in this period as evidence, without a forward pass.
@@ -199,7 +260,7 @@ class SampleTable:
         if logits is not None and labels is not None:
             losses = F.cross_entropy(logits, labels, reduction="none") if losses is None else losses
             vectors = Proxies(residual(logits, labels)) if vectors is None else vectors
-        evidence = Evidence(self.n, labels, vectors, losses)
+        evidence = Evidence(self.n, labels, vectors, losses, forgetting=self.forgetting)
         for name in sorted(needs):
             if getattr(evidence, name) is None:
                 self.raise_missing(name, self._lacking(name))
@@ -280,7 +341,8 @@ class SampleTable:
             total = keep * ours.values.float() + take * theirs.values.float()
             ours.values = (total / (keep + take)).to(self.dtype)
             ours.strength = torch.minimum(ours.strength, theirs.strength)
-        self._memory = _merge(self._memory, other._memory)
+        for name, memory in self._memories.items():
+            memory.columns = _merge(memory.columns, other._memories[name].columns)
         self._labels = torch.maximum(self._labels, other._labels)
         self.visits = self.visits + other.visits
 
@@ -290,18 +352,25 @@ class SampleTable:
         return self._labels
 
     @property
-    def rule_columns(self) -> Columns:
-        """The rule's columns and their visits; empty before the rule's first report."""
-        return self._memory
+    def learns(self) -> bool:
+        """Whether anything is learnt from reports beyond a refresh period."""
+        return self._forgetting or bool(self.rule.needs)
+
+    @property
+    def learnt(self) -> dict[str, Columns]:
+        """The columns of "strength" and "forgetting", with visits; empty before a first report."""
+        return {name: memory.columns for name, memory in self._memories.items()}
 
     @property
     def new_visits(self) -> Tensor:
         """(n,) int64, reports since ``take_over``, which other ranks do not know of."""
         return self.visits - self._shared
 
-    def take_over(self, columns: Columns, visits: Tensor) -> None:
-        """Replace the rule's columns and the visits by those that all ranks agreed on."""
-        self._memory, self.visits, self._shared = columns, visits, visits.clone()
+    def take_over(self, learnt: Mapping[str, Columns], visits: Tensor) -> None:
+        """Replace what was learnt, and the visits, by what all ranks agreed on."""
+        for name, columns in learnt.items():
+            self._memories[name].columns = columns
+        self.visits, self._shared = visits, visits.clone()
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the whole state, of tensors and plain values only."""
@@ -310,11 +379,12 @@ class SampleTable:
             "n": self.n,
             "dtype": self.dtype,
             "rule": repr(self.rule),
+            "forgetting": _clone(self.learnt["forgetting"]) if self._forgetting else None,
             "visits": self.visits.clone(),
             "shared": self._shared.clone(),
             "labels": self._labels.clone(),
             "columns": columns,
-            "memory": {name: values.clone() for name, values in self._memory.items()},
+            "memory": _clone(self.learnt["strength"]),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -323,7 +393,9 @@ class SampleTable:
         Raises:
             ValueError: the state is of another n, dtype or rule.
         """
-        mine, saved = self.kind, "n={n}, {dtype} and {rule}".format(**state)
+        counted = state["forgetting"]
+        saved = _kind(state["n"], state["dtype"], state["rule"], counted is not None)
+        mine = self.kind
         if mine != saved:
             raise ValueError(
                 f"state must be of {mine}, got {saved}. Resume with the data set and the rule that "
@@ -334,49 +406,14 @@ class SampleTable:
         self._labels = state["labels"].clone()
         columns = state["columns"].items()
         self._columns = {name: _Column(v.clone(), s.clone()) for name, (v, s) in columns}
-        self._memory = {name: values.clone() for name, values in state["memory"].items()}
+        self._memories["strength"].columns = _clone(state["memory"])
+        if counted is not None:
+            self._memories["forgetting"].columns = _clone(counted)
 
     @property
     def kind(self) -> str:
         """What tables must have in common to be merged."""
-        return f"n={self.n}, {self.dtype} and {self.rule!r}"
-
-    def _fresh(self, classes: int) -> Columns:
-        """Return the rule's columns before any report."""
-        return {
-            **self.rule.start(self.n, classes),
-            "visits": torch.zeros(self.n, dtype=torch.int32),
-        }
-
-    def _learn(
-        self, index: Tensor, strength: Tensor, given: dict[str, Tensor]
-    ) -> tuple[Columns, Tensor, Columns]:
-        """Return the rule's columns, the samples it visits, and their new rows; write nothing."""
-        needs = self.rule.needs
-        if not needs:
-            return {}, index, {}
-        lacking = sorted(needs - given.keys())
-        if lacking:
-            raise ValueError(
-                f"report must be given {' and '.join(sorted(needs))} for the rule {self.rule!r}, "
-                f"got no {' and no '.join(lacking)}. Report them in every step."
-            )
-        if self.rule.view == "clean":
-            clean = strength == 0
-            index, given = index[clean], {name: part[clean] for name, part in given.items()}
-        memory = self._memory or self._fresh(given["logits"].shape[1] if "logits" in given else 0)
-        if not len(index):
-            return memory, index, {}
-        rows = {name: values[index] for name, values in memory.items()}
-        losses, logits = (given[k].float() if k in given else None for k in ("losses", "logits"))
-        new = self.rule.update(rows, losses=losses, logits=logits, labels=given.get("labels"))
-        new = {**new, "visits": rows["visits"] + 1}
-        if _shapes(new) != _shapes(rows):
-            raise ValueError(
-                f"update of {self.rule!r} must return the rows of {', '.join(memory)}, got "
-                f"{', '.join(new)} or other shapes. Mend its update method."
-            )
-        return memory, index, new
+        return _kind(self.n, self.dtype, repr(self.rule), self._forgetting)
 
     def _column(self, name: str, width: torch.Size) -> _Column:
         """Return a column, made where there is none yet."""
@@ -441,6 +478,8 @@ class SampleTable:
 
     def _lacking(self, name: str) -> Tensor:
         """Return the (n,) mask of samples for which a kind of evidence is not known."""
+        if name == "forgetting" and self._forgetting:
+            return self._memories["forgetting"].known()["visits"] == 0
         derived = name in ("losses", "proxies") and "logits" in self._columns
         lacking = {"logits", "labels"} if derived and name not in self._columns else {name}
         bad = torch.zeros(self.n, dtype=torch.bool)
@@ -457,6 +496,14 @@ class SampleTable:
         )
 
 
+def _kind(n: int, dtype: torch.dtype, rule: str, forgetting: bool) -> str:
+    return f"n={n}, {dtype} and {rule}" + ", forgetting" * forgetting
+
+
+def _clone(columns: Columns) -> Columns:
+    return {name: values.clone() for name, values in columns.items()}
+
+
 def _shapes(columns: Columns) -> dict[str, torch.Size]:
     return {name: values.shape for name, values in columns.items()}
 
@@ -464,7 +511,7 @@ def _shapes(columns: Columns) -> dict[str, torch.Size]:
 def _merge(ours: Columns, theirs: Columns) -> Columns:
     """Return a rule's columns as two tables together know them; no columns are no visits."""
     if not ours or not theirs:
-        return {name: values.clone() for name, values in (ours or theirs).items()}
+        return _clone(ours or theirs)
     ahead, even = (compare(ours["visits"], theirs["visits"]) for compare in (torch.gt, torch.eq))
     merged = {}
     for name, a in ours.items():

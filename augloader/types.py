@@ -237,10 +237,14 @@ class Evidence:
         previous: (k,) int64 indices that are selected now, or None; the sampler adds them.
         indices: None where the rows are of all samples in order, m = n. Else a share, as of one
             rank: (m,) int64, distinct, in [0, n), the samples that the rows are of; m may be 0.
+        features: (m, d) floating and finite, what the model's head is given, or None.
+        forgetting: (m,) floating, forgetting events, -1 for samples that were never classified
+            rightly, or None; the sampler adds them.
+        scores: (m,) floating and finite, scores of your own, or None; see ``augloader.Given``.
 
     Raises:
         TypeError: wrong dtype.
-        ValueError: empty, wrong length, negative labels, losses that are NaN or infinite, indices
+        ValueError: empty, wrong length, negative labels, values that are NaN or infinite, indices
             repeated or out of range.
 
     Example:
@@ -254,6 +258,9 @@ class Evidence:
     losses: Tensor | None = None
     previous: Tensor | None = None
     indices: Tensor | None = None
+    features: Tensor | None = None
+    forgetting: Tensor | None = None
+    scores: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the contract above."""
@@ -272,19 +279,19 @@ class Evidence:
             raise ValueError(
                 f"proxies must have {m} rows, got {len(self.proxies)}. Give one row a sample."
             )
-        if self.losses is not None:
-            if not self.losses.is_floating_point():
-                raise TypeError(
-                    f"losses must be floating, got {self.losses.dtype}. Convert with .float()."
-                )
-            if self.losses.shape != (m,):
-                raise ValueError(
-                    f"losses must have shape ({m},), got {tuple(self.losses.shape)}. "
-                    'Compute the loss with reduction="none".'
-                )
-            require_finite("losses", self.losses, "Check the model: has training diverged?")
+        for name, advice in _ADVICE.items():
+            values = getattr(self, name)
+            if values is not None:
+                _require_rows(name, values, m, 2 if name == "features" else 1, advice)
         if self.previous is not None:
             self._check_positions("previous", self.previous, "Pass selection.indices of this data.")
+
+    def require(self, name: str) -> Any:
+        """Return a field, or raise ValueError where it is not given."""
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"evidence.{name} must be given, got None. {_SOURCE[name]}")
+        return value
 
     def require_whole(self) -> None:
         """Raise ValueError if the rows are a share of the samples only."""
@@ -305,3 +312,30 @@ class Evidence:
                 f"{name} must be in [0, {self.n}), got indices from {int(given.min())} to "
                 f"{int(given.max())}. {advice}"
             )
+
+
+_SWEEP = "Take the evidence from augloader.sweep, or report it in every step."
+_SOURCE = {
+    "labels": _SWEEP,
+    "proxies": _SWEEP,
+    "losses": _SWEEP,
+    "features": "Take the evidence from augloader.sweep with LastLayerGradient(), or add your own.",
+    "forgetting": "The sampler's table counts it from reports with logits and labels.",
+    "scores": "Add yours: dataclasses.replace(evidence, scores=...).",
+}
+_ADVICE = {
+    "losses": 'Compute the loss with reduction="none", and check the model: has training diverged?',
+    "features": "Flatten each sample's features to one row, and check the model.",
+    "forgetting": "Leave it to the sampler's table.",
+    "scores": "Give one finite score a sample.",
+}
+
+
+def _require_rows(name: str, values: Tensor, m: int, ndim: int, advice: str) -> None:
+    """Raise unless values are floating and finite, one number or one row a sample."""
+    if not values.is_floating_point():
+        raise TypeError(f"{name} must be floating, got {values.dtype}. Convert with .float().")
+    if values.ndim != ndim or len(values) != m:
+        shape = f"({m},)" if ndim == 1 else f"({m}, d)"
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(values.shape)}. {advice}")
+    require_finite(name, values, advice)

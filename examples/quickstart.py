@@ -40,7 +40,8 @@ from augloader import (
     Every,
     FacilityLocation,
     LastLayerGradient,
-    MaxLoss,
+    Loss,
+    Rank,
     Selection,
     Strategy,
     Uniform,
@@ -52,7 +53,7 @@ METHODS: dict[str, tuple[Strategy, float] | None] = {
     "weak only": None,
     "full": (Uniform(), 1.0),
     "uniform 30 %": (Uniform(), 0.3),
-    "max-loss 30 %": (MaxLoss(), 0.3),
+    "max-loss 30 %": (Rank(Loss()), 0.3),
     "coreset 30 %": (FacilityLocation(), 0.3),
 }
 

@@ -33,7 +33,7 @@ from augloader.policies import POLICIES
 DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet56": 9}  # blocks a stage
 STRATEGIES: dict[str, augloader.Strategy] = {
     "coreset": augloader.FacilityLocation(),
-    "maxloss": augloader.MaxLoss(),
+    "maxloss": augloader.Rank(augloader.Loss()),
     "uniform": augloader.Uniform(),
     "full": augloader.Uniform(),  # of fraction 1: every sample gets strong copies
     "none": augloader.Uniform(),  # never asked: its warm-up lasts to the end

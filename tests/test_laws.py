@@ -19,9 +19,10 @@ from augloader import (
     Every,
     Evidence,
     FacilityLocation,
+    Loss,
     LossRank,
-    MaxLoss,
     Proxies,
+    Rank,
     SampleTable,
     StableInfluence,
     Strategy,
@@ -45,7 +46,7 @@ strategies = st.sampled_from(
         FacilityLocation(engine="matrix-free"),
         FacilityLocation(engine="graph"),
         FacilityLocation(stochastic=0.2),
-        MaxLoss(),
+        Rank(Loss()),
         Uniform(),
     ]
 )
@@ -201,7 +202,9 @@ def test_no_selection_of_the_same_shape_exceeds_the_sum_of_the_classes_bounds(
         assert best <= selection.certificate.bound * (1 + 1e-9) + error
 
 
-@given(seeds, st.sampled_from([FacilityLocation(), FacilityLocation(per_class=False), MaxLoss()]))
+@given(
+    seeds, st.sampled_from([FacilityLocation(), FacilityLocation(per_class=False), Rank(Loss())])
+)
 def test_permuting_the_samples_permutes_the_selection(seed: int, strategy: Strategy) -> None:
     random = torch.Generator().manual_seed(seed)
     n, labels = 30, torch.arange(30) % 3

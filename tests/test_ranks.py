@@ -25,8 +25,9 @@ from augloader import (
     Evidence,
     FacilityLocation,
     LastLayerGradient,
-    MaxLoss,
+    Loss,
     Proxies,
+    Rank,
     Sample,
     Selection,
     StableInfluence,
@@ -90,7 +91,7 @@ CASES: dict[str, tuple[Strategy, Evidence, int]] = {
     "all as one": (FacilityLocation(per_class=False), whole(), 20),
     "few classes": (FacilityLocation(), whole(FEW), 9),
     "two samples": (FacilityLocation(), whole((2,)), 1),
-    "MaxLoss": (MaxLoss(), whole(), 20),
+    "MaxLoss": (Rank(Loss()), whole(), 20),
     "Uniform": (Uniform(), whole(), 20),
     "a user's": (Nearest(), whole(features=False), 20),
 }
@@ -382,17 +383,17 @@ FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
     "dtype": (
         _select(lambda r, e: _other(r, e, proxies=_doubles(e))),
         ValueError,
-        r"proxies.dtype must be .* got torch.float32 on rank 0, torch.float64 on rank 1",
+        r"proxies.gradient must be .*float32.* on rank 0, .*float64.* on rank 1",
     ),
     "widths": (
         _select(lambda r, e: _other(r, e, proxies=_halves(e))),
         ValueError,
-        r"proxies.widths must be .* got \(3, 4\) on rank 0, \(3,\) on rank 1",
+        r"proxies.gradient must be .* got \(3, torch.float32.* on rank 0, \(3, torch.float16.* rank 1",
     ),
     "no proxies": (
         _select(lambda r, e: _other(r, e, proxies=None)),
         ValueError,
-        r"evidence.proxies must be given for this strategy, got None.*\(On rank 1.\)",
+        r"evidence.proxies must be given, got None.*\(On rank 1.\)",
     ),
     "previous": (
         _select(lambda r, e: _other(r, e, previous=torch.arange(4))),

@@ -21,8 +21,9 @@ from augloader import (
     Every,
     Evidence,
     FacilityLocation,
-    MaxLoss,
+    Loss,
     Proxies,
+    Rank,
     Sample,
     Selection,
     StableInfluence,
@@ -235,7 +236,7 @@ def test_free_refresh_equals_one_from_a_forward_pass() -> None:
 
 
 def test_free_refresh_with_reported_losses() -> None:
-    sampler = CoresetSampler(range(N), MaxLoss(), count=5, refresh=Every(1, warmup=1))
+    sampler = CoresetSampler(range(N), Rank(Loss()), count=5, refresh=Every(1, warmup=1))
     draws = list(sampler)
     for start in range(0, N, 7):
         given = batch(draws[start : start + 7])
@@ -343,7 +344,7 @@ class Greedy(Needy):
         ({"seed": -1}, ValueError, "seed must be at least 0"),
         ({"strategy": FacilityLocation}, TypeError, "Pass an instance"),
         ({"strategy": "coreset"}, TypeError, "object with needs and select, got 'coreset'"),
-        ({"strategy": Needy()}, ValueError, "must be among labels, proxies, losses, got horoscope"),
+        ({"strategy": Needy()}, ValueError, "must be among labels, .*, scores, got horoscope"),
         ({"data": Endless()}, TypeError, "Endless without __len__"),
         ({"data": []}, ValueError, "got 0 samples"),
         ({"table_dtype": torch.int64}, ValueError, "dtype must be"),
@@ -602,7 +603,7 @@ def test_it_is_a_distributed_sampler_for_a_loader() -> None:
         (
             {"strength": StableInfluence()},
             ValueError,
-            "strength must be a rule without reports where there is no process group.*group.WORLD",
+            "strength and strategy must learn from no reports where there is no.*group.WORLD",
         ),
         ({"group": 7}, TypeError, "group must be a process group that this rank is in, got 7"),
         ({"fraction": 2}, ValueError, r"fraction must be in \(0, 1\]"),

@@ -12,8 +12,9 @@ from augloader import (
     CoresetSampler,
     Evidence,
     FacilityLocation,
-    MaxLoss,
+    Loss,
     Proxies,
+    Rank,
     Selection,
     Strategy,
     Uniform,
@@ -34,7 +35,7 @@ def select(strategy: Strategy, budget: int, given: Evidence, seed: int = 0) -> S
     return strategy.select(given, budget, generator=np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("strategy", [FacilityLocation(), MaxLoss(), Uniform()])
+@pytest.mark.parametrize("strategy", [FacilityLocation(), Rank(Loss()), Uniform()])
 def test_built_in_strategies_keep_the_contract(strategy: Strategy) -> None:
     assert isinstance(strategy, Strategy)
     for budget in (4, 36, 120):
@@ -110,7 +111,7 @@ def test_missing_evidence_is_named() -> None:
     with pytest.raises(ValueError, match=r"evidence.proxies must be given"):
         select(FacilityLocation(), 1, Evidence(3, labels=torch.tensor([0, 0, 0])))
     with pytest.raises(ValueError, match=r"evidence.losses must be given"):
-        select(MaxLoss(), 1, Evidence(3))
+        select(Rank(Loss()), 1, Evidence(3))
 
 
 def test_bad_options() -> None:
@@ -316,7 +317,7 @@ def test_engine_options_are_checked_at_construction(
 
 def test_max_loss_takes_the_largest_ties_to_the_lowest_index() -> None:
     given = Evidence(6, losses=torch.tensor([1.0, 5.0, 2.0, 5.0, 2.0, 0.0]))
-    assert select(MaxLoss(), 3, given).indices.tolist() == [1, 3, 2]
+    assert select(Rank(Loss()), 3, given).indices.tolist() == [1, 3, 2]
 
 
 def test_uniform_follows_its_generator_and_is_uniform() -> None:

@@ -469,7 +469,7 @@ class Needy(Mine):
         (StableInfluence, TypeError, r"object with needs, view, start.*Pass an instance"),
         (0.5, TypeError, r"got 0.5. Pass an instance, as Constant\(0.5\)"),
         (None, TypeError, "got None"),
-        (Uniform(), TypeError, r"got Uniform\(\)"),
+        (Uniform(), TypeError, r"got Uniform\("),
         (Nameless(), TypeError, "must have a repr that names its options"),
         (Needy(), ValueError, "needs must be among losses, logits, labels, got horoscope"),
         (Mine(view="weak"), ValueError, "view must be one of 'any', 'clean'"),  # type: ignore[arg-type]

@@ -314,8 +314,9 @@ def test_taking_over_what_the_ranks_agreed_on() -> None:
     labels = torch.zeros(2).long()
     table.report(torch.tensor([0, 2]), logits=torch.zeros(2, 2), labels=labels)
     assert table.new_visits.tolist() == [1, 0, 1]
-    columns = {name: values.clone() for name, values in table.rule_columns.items()}
-    table.take_over(columns, torch.tensor([1, 1, 2]))
+    learnt = table.learnt["strength"].items()
+    columns = {name: values.clone() for name, values in learnt}
+    table.take_over({"strength": columns}, torch.tensor([1, 1, 2]))
     assert table.visits.tolist() == [1, 1, 2]
     assert table.new_visits.tolist() == [0, 0, 0]
     table.report(torch.tensor([0, 2]), logits=torch.zeros(2, 2), labels=labels)
