@@ -32,7 +32,7 @@ from augloader.subsampling import (
     SupportVectors,
     Uniform,
 )
-from augloader.sweeping import sweep
+from augloader.sweeping import gradient_norms, sweep
 from augloader.table import SampleTable
 from augloader.transform import AdaptiveStrengthTransform
 from augloader.types import Certificate, Draw, Evidence, Sample, Selection
@@ -78,6 +78,7 @@ __all__ = [
     "WeightedAugmentedDataset",
     "crops",
     "facility_location",
+    "gradient_norms",
     "greedy_medoids",
     "influence",
     "nearest",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from augloader import ranks
-from augloader.checks import require_dataset, require_labels
+from augloader.checks import require_dataset, require_finite, require_labels
 from augloader.dataset import WeightedAugmentedDataset
 from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
 from augloader.types import Evidence, Sample
@@ -106,24 +108,14 @@ def _sweep(
     progress: bool,
 ) -> Evidence:
     """Sweep all samples, or the share of a place (rank, world)."""
-    require_dataset(data)
-    view = data if isinstance(data, WeightedAugmentedDataset) else WeightedAugmentedDataset(data)
-    view = view.clean()
+    view = _clean(data)
     device = _device(model)
     if autocast is None:
         autocast = device.type != "cpu" and torch.amp.is_autocast_available(device.type)
     share = None if place is None else _share(len(view), *place)
     if share is not None and not len(share):
         return Evidence(len(view), indices=share)
-    loader = DataLoader(
-        view,
-        sampler=None if share is None else share.tolist(),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=collate_fn,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # its own: a loader would draw from the global one
-    )
+    loader = _loader(view, share, batch_size, num_workers, collate_fn, device)
     batches = _bar(loader) if progress else loader
     head = _head(model, proxy.head) if isinstance(proxy, LastLayerGradient) else ("", None)
     labels: list[Tensor] = []
@@ -151,6 +143,94 @@ def _sweep(
     if inputs is not None and tap.biased:
         inputs = inputs[:, :-1]  # without the column of ones, which is the bias's input
     return Evidence(len(view), *found, indices=share, features=inputs)
+
+
+def gradient_norms(
+    model: nn.Module,
+    data: Any,
+    *,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    collate_fn: Callable[[list[Sample]], Sample] | None = None,
+) -> Tensor:
+    """Return the norm of each sample's gradient by all parameters, GraNd: ||grad_theta L_i||.
+
+    The model runs in eval mode over the un-augmented view, as in ``sweep``. The paper averages the
+    norms of some ten models early in training; a mean of these tensors does so. To select by them:
+    ``Proportional(Given())`` with ``Evidence(n, scores=...)``.
+
+    Args:
+        model: maps a batch of inputs, one tensor, to (n, C) logits; its parameters that require
+            gradients count.
+        data: as for ``sweep``.
+        batch_size: samples whose gradients are held at a time.
+        num_workers: worker processes that fetch the samples.
+        collate_fn: stacks Samples into a batch; None takes torch's default.
+
+    Returns:
+        (n,) float32 on the model's device.
+
+    Raises:
+        TypeError, ValueError: as ``sweep``; norms that are NaN or infinite.
+
+    Cost: a forward and backward pass a sample; memory batch_size + 1 times the parameters.
+
+    Example:
+        >>> data = [(torch.tensor([3.0, 4.0]), 0)]
+        >>> model = nn.Linear(2, 2, bias=False)
+        >>> _ = nn.init.zeros_(model.weight)  # g = (-1/2, 1/2), ||g (x) h|| = 5 / sqrt(2)
+        >>> gradient_norms(model, data)
+        tensor([3.5355])
+
+    Source: Paul, Ganguli & Dziugaite (2021), Def. 2.1.
+    """
+    view, device = _clean(data), _device(model)
+    # A copy: functional_call does not give a module that has two names its parameters back.
+    model = deepcopy(model).eval()
+    trained = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
+
+    def loss(parameters: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        logits = functional_call(model, parameters, (image.unsqueeze(0),))
+        return F.cross_entropy(logits.float(), label.unsqueeze(0))
+
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0))
+    norms = []
+    for batch in _loader(view, None, batch_size, num_workers, collate_fn, device):
+        moved = batch.to(device)
+        with torch.no_grad():  # of one image, to know the number of classes
+            one = _check_logits(model(moved.input[:1]), 1)
+        target = _check_target(batch.target, one.expand(len(batch.index), -1)).to(device)
+        parts = gradients(trained, moved.input, target).values()
+        squares = [part.float().flatten(1).square().sum(1) for part in parts]
+        norms.append(torch.stack(squares).sum(0).sqrt())
+    found = torch.cat(norms)
+    require_finite("gradient norms", found, "Check the model: has training diverged?")
+    return found
+
+
+def _clean(data: Any) -> WeightedAugmentedDataset:
+    require_dataset(data)
+    view = data if isinstance(data, WeightedAugmentedDataset) else WeightedAugmentedDataset(data)
+    return view.clean()
+
+
+def _loader(
+    view: WeightedAugmentedDataset,
+    share: Tensor | None,
+    batch_size: int,
+    num_workers: int,
+    collate_fn: Callable[[list[Sample]], Sample] | None,
+    device: torch.device,
+) -> DataLoader[Sample]:
+    return DataLoader(
+        view,
+        sampler=None if share is None else share.tolist(),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=collate_fn,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # its own: a loader would draw from the global one
+    )
 
 
 def _share(n: int, rank: int, world: int) -> Tensor:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -29,15 +29,19 @@ from tqdm import tqdm
 
 import augloader
 from augloader.policies import POLICIES
+from augloader.sampler import Weighting
 
 DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet56": 9}  # blocks a stage
 STRATEGIES: dict[str, augloader.Strategy] = {
     "coreset": augloader.FacilityLocation(),
     "maxloss": augloader.Rank(augloader.Loss()),
+    "loss": augloader.Proportional(augloader.Loss()),
+    "influence": augloader.Proportional(augloader.Influence()),
     "uniform": augloader.Uniform(),
     "full": augloader.Uniform(),  # of fraction 1: every sample gets strong copies
     "none": augloader.Uniform(),  # never asked: its warm-up lasts to the end
 }
+FREE = ("coreset", "maxloss", "loss")  # may select by what training reported
 STRENGTHS: dict[str, augloader.StrengthRule] = {
     "constant": augloader.Constant(),
     "sada": augloader.StableInfluence(),
@@ -297,7 +301,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--fraction", type=float, help="share of the data to select (0.3)")
     add("--count", type=int, help="number of samples to select")
     add("--base", choices=("full", "random", "selected", "none"), help="un-augmented part (full)")
-    add("--weighting", choices=("cluster", "uniform"), default="cluster", help="(cluster)")
+    add("--weighting", choices=get_args(Weighting), default="cluster", help="(cluster)")
     add("--policy", choices=POLICIES, default="trivial", help="strong augmentation (trivial)")
     add("--strength", choices=STRENGTHS, default="constant", help="of each sample (constant)")
     add("--copies", type=int, help="strong copies a selected sample (1); 0 augments in place")
@@ -318,7 +322,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.device == "auto":
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    defaults = {"proxy": "residual", "base": "full", "copies": 1, "refresh": 20, "warmup": 0}
+    proxy = "lastlayer" if args.strategy == "influence" else "residual"
+    defaults = {"proxy": proxy, "base": "full", "copies": 1, "refresh": 20, "warmup": 0}
     given = [k for k in (*defaults, "fraction", "count") if getattr(args, k) is not None]
     args.__dict__ |= {k: v for k, v in defaults.items() if k not in given}
     budgets = [k for k in given if k in ("fraction", "count")]
@@ -329,7 +334,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--fraction and --count exclude each other": len(budgets) == 2,
         "--fraction must be in (0, 1]": "fraction" in given and not 0 < args.fraction <= 1,
         "--proxy needs --strategy coreset": "proxy" in given and kind != "coreset",
-        f"--free-refresh: {kind} needs no sweep": free and kind not in ("coreset", "maxloss"),
+        f"--free-refresh: {kind} needs no sweep, or features": free and kind not in FREE,
         "--free-refresh needs --base full, to know every sample": free and args.base != "full",
         "--free-refresh needs --warmup 1 or more": free and args.warmup < 1,
         "--free-refresh knows no --proxy lastlayer": free and args.proxy == "lastlayer",

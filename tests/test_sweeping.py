@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from augloader import LastLayerGradient, Residual, WeightedAugmentedDataset, residual, sweep
+from augloader import (
+    LastLayerGradient,
+    Residual,
+    WeightedAugmentedDataset,
+    gradient_norms,
+    residual,
+    sweep,
+)
 from tests.reference import random_state
 
 
@@ -240,3 +247,61 @@ def test_a_model_on_the_gpu() -> None:
     torch.testing.assert_close(
         there.proxies.gradient.cpu(), here.proxies.gradient, atol=1e-3, rtol=1e-3
     )
+
+
+def norm_by_autograd(model: nn.Module, image: Tensor, label: Tensor) -> float:
+    model.zero_grad()
+    F.cross_entropy(model(image[None]), label[None]).backward()
+    gradients = [p.grad for p in model.parameters() if p.requires_grad]
+    return float(sum(g.square().sum() for g in gradients if g is not None)) ** 0.5
+
+
+@pytest.mark.parametrize("batch_size", [1, 32, 70])
+def test_gradient_norms_are_those_of_single_backward_passes(batch_size: int) -> None:
+    model = Net()
+    model.train()
+    before = modes(model)
+    state, found = random_state(), gradient_norms(model, data(), batch_size=batch_size)
+    assert found.dtype == torch.float32
+    assert modes(model) == before
+    assert all(p.grad is None for p in model.parameters())
+    assert random_state() == state
+    model.eval()
+    expected = [norm_by_autograd(model, image, label) for image, label in data()]
+    assert torch.allclose(found, torch.tensor(expected), rtol=1e-4)
+
+
+def test_gradient_norms_count_what_is_trained() -> None:
+    model = Net()
+    whole = gradient_norms(model, data())
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model.head.requires_grad_(True)
+    last = sweep(model, data(), LastLayerGradient()).proxies
+    assert last is not None
+    assert last.features is not None
+    product = last.gradient.norm(dim=1) * last.features.norm(dim=1)
+    part = gradient_norms(model, data())
+    assert torch.allclose(part, product, rtol=1e-4)
+    assert (whole > part).all()
+
+
+def test_gradient_norms_refuse_what_a_sweep_refuses() -> None:
+    with pytest.raises(ValueError, match=r"target must be in \[0, 3\)"):
+        gradient_norms(Net(), TensorDataset(data().tensors[0], torch.full((70,), 3)))
+    with pytest.raises(TypeError, match="map-style dataset"):
+        gradient_norms(Net(), Endless())
+    broken = Net()
+    nn.init.constant_(broken.head.weight, torch.nan)
+    with pytest.raises(ValueError, match=r"gradient norms must be finite, got 70 non-finite rows"):
+        gradient_norms(broken, data())
+
+
+def test_evidence_has_the_features_of_the_head() -> None:
+    for bias in (True, False):
+        found = sweep(Net(bias=bias), data(), LastLayerGradient())
+        assert found.features is not None
+        assert found.proxies is not None
+        assert found.proxies.features is not None
+        assert torch.equal(found.features, found.proxies.features[:, :8])
+    assert sweep(Net(), data(), Residual()).features is None

@@ -136,6 +136,8 @@ def test_imbalance_has_the_exponential_profile() -> None:
         (("--base", "full", "--copies", "0"), 36, 9),
         (("--strategy", "maxloss"), 36 + 9, 9),
         (("--strategy", "uniform"), 36 + 9, 9),
+        (("--strategy", "loss", "--weighting", "downweight"), 36 + 9, 9),
+        (("--strategy", "influence"), 36 + 9, 9),
     ],
 )
 def test_every_base_trains(
