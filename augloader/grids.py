@@ -8,7 +8,7 @@ repeats the nearest edge pixel.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class Translation:
     down: int
 
     def __call__(self, image: Any, strength: float = 1.0) -> Any:
-        """Return a PIL image or (C, H, W) tensor of the same kind and size."""
+        """Return a PIL image or (..., C, H, W) tensor of the same kind and size."""
         x, y = round(self.right * strength), round(self.down * strength)
         height, width = F.get_size(image)
         padded = F.pad(image, [max(x, 0), max(y, 0), max(-x, 0), max(-y, 0)], padding_mode="edge")
@@ -40,7 +40,7 @@ class Rotation:
     degrees: float
 
     def __call__(self, image: Any, strength: float = 1.0) -> Any:
-        """Return a PIL image or (C, H, W) tensor of the same kind and size."""
+        """Return a PIL image or (..., C, H, W) tensor of the same kind and size."""
         height, width = F.get_size(image)
         margin = math.ceil((math.hypot(height, width) - min(height, width)) / 2) + 1
         turned = F.rotate(
@@ -58,7 +58,7 @@ class Crop:
     pixels: int
 
     def __call__(self, image: Any, strength: float = 1.0) -> Any:
-        """Return a PIL image or (C, H, W) tensor of the same kind and size."""
+        """Return a PIL image or (..., C, H, W) tensor of the same kind and size."""
         height, width = F.get_size(image)
         cut = round(self.pixels * strength)
         if 2 * cut >= min(height, width):
@@ -70,7 +70,7 @@ class Crop:
         return F.resized_crop(image, cut, cut, *inner, [height, width], antialias=True)
 
 
-def translations(pixels: int | Sequence[int], diagonal: bool = False) -> list[Translation]:
+def translations(pixels: int | Iterable[int], diagonal: bool = False) -> list[Translation]:
     """Return the moves by some pixels up, down, left and right.
 
     Args:
@@ -91,7 +91,7 @@ def translations(pixels: int | Sequence[int], diagonal: bool = False) -> list[Tr
 
     Source: Kuchnik & Smith (2019), App. B: 2 pixels on MNIST, 3 on CIFAR-10.
     """
-    steps = [pixels] if isinstance(pixels, int) else list(pixels)
+    steps = list(pixels) if isinstance(pixels, Iterable) else [pixels]
     for step in steps:
         require_int("pixels", step, 1, "Moves by 0 change nothing.")
     return [

@@ -14,6 +14,7 @@ from augloader.proxies import Proxies
 Hessian = Literal["exact", "kronecker", "diagonal"]
 HESSIANS: tuple[Hessian, ...] = ("exact", "kronecker", "diagonal")
 _BLOCK = 2048  # samples whose gradients are written out at a time
+_ROUNDING = 1e-15  # times the side of a matrix: pivots and eigenvalues below this are nothing
 _LIMIT = 4 << 30  # bytes that the exact Hessian and its factor may take
 
 
@@ -65,10 +66,9 @@ def influence(proxies: Proxies, damping: float, hessian: Hessian = "exact") -> T
     if hessian == "diagonal":
         spectrum = (p * (1 - p)).T @ h.square()  # (C, d)
         return _squares(g, h, _inverse(spectrum, damping))
-    covariance = p.sum(0).diag() - p.T @ p if g.shape[1] > 1 else (p * (1 - p)).sum(0, True)
     values, vectors = torch.linalg.eigh(h.T @ h)
-    class_values, class_vectors = torch.linalg.eigh(covariance / len(g))
-    spectrum = class_values.clamp(min=0)[:, None] * values.clamp(min=0)
+    class_values, class_vectors = torch.linalg.eigh(_covariance(p))
+    spectrum = _solid(class_values)[:, None] * _solid(values)
     return _squares(g @ class_vectors, h @ vectors, _inverse(spectrum, damping))
 
 
@@ -123,7 +123,7 @@ def _exact(g: Tensor, h: Tensor, p: Tensor, damping: float) -> Tensor:
     matrix.diagonal().add_(damping)
     factor, failed = torch.linalg.cholesky_ex(matrix)
     pivots = factor.diagonal().square()
-    if failed or pivots.min() <= 1e-13 * side * pivots.max():
+    if failed or pivots.min() <= _ROUNDING * side * pivots.max():
         _raise_singular(damping, scale)
     parts = []
     for block in torch.arange(n, device=g.device).split(_BLOCK):
@@ -133,12 +133,25 @@ def _exact(g: Tensor, h: Tensor, p: Tensor, damping: float) -> Tensor:
     return torch.cat(parts).float()
 
 
+def _covariance(p: Tensor) -> Tensor:
+    """Return the mean of diag(p) - p p'."""
+    if p.shape[1] == 1:
+        return (p * (1 - p)).mean(0, keepdim=True)
+    apart = p.T @ p / len(p)
+    apart.fill_diagonal_(0)
+    return apart.sum(1).diag() - apart  # rows of sum 0, exactly
+
+
+def _solid(values: Tensor) -> Tensor:
+    """Return eigenvalues of a positive matrix, with those that are rounding set to 0."""
+    return values.where(values > _ROUNDING * len(values) * values.max(), 0.0)
+
+
 def _inverse(spectrum: Tensor, damping: float) -> Tensor:
-    """Return 1 / (eigenvalue + damping), or raise where the smallest is nothing."""
-    damped = spectrum + damping
-    if damped.min() <= 1e-13 * spectrum.numel() * damped.max():
+    """Return 1 / (eigenvalue + damping), or raise where one is nothing."""
+    if damping == 0 and not spectrum.all():
         _raise_singular(damping, float(spectrum.mean()))
-    return damped.reciprocal()
+    return (spectrum + damping).reciprocal()
 
 
 def _squares(g: Tensor, h: Tensor, inverse: Tensor) -> Tensor:

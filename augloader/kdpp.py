@@ -16,7 +16,7 @@ from torch import Tensor
 from augloader.checks import count_and_first
 
 Values = NDArray[np.floating[Any]]
-_TINY = 1e-12  # eigenvalues below this share of the largest are none
+_ROUNDING = 1e-15  # times r: eigenvalues below this share of the largest are none
 _PROPOSALS = 256  # drawn at a time
 _BLOCK = 8192  # rows taken to float64 at a time
 
@@ -127,13 +127,14 @@ def sample(b: Tensor, k: int | None, generator: np.random.Generator) -> NDArray[
         rows = rows.double()
         dual.addmm_(rows.T, rows)
     values, vectors = torch.linalg.eigh(dual)
-    solid = values > _TINY * values[-1].clamp(min=0)
+    solid = values > _ROUNDING * len(values) * values[-1].clamp(min=0)
     values, vectors = values[solid], vectors[:, solid]
     k = len(values) if k is None else k
     if k > len(values):
         raise ValueError(
             f"budget must be at most the rank of the kernel, {len(values)}, for a k-DPP, got {k}. "
-            'Ask for fewer samples, or take kernel="gaussian", of rank up to its width.'
+            'Ask for fewer, or raise the rank: kernel="gaussian", of a smaller bandwidth or larger '
+            "width."
         )
     chosen = torch.from_numpy(_elementary(values.numpy(), k, generator))
     return _project(b, vectors[:, chosen] / values[chosen].sqrt(), generator)

@@ -58,7 +58,7 @@ def nearest(points: Proxies, medoids: Proxies) -> tuple[Tensor, Tensor]:
 
 
 def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
-    """Group vectors around ``count`` centres by Lloyd's algorithm, 20 iterations of FAISS.
+    """Group vectors around ``count`` centres: k-means++, then 20 iterations of FAISS.
 
     Args:
         vectors: (n, d) floating.
@@ -71,31 +71,43 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
     Raises:
         ValueError: fewer vectors than centres.
 
-    Cost: O(n count d) an iteration.
+    Cost: O(n count d), and as much an iteration.
 
     Example:
         >>> kmeans(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), 2).bincount()
         tensor([2, 2])
 
-    Source: Kuchnik & Smith (2019), App. G.
+    Source: Kuchnik & Smith (2019), App. G; Arthur & Vassilvitskii (2007).
     """
     if count > len(vectors):
         raise ValueError(
             f"count must be at most the number of samples, {len(vectors)}, got {count} clusters. "
             "Ask for fewer."
         )
-    x = np.ascontiguousarray(vectors.detach().cpu().float().numpy())
+    rows = vectors.detach().cpu().float().contiguous()
+    x, first = rows.numpy(), _apart(rows, count, np.random.default_rng(seed))
     # Bounds so wide that FAISS neither drops vectors nor warns of small clusters.
     centres = faiss.Kmeans(
         x.shape[1],
         count,
         niter=20,
-        seed=seed,
         min_points_per_centroid=1,
         max_points_per_centroid=len(x),
     )
-    centres.train(x)
+    centres.train(x, init_centroids=x[first])
     return torch.from_numpy(centres.assign(x)[1].astype(np.int64))
+
+
+def _apart(x: Tensor, count: int, generator: np.random.Generator) -> list[int]:
+    """Draw rows one by one in proportion to their squared distance to those drawn before."""
+    drawn = [int(generator.integers(len(x)))]
+    squares = torch.full((len(x),), torch.inf, dtype=torch.float64)
+    for ticket in generator.random(count - 1):
+        squares = squares.minimum((x - x[drawn[-1]]).square().sum(1).double())
+        reach = squares.cumsum(0)
+        place = int(torch.searchsorted(reach, ticket * reach[-1], right=True))
+        drawn.append(min(place, len(x) - 1))
+    return drawn
 
 
 @dataclass(frozen=True, eq=False)

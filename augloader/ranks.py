@@ -478,10 +478,7 @@ def share_of(table: SampleTable, needs: frozenset[str], group: dist.ProcessGroup
     def work() -> Evidence:
         if not len(mine):
             return Evidence(table.n, indices=mine)
-        part = table.rows(mine).evidence(needs)
-        counts = table.forgetting
-        known = part.labels, part.proxies, part.losses, None, mine, None
-        return Evidence(table.n, *known, None if counts is None else counts[mine])
+        return replace(table.rows(mine).evidence(needs), n=table.n, indices=mine)
 
     return attempt(work, group)
 

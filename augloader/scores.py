@@ -202,11 +202,11 @@ class Margin:
 
 @dataclass(frozen=True)
 class Forgetting:
-    """How often a sample was forgotten: classified rightly at one visit, wrongly at the next.
+    """1 + how often a sample was forgotten: classified rightly at one visit, wrongly at the next.
 
-    Samples that were never classified rightly come first: they score one above the largest count.
-    The sampler's table counts, where the strategy asks for it, in every report with logits and
-    labels of a view with strength 0 (others would count the augmentation, not the forgetting).
+    Samples that were never classified rightly come first: they score one above all others. The
+    sampler's table counts, where the strategy asks for it, in every report with logits and labels
+    of a view with strength 0 (others would count the augmentation, not the forgetting).
 
     Raises when called:
         ValueError: no counts in the evidence.
@@ -215,7 +215,7 @@ class Forgetting:
 
     Example:
         >>> Forgetting()(Evidence(3, forgetting=torch.tensor([0.0, 2.0, -1.0])))  # -1: never right
-        tensor([0., 2., 3.])
+        tensor([1., 3., 4.])
 
     Source: Toneva et al. (2019), Def. 1.1-1.2 and Alg. 1.
     """
@@ -223,9 +223,9 @@ class Forgetting:
     needs: ClassVar[frozenset[str]] = frozenset({"forgetting"})
 
     def __call__(self, evidence: Evidence) -> Tensor:
-        """Return the (n,) float32 counts."""
+        """Return the (n,) float32 scores, 1 or more."""
         counts: Tensor = evidence.require("forgetting").float()
-        return torch.where(counts < 0, counts.max().clamp(min=0) + 1, counts)
+        return 1 + torch.where(counts < 0, counts.max().clamp(min=0) + 1, counts)
 
 
 @dataclass(frozen=True)

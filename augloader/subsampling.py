@@ -98,7 +98,8 @@ class _Policy(ABC):
     def __post_init__(self) -> None:
         """Check the options."""
         groups = self.groups
-        if not (groups is None or groups == "labels" or isinstance(groups, Clusters | Tensor)):
+        labels = isinstance(groups, str) and groups == "labels"
+        if not (groups is None or labels or isinstance(groups, Clusters | Tensor)):
             raise TypeError(
                 f'groups must be None, "labels", Clusters(...) or an (n,) tensor, got {groups!r}. '
                 'Give "labels" to choose in each class.'

@@ -283,13 +283,22 @@ class SampleTable:
         derived = known.get("logits", none).maximum(labelled)
         views = torch.zeros(self.n)
         for name in needs:
-            own = labelled if name == "labels" else known.get(name, none)
-            views = views.maximum(own if name == "labels" else own.where(own.isfinite(), derived))
+            if name == "labels":
+                own = labelled
+            elif name == "forgetting":  # counted in clean views, and not in this period alone
+                own = torch.where(self._lacking(name), none, torch.zeros(self.n))
+            else:
+                own = known.get(name, none)
+                own = own.where(own.isfinite(), derived)
+            views = views.maximum(own)
         return views
 
     def rows(self, index: Tensor) -> SampleTable:
         """Return a table of (m,) samples alone, m >= 1, with what was reported in this period."""
-        part = SampleTable(len(index), dtype=self.dtype)
+        part = SampleTable(len(index), dtype=self.dtype, forgetting=self._forgetting)
+        if self._forgetting:
+            counted = self.learnt["forgetting"].items()
+            part.take_over({"forgetting": {k: v[index] for k, v in counted}}, part.visits)
         part.visits, part._labels = self.visits[index], self._labels[index]
         columns = self._columns.items()
         part._columns = {name: _Column(c.values[index], c.strength[index]) for name, c in columns}
@@ -489,10 +498,13 @@ class SampleTable:
 
     def raise_missing(self, name: str, bad: Tensor) -> NoReturn:
         """Raise ValueError: evidence of the (n,) masked samples is missing."""
+        when, other = "since the last refresh", "sampler.refresh(sweep(model, data, Residual()))"
+        if name == "forgetting":
+            when, other = "of a view with strength 0", "Evidence(forgetting=...)"
         raise ValueError(
             f"{name} must be known for every sample, got {count_and_first(bad, 'samples')} without "
-            "a report since the last refresh. Report every batch of a whole epoch over the full "
-            "data, or pass evidence: sampler.refresh(sweep(model, data, Residual()))."
+            f"a report {when}. Report every batch of a whole epoch over the full data, or pass "
+            f"evidence: {other}."
         )
 
 

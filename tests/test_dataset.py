@@ -21,6 +21,9 @@ from augloader import (
     Sample,
     Uniform,
     WeightedAugmentedDataset,
+    crops,
+    rotations,
+    translations,
 )
 
 
@@ -308,3 +311,83 @@ def test_masks_follow_their_images_through_workers() -> None:
     data = WeightedAugmentedDataset(items, strong=kornia)
     with pytest.raises(TypeError, match="must be a single tensor for Kornia operations"):
         data[0]
+
+
+# One transform a copy -----------------------------------------------------------------------------
+
+
+def test_copy_j_is_augmented_by_the_jth_transform() -> None:
+    strong = [plus_ten, negative, double]
+    data = WeightedAugmentedDataset(tensors(), weak=double, strong=strong, final=plus_ten)
+    found = [data[Draw(3, copy, 1.0, 1e-3)].input.item() for copy in (1, 2, 3)]
+    assert found == [6 + 10 + 10, -6 + 10, 12 + 10]
+    assert WeightedAugmentedDataset(tensors(), strong=tuple(strong))[Draw(3, 2)].input == -3
+    for copy in (0, 1, 7):
+        assert data[Draw(3, copy, 1.0, 0.0)].input == 16
+        assert data.clean()[Draw(3, copy)].input == 13
+    batch = data.__getitems__([Draw(1, 1), Draw(1, 3), Draw(2, 0, strength=0.0)])
+    assert [sample.input.item() for sample in batch] == [22, 14, 14]
+    one = WeightedAugmentedDataset(tensors(), strong=[negative])
+    assert one[Draw(3, 1)].input == -3
+
+
+def test_each_of_several_transforms_is_given_what_it_asks_for() -> None:
+    strong: list[Any] = [scaled, keyed, keyed_and_scaled, Keyed(), negative]
+    data = WeightedAugmentedDataset(tensors(), strong=strong)
+    found = [data[Draw(4, copy, strength=0.25, epoch=3)].input.item() for copy in range(1, 6)]
+    assert found == [1, 30_406, 30_404, 30_405, -4]
+    kinds: list[Any] = [with_force_apply, K.RandomHorizontalFlip(p=1.0)]
+    images = WeightedAugmentedDataset([(IMAGE, 0), (IMAGE / 255, 0)], strong=kinds)
+    assert torch.equal(images[Draw(0, 1)].input, 255 - IMAGE)
+    assert torch.equal(images[Draw(1, 2)].input, (IMAGE / 255).flip(-1))
+
+
+@pytest.mark.parametrize("copy", [0, 4])
+def test_a_copy_without_a_transform_is_refused(copy: int) -> None:
+    data = WeightedAugmentedDataset(tensors(), strong=[plus_ten, negative, double])
+    words = rf"copy must be 1 to 3, the transforms in strong, got {copy}.*with copies=3"
+    with pytest.raises(ValueError, match=words):
+        _ = data[Draw(3, copy)]
+    with pytest.raises(ValueError, match=words):
+        data.__getitems__([Draw(3, 1), Draw(3, copy, strength=0.1)])
+
+
+def test_an_index_alone_has_no_transform_of_several() -> None:
+    with pytest.raises(ValueError, match=r"copy must be 1 to 1, .* got 0"):
+        _ = WeightedAugmentedDataset(tensors(), strong=[negative])[3]
+
+
+@pytest.mark.parametrize(
+    ("strong", "words"),
+    [
+        ([], r"strong must hold at least one transform, .*got \[\].*translations\(3\)"),
+        ((), "strong must hold at least one transform"),
+        ([None], "strong must hold at least one transform, and nothing else"),
+        ([negative, None], "strong must hold at least one transform, and nothing else"),
+        ([negative, "trivial"], "strong must be a callable on one image, got 'trivial'"),
+    ],
+)
+def test_lists_that_hold_something_else(strong: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        WeightedAugmentedDataset(tensors(), strong=strong)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_shows_every_transform_of_every_selected_sample_once(workers: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (20, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    strong: list[Any] = [*translations(1), *rotations((-15, 15)), *crops((1,))]
+    data = WeightedAugmentedDataset(TensorDataset(images, torch.arange(20) % 2), strong=strong)
+    data = pickle.loads(pickle.dumps(data))
+    sampler = CoresetSampler(data, Uniform(), count=5, copies=len(strong), base="full")
+    selected = sampler.refresh().indices.tolist()
+    seen = []
+    for batch in DataLoader(data, batch_size=16, sampler=sampler, num_workers=workers):
+        for x, i, copy, strength in zip(
+            batch.input, batch.index.tolist(), batch.copy.tolist(), batch.strength, strict=True
+        ):
+            expected = strong[copy - 1](images[i]) if strength else images[i]
+            assert torch.equal(x, expected)
+            seen.append((i, copy, float(strength)))
+    every = [(i, copy, 1.0) for i in selected for copy in range(1, len(strong) + 1)]
+    assert sorted(seen) == sorted(every + [(i, 0, 0.0) for i in range(20)])

@@ -3,6 +3,7 @@
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -18,14 +19,21 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import TensorDataset
 
 from augloader import (
+    EL2N,
+    KDPP,
+    Clusters,
     CoresetSampler,
     DistributedCoresetSampler,
     Draw,
     Every,
     Evidence,
     FacilityLocation,
+    Forgetting,
+    Given,
+    Influence,
     LastLayerGradient,
     Loss,
+    Proportional,
     Proxies,
     Rank,
     Sample,
@@ -65,11 +73,28 @@ def whole(sizes: tuple[int, ...] = (40, 2, 9, 3, 25), features: bool = True) -> 
     return Evidence(n, labels[order], proxies, torch.rand(n, generator=random), previous)
 
 
+def scored() -> Evidence:
+    """With features, forgetting events, scores, and proxies that are residuals."""
+    given, random = whole(), torch.Generator().manual_seed(1)
+    assert given.labels is not None
+    logits = torch.randn(given.n, 5, generator=random)
+    residuals = logits.softmax(1) - nn.functional.one_hot(given.labels, 5)
+    return replace(
+        given,
+        proxies=Proxies(residuals, torch.randn(given.n, 4, generator=random)),
+        features=torch.randn(given.n, 6, generator=random),
+        forgetting=torch.randint(-1, 4, (given.n,), generator=random).float(),
+        scores=torch.rand(given.n, generator=random),
+    )
+
+
+COLUMNS = ("labels", "proxies", "losses", "features", "forgetting", "scores")
+
+
 def part(evidence: Evidence, indices: torch.Tensor) -> Evidence:
     """The rows of some samples, as a sweep of this rank would return them."""
-    rows: dict[str, Any] = {
-        name: getattr(evidence, name)[indices] for name in ("labels", "proxies", "losses")
-    }
+    known = {name: getattr(evidence, name) for name in COLUMNS}
+    rows: dict[str, Any] = {k: v[indices] for k, v in known.items() if v is not None}
     return Evidence(evidence.n, **rows, previous=evidence.previous, indices=indices)
 
 
@@ -94,6 +119,13 @@ CASES: dict[str, tuple[Strategy, Evidence, int]] = {
     "MaxLoss": (Rank(Loss()), whole(), 20),
     "Uniform": (Uniform(), whole(), 20),
     "a user's": (Nearest(), whole(features=False), 20),
+    "clusters": (Uniform(groups=Clusters(3)), scored(), 20),
+    "k-DPP": (KDPP(Given()), scored(), 6),
+    "k-DPP of proxies": (KDPP(EL2N(), kernel="gaussian", groups="labels"), scored(), 20),
+    "random features": (KDPP(kernel="gaussian", width=16), scored(), 9),
+    "forgetting": (Proportional(Forgetting()), scored(), 20),
+    "influence": (Proportional(Influence()), scored(), 20),
+    "influence in clusters": (Rank(Influence(), groups=Clusters(4)), scored(), 20),
 }
 
 
@@ -149,6 +181,14 @@ def selections(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, Any
         mine = share(evidence, some.index(rank), len(some))
         chosen = ranks.select(strategy, mine, budget, group=pair, generator=generator())
     found["a smaller group"] = facts(chosen)
+    strategy, evidence, _ = CASES["clusters"]
+    for name, mine in (
+        ("clusters: an empty share", part(evidence, last)),
+        ("clusters: no share", bare if rank < world - 1 else part(evidence, last)),
+        ("clusters: everything on every rank", evidence),
+    ):
+        chosen = ranks.select(strategy, mine, budget, group=group, generator=generator())
+        found[name] = facts(chosen)
     return found
 
 
@@ -163,7 +203,14 @@ def received(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, list[
 
     found = {}
     dist.all_to_all_single = logged
-    for name in ("outer products", "Uniform", "a user's"):
+    for name in (
+        "outer products",
+        "Uniform",
+        "a user's",
+        "forgetting",
+        "clusters",
+        "k-DPP of proxies",
+    ):
         log.clear()
         strategy, evidence, budget = CASES[name]
         mine = share(evidence, rank, world)
@@ -209,6 +256,43 @@ def training(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, Any]:
         sampler.set_epoch(EPOCHS)
         found[view].append(([], None, sampler.table.visits))
     return found
+
+
+def counting(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, Any]:
+    """Each epoch every sample is reported on another rank; what was forgotten adds up."""
+    found: dict[str, Any] = {}
+    for refreshing in ("never", "swept", "free"):
+        sampler = CoresetSampler(
+            range(N),
+            Proportional(Forgetting()),
+            count=9,
+            seed=2,
+            refresh=Every(1, warmup=EPOCHS if refreshing == "never" else 2),
+            group=group,
+        )
+        found[refreshing] = []
+        for epoch in range(EPOCHS + 4):
+            sampler.set_epoch(epoch)
+            counts = sampler.table.forgetting
+            chosen = None
+            if sampler.refresh_due and refreshing != "never":
+                chosen = _chosen(sampler, rank, world, swept=refreshing == "swept")
+            found[refreshing].append((counts, sampler.table.visits.clone(), chosen))
+            mine = torch.arange(N)[(torch.arange(N) + epoch) % world == rank]
+            given = batch([Draw(i, 0, 1.0, 0.0, epoch) for i in mine.tolist()])
+            sampler.report(given, logits=logits_of(3 * given.index, epoch))
+            strong = given._replace(strength=given.strength + 0.5, copy=given.copy + 1)
+            sampler.report(strong, logits=-logits_of(given.index, epoch))
+    return found
+
+
+def _chosen(sampler: CoresetSampler, rank: int, world: int, swept: bool) -> Any:
+    """Refresh, or say what was raised."""
+    evidence = part(Evidence(N, torch.arange(N) % 3), torch.arange(N)[rank::world])
+    try:
+        return sampler.refresh(evidence if swept else None).indices
+    except ValueError as error:
+        return str(error)
 
 
 def batch(draws: list[Draw]) -> Sample:
@@ -368,6 +452,21 @@ def _too_many(rank: int, world: int, group: dist.ProcessGroup) -> object:
     return DistributedCoresetSampler(range(9), Uniform(), count=2, num_replicas=9)
 
 
+def _clustered(change: Callable[[Evidence], Evidence], **options: Any) -> Failing:
+    def run(rank: int, world: int, group: dist.ProcessGroup) -> object:
+        mine = share(scored(), rank, world)
+        mine = change(mine) if rank == 1 else mine
+        strategy = Uniform(groups=Clusters(options.get("count", 3)))
+        return ranks.select(strategy, mine, 20, group=group, generator=generator())
+
+    return run
+
+
+def _narrower(evidence: Evidence) -> Evidence:
+    assert evidence.features is not None
+    return replace(evidence, features=evidence.features[:, :4])
+
+
 # name: what fails, and the words of the error on every rank
 FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
     "n": (
@@ -388,12 +487,27 @@ FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
     "widths": (
         _select(lambda r, e: _other(r, e, proxies=_halves(e))),
         ValueError,
-        r"proxies.gradient must be .* got \(3, torch.float32.* on rank 0, \(3, torch.float16.* rank 1",
+        r"proxies.gradient must be .* \(3, torch.float32.* on rank 0, \(3, torch.float16.* rank 1",
     ),
     "no proxies": (
         _select(lambda r, e: _other(r, e, proxies=None)),
         ValueError,
         r"evidence.proxies must be given, got None.*\(On rank 1.\)",
+    ),
+    "no features": (
+        _clustered(lambda e: replace(e, features=None)),
+        ValueError,
+        r"evidence.features must be given, got None.*\(On rank 1.\)",
+    ),
+    "widths of features": (
+        _clustered(_narrower),
+        ValueError,
+        r"features must be the same on every rank, got \(6, .* on rank 0, \(4, .* on rank 1",
+    ),
+    "clusters": (
+        _clustered(lambda e: e, count=80),
+        ValueError,
+        r"count must be at most the number of samples, 79, got 80 clusters.*\(On rank 0.\)",
     ),
     "previous": (
         _select(lambda r, e: _other(r, e, previous=torch.arange(4))),
@@ -465,7 +579,8 @@ def run(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=init, rank=rank, world_size=world, timeout=limit)
     group = dist.group.WORLD
     assert group is not None
-    scenarios = [selections, received, training, sweeping] + [failures] * (world > 1)
+    scenarios = [selections, received, training, counting, sweeping]
+    scenarios += [failures] * (world > 1)
     found = {scenario.__name__: scenario(rank, world, group) for scenario in scenarios}
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -507,7 +622,8 @@ def test_ranks_without_samples_and_with_all(found: Found, world: int) -> None:
     for rank in found[world]:
         chosen = rank["selections"]
         for name in chosen.keys() - CASES.keys():
-            assert same(chosen[name], chosen["outer products"]), name
+            case = name.split(":")[0] if ":" in name else "outer products"
+            assert same(chosen[name], chosen[case]), name
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -520,7 +636,11 @@ def test_a_rank_gets_the_rows_of_its_classes_alone(found: Found, world: int) -> 
         mine = sum(size for size, who in zip(sizes, owner, strict=True) if who == r)
         assert rank["received"]["outer products"] == [mine, mine]
         assert rank["received"]["Uniform"] == []
-        assert rank["received"]["a user's"] == [len(labels) if r == 0 else 0]
+        every = len(labels) if r == 0 else 0
+        assert rank["received"]["a user's"] == [every]
+        assert rank["received"]["forgetting"] == []
+        assert rank["received"]["clusters"] == [every]
+        assert rank["received"]["k-DPP of proxies"] == [every] * 3
 
 
 def test_classes_are_dealt_by_their_squares() -> None:
@@ -552,6 +672,55 @@ def test_ranks_share_reports_strengths_and_each_epoch(found: Found, world: int, 
     assert all(same(seen, visits[0]) for seen in visits)
     # Copies in one batch with their sample are one report; padding is reported too.
     assert EPOCHS * N <= int(visits[0].sum()) <= EPOCHS * (N + 18 + world)
+
+
+def forgotten(epoch: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Forgetting events and visits before an epoch, sample by sample, by their definition."""
+    right = torch.stack(
+        [logits_of(3 * torch.arange(N), e).argmax(1) == torch.arange(N) % 3 for e in range(epoch)]
+        or [torch.zeros(N, dtype=torch.bool)]
+    )
+    events = (right[:-1] & ~right[1:]).sum(0).float()
+    events[~right.any(0)] = -1
+    return events if epoch else None, torch.full((N,), 2 * epoch)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("refreshing", ["never", "swept", "free"])
+def test_ranks_count_together_what_was_forgotten(found: Found, world: int, refreshing: str) -> None:
+    for rank in found[world]:
+        for epoch, (counts, visits, _) in enumerate(rank["counting"][refreshing]):
+            expected, seen = forgotten(epoch)
+            assert same(counts, expected)
+            assert same(visits, seen)
+    last = forgotten(EPOCHS + 3)[0]
+    assert last is not None
+    assert len(last.unique()) > 2
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("refreshing", ["swept", "free"])
+def test_ranks_select_by_what_was_forgotten(found: Found, world: int, refreshing: str) -> None:
+    def alone(swept: bool) -> list[Any]:
+        sampler = CoresetSampler(
+            range(N), Proportional(Forgetting()), count=9, seed=2, refresh=Every(1, warmup=2)
+        )
+        chosen = []
+        for epoch in range(EPOCHS + 4):
+            sampler.set_epoch(epoch)
+            due = sampler.refresh_due
+            chosen.append(_chosen(sampler, 0, 1, swept) if due and not swept else None)
+            if due and swept:
+                chosen[-1] = sampler.refresh(Evidence(N, torch.arange(N) % 3)).indices
+            given = batch([Draw(i, 0, 1.0, 0.0, epoch) for i in range(N)])
+            sampler.report(given, logits=logits_of(3 * given.index, epoch))
+        return chosen
+
+    expected = alone(refreshing == "swept")
+    assert isinstance(expected[-1], torch.Tensor)
+    for rank in found[world]:
+        for (_, _, chosen), one in zip(rank["counting"][refreshing], expected, strict=True):
+            assert same(chosen, one), chosen
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -638,3 +638,73 @@ def test_a_share_wants_a_group() -> None:
             sampler.refresh(part)
     with pytest.raises(ValueError, match=r"of all 40 samples, got a share of 3\. Give the sampler"):
         Uniform().select(part, 3, generator=np.random.default_rng(0))
+
+
+# Down-weighting -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copies", [0, 1, 3])
+@pytest.mark.parametrize("base", ["full", "random", "selected", "none"])
+def test_down_weighted_samples_share_the_weight_of_one(base: Base, copies: int) -> None:
+    sampler = ready(base=base, copies=copies, weighting="downweight")
+    draws = list(sampler)
+    totals: dict[int, float] = {}
+    counts = Counter(draw.index for draw in draws)
+    for draw in draws:
+        totals[draw.index] = totals.get(draw.index, 0.0) + draw.weight
+    one = len(draws) / len(totals)  # of mean 1 over the draws
+    assert list(totals.values()) == pytest.approx([one] * len(totals), rel=1e-6)
+    for draw in draws:
+        assert draw.weight == pytest.approx(one / counts[draw.index], rel=1e-6)
+    assert np.mean([draw.weight for draw in draws]) == pytest.approx(1, abs=1e-6)
+    assert set(totals) >= chosen(sampler)
+    if base == "full":
+        assert set(totals) == set(range(N))
+        assert {counts[i] for i in chosen(sampler)} == {1 + copies}
+    elif base == "none":
+        assert set(totals) == chosen(sampler)
+
+
+@pytest.mark.parametrize("copies", [0, 1, 3])
+def test_down_weighting_conserves_the_ratio_of_classes(copies: int) -> None:
+    """All selected are of one class; their weight stays the class's share of the data."""
+    losses = torch.arange(float(N)) * (torch.arange(N) % 4 == 0)
+    sampler = CoresetSampler(range(N), Rank(Loss()), count=8, copies=copies, weighting="downweight")
+    sampler.refresh(Evidence(N, losses=losses))
+    assert {i % 4 for i in chosen(sampler)} == {0}
+    weights = [0.0] * 4
+    for draw in sampler:
+        weights[draw.index % 4] += draw.weight
+    assert np.array(weights) / sum(weights) == pytest.approx([0.25] * 4, rel=1e-6)
+
+
+def test_down_weighting_does_not_see_cluster_sizes_and_warms_up_at_1() -> None:
+    sampler = CoresetSampler(
+        range(N), FacilityLocation(), count=10, weighting="downweight", refresh=Every(1, warmup=1)
+    )
+    assert {draw.weight for draw in sampler} == {1.0}
+    sampler.set_epoch(1)
+    sampler.refresh(evidence())
+    weights = {(draw.index in chosen(sampler), draw.weight) for draw in sampler}
+    assert len(weights) == 2
+    state = sampler.state_dict()
+    with pytest.raises(ValueError, match="got weighting=downweight"):
+        CoresetSampler(
+            range(N), FacilityLocation(), count=10, refresh=Every(1, warmup=1)
+        ).load_state_dict(state)
+
+
+def test_a_selection_made_once_is_never_due_again() -> None:
+    sampler = CoresetSampler(range(N), Uniform(), count=10, refresh=Every(None, warmup=1))
+    assert not sampler.refresh_due
+    sampler.set_epoch(1)
+    assert sampler.refresh_due
+    kept = sampler.refresh()
+    for epoch in range(1, 60):
+        sampler.set_epoch(epoch)
+        assert not sampler.refresh_due
+        assert {draw.index for draw in sampler if draw.strength} == set(kept.indices.tolist())
+    again = CoresetSampler(range(N), Uniform(), count=10, refresh=Every(None, warmup=1))
+    again.load_state_dict(sampler.state_dict())
+    assert not again.refresh_due
+    assert list(again) == list(sampler)

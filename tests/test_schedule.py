@@ -22,3 +22,14 @@ def test_only_whole_epochs() -> None:
         Every(1, warmup=-1)
     with pytest.raises(TypeError, match="interval must be an integer"):
         Every(0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_without_an_interval_the_first_selection_is_kept(warmup: int) -> None:
+    schedule = Every(None, warmup=warmup)
+    assert schedule.interval is None
+    expected = [None] * warmup + [0] * 50
+    assert [schedule.period(epoch) for epoch in range(warmup + 50)] == expected
+    assert schedule.period(10**6) == 0
+    with pytest.raises(ValueError, match="warmup must be at least 0"):
+        Every(None, warmup=-1)
