@@ -99,14 +99,20 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
 
 
 def _apart(x: Tensor, count: int, generator: np.random.Generator) -> list[int]:
-    """Draw rows one by one in proportion to their squared distance to those drawn before."""
+    """Draw rows far apart: in proportion to the squared distance to those drawn before.
+
+    In each step the best of 2 + ln(count) candidates, which leaves the smallest sum.
+    """
     drawn = [int(generator.integers(len(x)))]
-    squares = torch.full((len(x),), torch.inf, dtype=torch.float64)
-    for ticket in generator.random(count - 1):
-        squares = squares.minimum((x - x[drawn[-1]]).square().sum(1).double())
-        reach = squares.cumsum(0)
-        place = int(torch.searchsorted(reach, ticket * reach[-1], right=True))
-        drawn.append(min(place, len(x) - 1))
+    squares = (x - x[drawn[0]]).square().sum(1)
+    for tickets in generator.random((count - 1, 2 + int(np.log(count)))):
+        reach = squares.double().cumsum(0)
+        places = torch.searchsorted(reach, torch.from_numpy(tickets) * reach[-1], right=True)
+        places = places.clamp(max=len(x) - 1)
+        left = torch.cdist(x[places], x).square().minimum(squares)
+        best = int(left.sum(1).argmin())
+        drawn.append(int(places[best]))
+        squares = left[best]
     return drawn
 
 

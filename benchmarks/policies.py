@@ -4,7 +4,9 @@
     python benchmarks/policies.py --digits
 
 The experiment of Kuchnik & Smith (2019). A network, trained without augmentation and then frozen,
-gives features; logistic regression (C = 10) on those of 1,000 images tells two classes apart. The
+gives features; logistic regression (C = 10) on those of 1,000 images tells two classes apart. C is
+on the scale of the features, so these are divided by the mean length of the training images'; other
+C are tried too, because what is found depends on it. The
 test set holds every transformed version of its images, so accuracy rises as training images are
 augmented, each by all its transformed versions, in the order that a policy wants. Every round draws
 other training images; policies are compared within rounds, and intervals are over rounds.
@@ -63,11 +65,12 @@ from train import ResNet, mean_and_std, read
 
 PACKAGES = ("augloader", "numpy", "torch", "torchvision", "scikit-learn", "scipy")
 C = 10.0  # of the logistic regression
+OTHERS = (1.0, 100.0)  # other C, under which the main policies are compared too
 POINTS = (0, 1, 10, 50, 100, 250, 500, 750, 1000)
 COMPARED = (50, 100, 250)  # numbers of augmented points with a column in the table
 CROPS = (2,)  # pixels left out on every side, of images of 32
 ANGLES = (-5.0, -2.5, 2.5, 5.0)
-SCORES: dict[str, Score] = {"loss": Loss(), "influence": Influence(damping=1 / C)}
+SCORES = ("loss", "influence")
 
 Array = np.ndarray[Any, Any]
 Move = Callable[[Tensor], Tensor]
@@ -115,13 +118,12 @@ class Problem:
         return chosen, np.setdiff1d(everything, chosen) if self.test is None else self.test
 
     def features(self, network: nn.Module) -> dict[str, Array]:
-        """Return (n, m + 1, d + 1) by transformation: of images and moved ones; the last is 1."""
+        """Return (n, m + 1, d) by transformation: of images and their m moved versions."""
         plain = outputs(network, self.images, lambda images: images)
-        found = {}
-        for name, moves in self.moves.items():
-            both = np.stack([plain, *(outputs(network, self.images, move) for move in moves)], 1)
-            found[name] = np.concatenate([both, np.ones((*both.shape[:2], 1))], 2)
-        return found
+        return {
+            name: np.stack([plain, *(outputs(network, self.images, move) for move in moves)], 1)
+            for name, moves in self.moves.items()
+        }
 
 
 @torch.inference_mode()
@@ -203,6 +205,13 @@ class Task:
     test: Array
     test_labels: Array
 
+    @classmethod
+    def of(cls, features: Array, labels: Array, train: Array, test: Array) -> Task:
+        """Divide by the mean length of the training images' features, and append a 1."""
+        length = np.linalg.norm(features[train, 0], axis=1).mean()
+        x = np.concatenate([features / length, np.ones((*features.shape[:2], 1))], 2)
+        return cls(x[train], labels[train], x[test], labels[test])
+
     def fit(self, model: LogisticRegression, chosen: Array, downweight: bool = False) -> None:
         """Fit to all images and the moved versions of the chosen ones, from where the model is."""
         moves = self.train.shape[1] - 1
@@ -275,13 +284,30 @@ class Policy:
         return found
 
 
-def catalogue(count: int, points: Sequence[int]) -> list[Policy]:
+def scores(C: float) -> dict[str, Score]:
+    return dict(zip(SCORES, (Loss(), Influence(damping=1 / C)), strict=True))
+
+
+def main_policies(C: float) -> list[Policy]:
+    """Return uniform, and the random and deterministic policies with their inverses."""
+    return [
+        Policy("none", "uniform", Uniform()),
+        *(
+            Policy(name, f"{'inverse ' * inverse}{kind}", make(score, inverse))
+            for name, score in scores(C).items()
+            for inverse in (False, True)
+            for kind, make in (("proportional", Proportional), ("rank", Rank))
+        ),
+    ]
+
+
+def catalogue(count: int, points: Sequence[int], C: float) -> list[Policy]:
     """Return the paper's policies, those of its appendices, and facility location."""
     every = tuple(points)
     few = tuple(k for k in points if 0 < k <= 50)  # the linear kernel has rank 64
     some = tuple(k for k in points if 0 < k <= count // 10)  # the gaussian one has more
     found = [
-        Policy("none", "uniform", Uniform()),
+        *main_policies(C),
         Policy("none", "uniform downweight", Uniform(), downweight=True),
         Policy("none", "uniform clustered", Uniform(), anew=every, clustered=True),
         Policy("none", "k-DPP linear", KDPP(None), anew=few),
@@ -291,16 +317,14 @@ def catalogue(count: int, points: Sequence[int]) -> list[Policy]:
         Policy("margin", "proportional", Proportional(Margin())),
         Policy("margin", "inverse proportional", Proportional(Margin(), inverse=True)),
     ]
-    for name, score in SCORES.items():
+    for name, score in scores(C).items():
         kinds = {"proportional": Proportional(score), "rank": Rank(score)}
         for kind, strategy in kinds.items():
-            for update, downweight in product((False, True), repeat=2):
+            for update, downweight in ((False, True), (True, False), (True, True)):
                 label = f"{kind}{' update' * update}{' downweight' * downweight}"
                 found.append(Policy(name, label, strategy, update, downweight))
         found += [
             Policy(name, "softmax", Softmax(score)),
-            Policy(name, "inverse proportional", Proportional(score, inverse=True)),
-            Policy(name, "inverse rank", Rank(score, inverse=True)),
             Policy(name, "proportional clustered", Proportional(score), anew=every, clustered=True),
             Policy(name, "k-DPP linear", KDPP(score), anew=few),
             Policy(name, "k-DPP gaussian", KDPP(score, kernel="gaussian"), anew=some),
@@ -357,12 +381,13 @@ def run(
     rounds: int,
     seed: int,
     seconds: Seconds,
+    C: float = C,
 ) -> Results:
     """Walk the policies, the first of them uniform; ``points`` rise from 0 to problem.count."""
     reached: dict[str, list[list[Accuracies]]] = {name: [] for name in problem.moves}
     ranks: dict[str, list[dict[str, Any]]] = {name: [] for name in problem.moves}
     network: nn.Module | None = None
-    images, scores = problem.images[:0], dict[str, Array]()
+    images, first = problem.images[:0], dict[str, Array]()
     for r in progress(range(rounds)):
         train, test = problem.draw(np.random.default_rng([seed, r]))
         previous, network = network, problem.network(train)
@@ -370,7 +395,7 @@ def run(
             with timed(seconds, "features"):
                 features = problem.features(network)
         for name, x in features.items():
-            task = Task(x[train], problem.labels[train], x[test], problem.labels[test])
+            task = Task.of(x, problem.labels, train, test)
             none = LogisticRegression(
                 C=C, fit_intercept=False, solver="newton-cholesky", warm_start=True, tol=1e-6
             )
@@ -378,11 +403,11 @@ def run(
             full = deepcopy(none)
             task.fit(full, np.arange(problem.count))
             before, after = (
-                {key: score(task.evidence(model)).numpy() for key, score in SCORES.items()}
+                {key: score(task.evidence(model)).numpy() for key, score in scores(C).items()}
                 for model in (none, full)
             )
             if r == 0:
-                images, scores = problem.images[train], before
+                images, first = problem.images[train], before
             ranks[name].append({k: [*stats.spearmanr(before[k], after[k])] for k in before})
             reached[name].append([])
             for policy in policies:
@@ -402,7 +427,7 @@ def run(
                 for policy, walk in zip(policies, walks, strict=True)
             ],
         }
-    return Results(problem.name, record, images, scores)
+    return Results(problem.name, record, images, first)
 
 
 def summary(results: Results) -> dict[str, Any]:
@@ -515,7 +540,7 @@ def main() -> None:
     parser.add_argument("--classes", nargs=2, default=("airplane", "automobile"))
     parser.add_argument("--digits", action="store_true", help="scikit-learn's digits instead")
     parser.add_argument("--quick", action="store_true", help="two rounds and a short training")
-    parser.add_argument("--rounds", type=int, help="(5)")
+    parser.add_argument("--rounds", type=int, help="(10)")
     parser.add_argument("--epochs", type=int, help="of the network's training (15; digits 40)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -523,7 +548,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.digits == bool(options.data):
         parser.error("give --data DIR or --digits")
-    rounds = options.rounds or (2 if options.quick else 5)
+    rounds = options.rounds or (2 if options.quick else 10)
     if rounds < 2:
         parser.error("--rounds must be 2 or more, for an interval")
     usual, few = (40, 10) if options.digits else (15, 5)
@@ -536,9 +561,15 @@ def main() -> None:
         else:
             limit = 10_000 if options.quick else None
             problem = folder(options.data, options.classes, limit, epochs, options.seed, seconds)
-        policies = catalogue(problem.count, POINTS)
+        policies = catalogue(problem.count, POINTS, C)
         results = run(problem, policies, POINTS, rounds, options.seed, seconds)
-    print(table(results))
+        others = {
+            other: run(problem, main_policies(other), POINTS, rounds, options.seed, seconds, other)
+            for other in (() if options.quick else OTHERS)
+        }
+    for other, found in others.items():
+        print(f"\nC = {other:g}:\n{table(found)}")
+    print(f"\nC = {C:g}:\n{table(results)}")
     record = {
         "quick": options.quick,
         "rounds": rounds,
@@ -549,6 +580,7 @@ def main() -> None:
         "summary": summary(results),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "transformations": results.record,
+        "other_C": {f"{other:g}": found.record for other, found in others.items()},
     }
     script = f"policies-{problem.name}{'-quick' if options.quick else ''}"
     draw(results, save(options.output, script, "cpu", record).with_suffix(""))
