@@ -68,8 +68,8 @@ class CoresetSampler(Sampler[Draw]):
         seed: 0 or more.
         table_dtype: torch.float32 or torch.float16, how reported values are kept.
         group: the ranks whose reports and selection are one. All of them call ``refresh`` and, if
-            the rule needs reports, ``set_epoch``; where they disagree all raise the same error. A
-            sampler with a group cannot be pickled or copied.
+            the rule or ``Forgetting`` learns from reports, ``set_epoch``; where they disagree all
+            raise the same error. A sampler with a group cannot be pickled or copied.
 
     Raises:
         TypeError: data without ``__len__``, a strategy or rule that is none, wrong types.
@@ -152,7 +152,7 @@ class CoresetSampler(Sampler[Draw]):
         self._begin(epoch)
 
     def _meet(self, epoch: int, group: dist.ProcessGroup) -> None:
-        """Make what the strengths depend on the same on all ranks."""
+        """Make what was learnt from reports the same on all ranks."""
         if self.table.learns:
             ranks.require_same({"epoch": epoch}, group)
             ranks.merge_learnt(self.table, group)
@@ -215,6 +215,7 @@ class CoresetSampler(Sampler[Draw]):
         return ranks.select(self.strategy, known, self.budget, group=group, generator=generator)
 
     def _with_known(self, evidence: Evidence) -> Evidence:
+        """Add what the sampler knows: what is selected now, and what was forgotten."""
         if evidence.n != self.n:
             raise ValueError(
                 f"evidence must be of the sampler's {self.n} samples, got {evidence.n}. "

@@ -169,15 +169,14 @@ class _Policy(ABC):
             keys = self._keys(scores, features, budget, generator)
             return torch.from_numpy(_largest(keys, n if budget is None else budget))
         groups = self._groups(evidence, generator)
-        members = np.split(groups.argsort(kind="stable"), np.bincount(groups).cumsum()[:-1])
-        pattern = _interleave([len(rows) for rows in members], self.allocation)
-        shares = np.bincount(pattern[:budget], minlength=len(members)).tolist()
+        members = _members(groups)
+        turns = _interleave([len(rows) for rows in members], self.allocation)
         order = np.empty(n, np.int64)
-        for g, (rows, share) in enumerate(zip(members, shares, strict=True)):
+        for rows, places in zip(members, _members(turns), strict=True):
             some = None if features is None else features[torch.from_numpy(rows)]
-            k = None if budget is None else share
+            k = None if budget is None else int((places < budget).sum())
             keys = self._keys(scores[rows], some, k, generator)
-            order[pattern == g] = rows[_largest(keys, len(rows))]
+            order[places] = rows[_largest(keys, len(rows))]
         return torch.from_numpy(order[:budget])
 
     def _checked(self, scores: Any, n: int) -> Values:
@@ -518,6 +517,11 @@ def _largest(keys: Values, k: int) -> NDArray[np.int64]:
     else:
         chosen = np.arange(len(keys))
     return np.asarray(chosen[np.argsort(-keys[chosen], kind="stable")])
+
+
+def _members(groups: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return where each group is, ascending."""
+    return np.split(groups.argsort(kind="stable"), np.bincount(groups).cumsum()[:-1])
 
 
 def _interleave(sizes: Sequence[int], allocation: Allocation) -> NDArray[np.int64]:

@@ -436,7 +436,7 @@ def test_features_are_of_mean_length_one_and_downweighting_conserves_weight() ->
         def fit(self, x: Any, y: Any, weights: Any) -> None:
             given.append((x, y, weights))
 
-    task.fit(Spy(), np.array([3, 7]), downweight=True)  # type: ignore[arg-type]
+    task.fit(Spy(), np.array([3, 7]), downweight=True)
     x, y, weights = given[0]
     assert (len(x), weights.sum()) == (20 + 2 * 4, pytest.approx(20))
     assert y[20:].tolist() == [labels[3]] * 4 + [labels[7]] * 4
