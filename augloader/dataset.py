@@ -35,7 +35,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             with a parameter named ``strength`` is given the draw's, and one with a parameter named
             ``keys`` the draw's (3,) int64 epoch, index and copy, to seed its random numbers with.
             Or a list of m of them, f_T(z) = {z_1, ..., z_m}, as ``translations(3)``: copy j is
-            augmented by the j-th. The sampler then makes ``copies=m``.
+            augmented by the j-th, and the sampler must be built with ``copies=m``.
         final: transform of every draw and of the clean view (to tensor, normalise), or None.
         fields: positions or keys of the input and the target in an item.
 
@@ -81,6 +81,11 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             )
         self.final = _adapt("final", final)
         self._clean = False
+
+    @property
+    def copies(self) -> int | None:
+        """How many copies a sample must have: m where ``strong`` is a list; None: any number."""
+        return len(self.strong) if self._one_a_copy else None
 
     def __len__(self) -> int:
         """Return the number of samples of the wrapped dataset."""

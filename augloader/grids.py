@@ -1,8 +1,8 @@
 """Set-valued augmentations: every image of a fixed grid of translations, rotations or crops.
 
 f_T(z) = {z_1, ..., z_m}: lists of transforms of one image, for ``WeightedAugmentedDataset(strong=
-...)``, where copy j is the j-th. The identity is never among them. Space that comes into view
-repeats the nearest edge pixel.
+...)``, where copy j is the j-th. The identity is not among them (at a small strength a move of less
+than half a pixel is). Space that comes into view repeats the nearest edge pixel.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from augloader.checks import require_int, require_number
+
+T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def translations(pixels: int | Iterable[int], diagonal: bool = False) -> list[Tr
 
     Source: Kuchnik & Smith (2019), App. B: 2 pixels on MNIST, 3 on CIFAR-10.
     """
-    steps = list(pixels) if isinstance(pixels, Iterable) else [pixels]
+    steps = _several(pixels)
     for step in steps:
         require_int("pixels", step, 1, "Moves by 0 change nothing.")
     return [
@@ -103,7 +105,7 @@ def translations(pixels: int | Iterable[int], diagonal: bool = False) -> list[Tr
     ]
 
 
-def rotations(degrees: Iterable[float]) -> list[Rotation]:
+def rotations(degrees: float | Iterable[float]) -> list[Rotation]:
     """Return the rotations by these angles, without 0.
 
     Args:
@@ -119,13 +121,13 @@ def rotations(degrees: Iterable[float]) -> list[Rotation]:
     Source: Kuchnik & Smith (2019), App. B: 15 angles in [-30, 30] on MNIST, 5 in [-5, 5] on
     CIFAR-10, the identity among them left out.
     """
-    angles = list(degrees)
+    angles = _several(degrees)
     for angle in angles:
         require_number("degrees", angle, "(", -math.inf, math.inf, ")", "Give angles, as (-5, 5).")
     return [Rotation(float(angle)) for angle in angles if abs(angle) > 1e-9]
 
 
-def crops(pixels: Iterable[int]) -> list[Crop]:
+def crops(pixels: int | Iterable[int]) -> list[Crop]:
     """Return the crops that leave out so many pixels on every side, without 0.
 
     Args:
@@ -140,5 +142,11 @@ def crops(pixels: Iterable[int]) -> list[Crop]:
 
     Source: Kuchnik & Smith (2019), App. B: 1 to 6 pixels on MNIST, 2 on CIFAR-10.
     """
-    cuts = [require_int("pixels", cut, 0, "Give pixels a side, as (1, 2).") for cut in pixels]
+    cuts = [
+        require_int("pixels", cut, 0, "Give pixels a side, as (1, 2).") for cut in _several(pixels)
+    ]
     return [Crop(cut) for cut in cuts if cut]
+
+
+def _several(values: T | Iterable[T]) -> list[T]:
+    return list(values) if isinstance(values, Iterable) else [values]

@@ -29,7 +29,7 @@ def influence(proxies: Proxies, damping: float, hessian: Hessian = "exact") -> T
     To first order it is the rise of i's loss when a last layer that minimises the sum of the losses
     and damping / 2 ||theta||^2 is fitted without i. Approximations for large C * d:
 
-        "kronecker"   H = A (x) B,   A = sum_i h_i h_i',   B = mean_i (diag(p_i) - p_i p_i');
+        "kronecker"   H = B (x) A,   B = mean_i (diag(p_i) - p_i p_i'),   A = sum_i h_i h_i';
         "diagonal"    H's diagonal alone.
 
     Args:
@@ -79,7 +79,7 @@ def _parts(proxies: Proxies) -> tuple[Tensor, Tensor, Tensor]:
             "proxies must have features for the last layer's Hessian, got residuals alone. Sweep "
             "with LastLayerGradient()."
         )
-    g = proxies.gradient.double()
+    g = proxies.gradient.detach().double()
     if g.shape[1] == 1:
         p = g + (g < 0)
         sums = torch.zeros(())
@@ -92,7 +92,7 @@ def _parts(proxies: Proxies) -> tuple[Tensor, Tensor, Tensor]:
             "proxies must be residuals p - y, rows of sum 0 with one negative entry (or one column "
             "in [-1, 1]), got other vectors. Sweep with LastLayerGradient()."
         )
-    return g, proxies.features.double(), p.clamp(0, 1)
+    return g, proxies.features.detach().double(), p.clamp(0, 1)
 
 
 def _exact(g: Tensor, h: Tensor, p: Tensor, damping: float) -> Tensor:
@@ -161,6 +161,6 @@ def _squares(g: Tensor, h: Tensor, inverse: Tensor) -> Tensor:
 
 def _raise_singular(damping: float, scale: float) -> None:
     raise ValueError(
-        f"damping must be above 0 where the Hessian is singular, got {damping:g}. Give for example "
+        f"damping must be larger where the Hessian is singular, got {damping:g}. Give for example "
         f"damping={max(1e-3 * scale, 1e-6):.1g}."
     )

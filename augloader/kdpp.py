@@ -17,6 +17,7 @@ from augloader.checks import count_and_first
 
 Values = NDArray[np.floating[Any]]
 _ROUNDING = 1e-15  # times r: eigenvalues below this share of the largest are none
+_LEAST = 1e-5  # of the largest quality: below, eigenvalues would be lost in rounding
 _PROPOSALS = 256  # drawn at a time
 _BLOCK = 8192  # rows taken to float64 at a time
 
@@ -141,8 +142,8 @@ def sample(b: Tensor, k: int | None, generator: np.random.Generator) -> NDArray[
 
 
 def _scaled(quality: Values) -> Tensor:
-    """Return q over its largest as a column, which does not change a k-DPP."""
-    return torch.from_numpy(quality / quality.max())[:, None]
+    """Return q over its largest, which does not change a k-DPP, at least _LEAST, as a column."""
+    return torch.from_numpy(quality / quality.max()).clamp(min=_LEAST)[:, None]
 
 
 def _root(gram: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
     Raises:
         ValueError: fewer vectors than centres.
 
-    Cost: O(n count d), and as much an iteration.
+    Cost: O(n count d log count) for the first centres, O(n count d) an iteration.
 
     Example:
         >>> kmeans(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), 2).bincount()
@@ -84,7 +84,9 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
             f"count must be at most the number of samples, {len(vectors)}, got {count} clusters. "
             "Ask for fewer."
         )
-    rows = vectors.detach().cpu().float().contiguous()
+    rows = vectors.detach().cpu().double()
+    rows = rows - rows.mean(0)  # centred and scaled, squares keep their digits in float32
+    rows = (rows / rows.abs().max().clamp(min=torch.finfo(torch.float64).tiny)).float().contiguous()
     x, first = rows.numpy(), _apart(rows, count, np.random.default_rng(seed))
     # Bounds so wide that FAISS neither drops vectors nor warns of small clusters.
     centres = faiss.Kmeans(

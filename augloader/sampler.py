@@ -23,7 +23,7 @@ from augloader.checks import (
     require_one_of,
 )
 from augloader.schedule import Every
-from augloader.strategies import EVIDENCE, Strategy
+from augloader.strategies import Strategy, require_needs
 from augloader.strength import Constant, StrengthRule, require_rule
 from augloader.table import SampleTable
 from augloader.types import Draw, Evidence, Sample, Selection
@@ -51,7 +51,7 @@ class CoresetSampler(Sampler[Draw]):
     the ranks select together.
 
     Args:
-        data: the dataset; only its length is read.
+        data: the dataset; only its length is read, and how many ``copies`` it has transforms for.
         strategy: how samples are selected, as ``FacilityLocation()``.
         fraction: share of the data to select, in (0, 1]; or else
         count: number of samples to select, 1 to n.
@@ -120,6 +120,12 @@ class CoresetSampler(Sampler[Draw]):
         share = self.budget if base_fraction is None else _budget(self.n, base_fraction, None)
         self.base_size = share if base == "random" else self.n
         self.copies = require_int("copies", copies, 0, "0 augments in place.")
+        wanted = getattr(data, "copies", None)
+        if wanted is not None and copies != wanted:
+            raise ValueError(
+                f"copies must be {wanted}, the number of transforms in the dataset's strong, got "
+                f"{copies}. Pass copies={wanted}, or fewer transforms."
+            )
         if not isinstance(refresh, Every):
             raise TypeError(f"refresh must be an Every, got {refresh!r}. Pass Every(20).")
         self.schedule = refresh
@@ -128,6 +134,11 @@ class CoresetSampler(Sampler[Draw]):
         self.seed = require_int("seed", seed, 0, "Any whole number will do.")
         rule = require_rule("strength", strength)
         counting = "forgetting" in strategy.needs
+        if counting and (base != "full" or copies == 0):
+            raise ValueError(
+                'base must be "full" and copies 1 or more to count forgetting, got '
+                f"base={base!r} and copies={copies}. Other epochs lack clean views of some samples."
+            )
         self.table = SampleTable(self.n, dtype=table_dtype, rule=rule, forgetting=counting)
         self.selection: Selection | None = None
         self._refreshed: int | None = None  # epoch of the last refresh
@@ -633,10 +644,5 @@ def _check_strategy(strategy: Any) -> Strategy:
             f"strategy must be an object with needs and select, got {strategy!r}. "
             "Pass an instance, as FacilityLocation()."
         )
-    unknown = sorted(strategy.needs - set(EVIDENCE))
-    if unknown:
-        raise ValueError(
-            f"strategy.needs must be among {', '.join(EVIDENCE)}, got {', '.join(unknown)}. "
-            "Name the fields of Evidence."
-        )
+    require_needs("strategy.needs", strategy.needs)
     return strategy

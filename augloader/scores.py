@@ -206,12 +206,13 @@ class Forgetting:
 
     Samples that were never classified rightly come first: they score one above all others. The
     sampler's table counts, where the strategy asks for it, in every report with logits and labels
-    of a view with strength 0 (others would count the augmentation, not the forgetting).
+    of a view with strength 0 (others would count the augmentation, not the forgetting). So every
+    epoch must have one of every sample: base="full" and copies of 1 or more.
 
     Raises when called:
         ValueError: no counts in the evidence.
 
-    Cost: O(n); in the table 5 bytes a sample.
+    Cost: O(n); in the table 9 bytes a sample.
 
     Example:
         >>> Forgetting()(Evidence(3, forgetting=torch.tensor([0.0, 2.0, -1.0])))  # -1: never right
@@ -230,7 +231,7 @@ class Forgetting:
 
 @dataclass(frozen=True)
 class Given:
-    """Scores of your own, ``Evidence(scores=...)``.
+    """Scores of your own, ``Evidence(scores=...)``, as they are.
 
     Raises when called:
         ValueError: no scores in the evidence.
@@ -243,9 +244,9 @@ class Given:
     needs: ClassVar[frozenset[str]] = frozenset({"scores"})
 
     def __call__(self, evidence: Evidence) -> Tensor:
-        """Return the (n,) float32 scores."""
+        """Return the (n,) scores."""
         scores: Tensor = evidence.require("scores")
-        return scores.float()
+        return scores
 
 
 def _lengths(rows: Tensor) -> Tensor:

@@ -18,9 +18,7 @@ from augloader.coreset import Allocation, Coreset, allocate
 from augloader.engines import Engine, Task, check_options, facility_locations
 from augloader.medoids import Medoids
 from augloader.proxies import Proxies
-from augloader.types import Evidence, Selection
-
-EVIDENCE = ("labels", "proxies", "losses", "features", "forgetting", "scores")  # for ``needs``
+from augloader.types import EVIDENCE, Evidence, Selection
 
 
 @runtime_checkable
@@ -194,6 +192,16 @@ class FacilityLocation:
         """Put the groups' medoids together."""
         members, shares = [task.members for task in tasks], [task.share for task in tasks]
         return Coreset(members, found, shares, self.allocation, previous).first(sum(shares))
+
+
+def require_needs(name: str, needs: frozenset[str]) -> None:
+    """Raise ValueError unless all needs are fields of Evidence."""
+    unknown = sorted(needs - set(EVIDENCE))
+    if unknown:
+        raise ValueError(
+            f"{name} must be among {', '.join(EVIDENCE)}, got {', '.join(unknown)}. "
+            "Name the fields of Evidence."
+        )
 
 
 def require_evidence(evidence: Evidence, needs: frozenset[str], budget: int) -> None:

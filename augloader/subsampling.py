@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,10 +27,11 @@ from augloader.coreset import Allocation
 from augloader.kdpp import gaussian_kernel, linear_kernel, sample
 from augloader.neighbors import kmeans
 from augloader.scores import Score
-from augloader.strategies import require_evidence
+from augloader.strategies import require_evidence, require_needs
 from augloader.svm import GRID, check_C, margins
 from augloader.types import Evidence, Selection
 
+Kernel = Literal["linear", "gaussian"]
 Values = NDArray[np.float64]
 
 
@@ -62,7 +63,7 @@ class Clusters:
         Raises:
             ValueError: no features in the evidence, fewer samples than clusters.
 
-        Cost: O(n count d) for each of 20 iterations.
+        Cost: that of ``augloader.neighbors.kmeans``.
         """
         return kmeans(evidence.require("features"), self.count, int(generator.integers(2**31)))
 
@@ -83,14 +84,15 @@ class _Ordered:
                 f"budget must be at most {len(self.indices)}, which was selected, got {budget}. "
                 "Select again."
             )
-        return Selection(self.indices[:budget], torch.full((budget,), self.n / budget), nested=self)
+        weights = torch.full((budget,), self.n / budget, dtype=torch.float32)
+        return Selection(self.indices[:budget], weights, nested=self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Policy(ABC):
     """What the policies share: groups, the order of all samples, and its first as selection."""
 
-    groups: Groups = None
+    groups: Groups = field(default=None, compare=False)  # tensors have no single equality
     allocation: Allocation = "proportional"
 
     nested: ClassVar[bool] = True  # whether the order does not depend on the budget
@@ -110,6 +112,7 @@ class _Policy(ABC):
             raise TypeError(
                 f"score must be a callable with needs, got {score!r}. Pass an instance, as Loss()."
             )
+        require_needs("score.needs", self.needs)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -257,11 +260,11 @@ class Proportional(_Scored):
     """Samples at random without replacement, each drawn in proportion to its score.
 
     P(next = i) = s_i / sum of s_j over those left, by Gumbel top-k: the largest log s_i + G_i.
-    Scores of 0 count as the smallest one above 0, so that every sample has its place.
+    A score of 0 counts as the smallest number above 0: such samples come last, in random order.
 
     Args:
         score: ``Loss()``, ``Influence()``, ... ; 0 or more.
-        inverse: in proportion to 1 / s_i.
+        inverse: in proportion to 1 / s_i; samples with a score of 0 come first.
         groups: see ``Uniform``; ``Clusters`` with allocation "equal" is the paper's round-robin.
         allocation: see ``Uniform``.
 
@@ -377,7 +380,8 @@ class KDPP(_Policy):
     many samples as the kernel's rank are a k-DPP; the others follow, drawn in proportion to q.
 
     Args:
-        score: quality, 0 or more; None takes 1 for all.
+        score: quality, 0 or more, of which anything below 1e-5 of the largest counts as that;
+            None takes 1 for all.
         kernel: "linear" or "gaussian".
         width: the gaussian kernel's largest rank, even, at least 2.
         bandwidth: s of the gaussian kernel; None takes the median distance of random pairs.
@@ -397,7 +401,7 @@ class KDPP(_Policy):
     """
 
     score: Score | None = None
-    kernel: Literal["linear", "gaussian"] = "linear"
+    kernel: Kernel = "linear"
     width: int = 2048
     bandwidth: float | None = None
 
@@ -405,7 +409,7 @@ class KDPP(_Policy):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        require_one_of("kernel", self.kernel, ("linear", "gaussian"))
+        require_one_of("kernel", self.kernel, get_args(Kernel))
         if require_int("width", self.width, 2, "2048 allows 1,000 samples.") % 2:
             raise ValueError(f"width must be even, got {self.width}. Half of it are cosines.")
         if self.bandwidth is not None:
@@ -497,14 +501,14 @@ class SupportVectors:
 
 
 def _positive(scores: Values, policy: _Policy) -> Values:
-    """Return scores with the zeros replaced by the smallest above, or raise for negative ones."""
+    """Return scores with the smallest number in place of 0, or raise for negative ones."""
     if (scores < 0).any():
         bad = count_and_first(torch.from_numpy(scores < 0), "negative ones")
         raise ValueError(
             f"scores must be 0 or more to be proportions, got {bad} in {type(policy).__name__}. "
             "Take Softmax or Rank."
         )
-    return np.where(scores > 0, scores, scores[scores > 0].min())
+    return np.where(scores > 0, scores, np.finfo(np.float64).tiny)
 
 
 def _largest(keys: Values, k: int) -> NDArray[np.int64]:

@@ -171,7 +171,9 @@ def gradient_norms(
         (n,) float32 on the model's device.
 
     Raises:
-        TypeError, ValueError: as ``sweep``; norms that are NaN or infinite.
+        TypeError, ValueError: as ``sweep``; no parameters that require gradients, norms that are
+            NaN or infinite.
+        RuntimeError: a model that cannot be copied, or that uses the statistics of a batch.
 
     Cost: a forward and backward pass a sample; memory batch_size + 1 times the parameters.
 
@@ -188,6 +190,11 @@ def gradient_norms(
     # A copy: functional_call does not give a module that has two names its parameters back.
     model = deepcopy(model).eval()
     trained = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ValueError(
+            "model must have parameters that require gradients, got none. Call "
+            "requires_grad_(True) on those that count."
+        )
 
     def loss(parameters: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
         logits = functional_call(model, parameters, (image.unsqueeze(0),))

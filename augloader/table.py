@@ -498,10 +498,12 @@ class SampleTable:
 
     def raise_missing(self, name: str, bad: Tensor) -> NoReturn:
         """Raise ValueError: evidence of the (n,) masked samples is missing."""
-        when = "of a view with strength 0" if "forgetting" in name else "since the last refresh"
-        proxy = "LastLayerGradient()" if "features" in name else "Residual()"
-        own = "".join(f", {k}=..." for k in ("forgetting", "scores") if k in name)
-        other = f"Evidence(n{own})" if own else f"sweep(model, data, {proxy})"
+        for kind in ("features", "scores"):  # are never reported
+            if kind in name:
+                Evidence(self.n).require(kind)
+        when, other = "since the last refresh", "sweep(model, data, Residual())"
+        if "forgetting" in name:
+            when, other = "of a view with strength 0", "Evidence(n, forgetting=...)"
         raise ValueError(
             f"{name} must be known for every sample, got {count_and_first(bad, 'samples')} without "
             f"a report {when}. Report every batch of a whole epoch over the full data, or pass "

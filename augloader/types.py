@@ -287,7 +287,7 @@ class Evidence:
             self._check_positions("previous", self.previous, "Pass selection.indices of this data.")
 
     def require(self, name: str) -> Any:
-        """Return a field, or raise ValueError where it is not given."""
+        """Return one of ``EVIDENCE``, or raise ValueError where it is not given."""
         value = getattr(self, name)
         if value is None:
             raise ValueError(f"evidence.{name} must be given, got None. {_SOURCE[name]}")
@@ -323,6 +323,7 @@ _SOURCE = {
     "forgetting": "The sampler's table counts it from reports with logits and labels.",
     "scores": "Add yours: dataclasses.replace(evidence, scores=...).",
 }
+EVIDENCE = tuple(_SOURCE)  # what strategies and scores may need
 _ADVICE = {
     "losses": 'Compute the loss with reduction="none", and check the model: has training diverged?',
     "features": "Flatten each sample's features to one row, and check the model.",

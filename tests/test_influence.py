@@ -393,7 +393,7 @@ def test_an_unknown_hessian(hessian: Any) -> None:
 
 
 def suggested(given_: Proxies, hessian: Hessian, damping: float = 0) -> float:
-    words = rf"damping must be above 0 where the Hessian is singular, got {damping:g}\. Give for"
+    words = rf"damping must be larger where the Hessian is singular, got {damping:g}\. Give for"
     with pytest.raises(ValueError, match=words) as caught:
         influence(given_, damping, hessian)
     number = re.search(r"damping=(\S+)\.$", str(caught.value))

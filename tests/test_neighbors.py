@@ -218,3 +218,9 @@ def test_as_many_clusters_as_vectors_and_no_more(capfd: pytest.CaptureFixture[st
     with pytest.raises(ValueError, match="at most the number of samples, 30, got 31 clusters"):
         kmeans(x, 31)
     assert "WARNING" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e30, 0.0), (1e-30, 0.0), (1.0, 1e5)])
+def test_clusters_are_the_same_at_any_scale_and_place(scale: float, offset: float) -> None:
+    x = blobs(300, 5, 4, 9.0).double()
+    assert torch.equal(kmeans(x * scale + offset, 5), kmeans(x, 5))

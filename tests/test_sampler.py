@@ -21,7 +21,9 @@ from augloader import (
     Every,
     Evidence,
     FacilityLocation,
+    Forgetting,
     Loss,
+    Proportional,
     Proxies,
     Rank,
     Sample,
@@ -30,6 +32,7 @@ from augloader import (
     StrengthRule,
     Uniform,
     WeightedAugmentedDataset,
+    translations,
 )
 from augloader.sampler import Base
 from tests.reference import random_state
@@ -708,3 +711,19 @@ def test_a_selection_made_once_is_never_due_again() -> None:
     again.load_state_dict(sampler.state_dict())
     assert not again.refresh_due
     assert list(again) == list(sampler)
+
+
+def test_a_list_of_transforms_wants_as_many_copies() -> None:
+    data = WeightedAugmentedDataset([(torch.zeros(1, 4, 4), 0)] * 5, strong=translations(1))
+    assert data.copies == 4
+    assert data.clean().copies is None
+    assert CoresetSampler(data, Uniform(), count=2, copies=4).copies == 4
+    for copies in (0, 1, 5):
+        with pytest.raises(ValueError, match=f"copies must be 4, .* got {copies}"):
+            CoresetSampler(data, Uniform(), count=2, copies=copies)
+
+
+@pytest.mark.parametrize("options", [{"base": "none"}, {"base": "random"}, {"copies": 0}])
+def test_forgetting_wants_a_clean_view_of_every_sample(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r'base must be "full" and copies 1 or more'):
+        CoresetSampler(range(9), Proportional(Forgetting()), count=2, **options)

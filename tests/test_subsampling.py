@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import permutations
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytest
@@ -42,6 +42,7 @@ from augloader import (
     sweep,
 )
 from augloader.coreset import Allocation
+from augloader.subsampling import Kernel
 from augloader.svm import margins
 from tests.reference import random_state
 from tests.test_kdpp import assert_law, assert_rates
@@ -126,11 +127,30 @@ def test_samples_are_drawn_one_by_one_in_proportion(name: str, k: int) -> None:
     assert_rates(hits, draws, rates)
 
 
-def test_zeros_are_drawn_as_the_smallest_score_above() -> None:
-    for inverse, weights in ((False, [0.5, 0.5, 3.0, 0.5]), (True, [2.0, 2.0, 1 / 3, 2.0])):
-        strategy = Proportional(Given(), inverse=inverse)
-        counts = drawn(strategy, scored(0.0, 0.5, 3.0, 0.0), 2, 5000)
-        assert_law(counts, sequential(weights, 2))
+def test_zeros_come_last_and_for_the_inverse_first_in_random_order() -> None:
+    known = scored(0.0, 0.5, 3.0, 0.0, 1e-30)
+    orders = Counter[tuple[int, ...]]()
+    for seed in range(400):
+        order = Proportional(Given()).order(known, generator=np.random.default_rng(seed))
+        orders[tuple(order[3:].tolist())] += 1
+        strategy = Proportional(Given(), inverse=True)
+        order = strategy.order(known, generator=np.random.default_rng(seed))
+        assert {int(order[0]), int(order[1])} == {0, 3}
+    assert set(orders) == {(0, 3), (3, 0)}
+    assert 150 < orders[0, 3] < 250
+
+
+def test_many_zeros_do_not_drown_the_scores_above() -> None:
+    known = scored(*[0.0] * 980, *[1.0] * 20)
+    for strategy in (Proportional(Given()), Softmax(Given(), temperature=0.01)):
+        chosen = strategy.select(known, 20, generator=np.random.default_rng(0)).indices
+        assert (chosen >= 980).all()
+    x = torch.randn(1000, 40, generator=torch.Generator().manual_seed(0))
+    known = replace(known, features=x)
+    for kernel in get_args(Kernel):
+        apart = KDPP(Given(), kernel=kernel)
+        chosen = apart.select(known, 15, generator=np.random.default_rng(0)).indices
+        assert (chosen >= 980).all()
 
 
 def test_in_groups_each_group_is_drawn_from_in_proportion() -> None:

@@ -305,3 +305,8 @@ def test_evidence_has_the_features_of_the_head() -> None:
         assert found.proxies.features is not None
         assert torch.equal(found.features, found.proxies.features[:, :8])
     assert sweep(Net(), data(), Residual()).features is None
+
+
+def test_gradient_norms_want_parameters() -> None:
+    with pytest.raises(ValueError, match="model must have parameters that require gradients"):
+        gradient_norms(Net().requires_grad_(False), data())
