@@ -46,6 +46,16 @@ def require_int(name: str, value: object, least: int, advice: str) -> int:
     return int(value)
 
 
+def require_budget(budget: object, selected: int) -> int:
+    """Return ``budget`` as an int from 1 to the number selected, or raise."""
+    asked = require_int("budget", budget, 1, "Choose at least one sample.")
+    if asked > selected:
+        raise ValueError(
+            f"budget must be at most {selected}, which was selected, got {asked}. Select again."
+        )
+    return asked
+
+
 def require_number(
     name: str, value: object, left: str, low: float, high: float, right: str, advice: str
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.checks import require_int
+from augloader.checks import require_budget
 from augloader.medoids import Medoids
 from augloader.types import Certificate, Selection
 
@@ -95,11 +95,7 @@ class Coreset:
         """
         sizes = [len(group) for group in self.members]
         most = sum(len(found.indices) for found in self.medoids)
-        if require_int("budget", budget, 1, "Choose at least one sample.") > sum(self.shares):
-            raise ValueError(
-                f"budget must be at most {sum(self.shares)}, which was selected, got {budget}. "
-                "Select again."
-            )
+        require_budget(budget, sum(self.shares))
         counts = self._available(allocate(sizes, budget, self.allocation))
         parts = list(zip(self.members, self.medoids, counts, strict=True))
         indices = torch.cat([group[found.indices[:k]] for group, found, k in parts])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from augloader.checks import (
     count_and_first,
+    require_budget,
     require_int,
     require_labels,
     require_number,
@@ -79,11 +80,7 @@ class _Ordered:
     n: int
 
     def first(self, budget: int) -> Selection:
-        if require_int("budget", budget, 1, "Choose at least one sample.") > len(self.indices):
-            raise ValueError(
-                f"budget must be at most {len(self.indices)}, which was selected, got {budget}. "
-                "Select again."
-            )
+        require_budget(budget, len(self.indices))
         weights = torch.full((budget,), self.n / budget, dtype=torch.float32)
         return Selection(self.indices[:budget], weights, nested=self)
 
