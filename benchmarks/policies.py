@@ -582,6 +582,7 @@ def main() -> None:
         "transformations": results.record,
         "other_C": {f"{other:g}": found.record for other, found in others.items()},
     }
+    record = json.loads(json.dumps(record), parse_float=lambda text: round(float(text), 6))
     script = f"policies-{problem.name}{'-quick' if options.quick else ''}"
     draw(results, save(options.output, script, "cpu", record).with_suffix(""))
     print(json.dumps(record["summary"]))
