@@ -115,7 +115,7 @@ def _exact(g: Tensor, h: Tensor, p: Tensor, damping: float) -> Tensor:
     if classes > 1:
         for a in range(classes):
             for b in range(a):
-                total[b, :, a] = total[a, :, b]  # of two classes the block is symmetric itself
+                total[b, :, a] = total[a, :, b]  # each block, h' W h, is symmetric
         for a in range(classes):  # diag(p) - p p' has rows of sum 0, and so have the blocks
             total[a, :, a] = -total[a].sum(1)
     matrix = total.view(side, side)

@@ -404,16 +404,17 @@ class _Shares:
         sizes = [len(rows) for rows in sent]
         origin = source[wanted[me]]
         counts = origin.bincount(minlength=len(self.parts)).tolist()
-        came = {}
+        came, homes = {}, {}
         for name in _ROWS:
             if header[name] != "none":
                 width, dtype, device = header[name]
+                homes[name] = self.rows[name].device if name in self.rows else device
                 rows = self.rows.get(name, torch.empty(0, width, dtype=dtype))
-                there = _exchange(rows, place[torch.cat(sent)], sizes, counts, self.group)
-                came[name] = there.to(rows.device if name in self.rows else device)
+                came[name] = _exchange(rows, place[torch.cat(sent)], sizes, counts, self.group)
         where = torch.empty_like(origin)
         where[origin.argsort(stable=True)] = torch.arange(len(where))
-        return came, where
+        moved = attempt(lambda: {k: rows.to(homes[k]) for k, rows in came.items()}, self.group)
+        return moved, where
 
 
 def _proxies(rows: Mapping[str, Tensor]) -> Proxies:
