@@ -86,7 +86,7 @@ def gaussian_kernel(
     if len(x) <= width:
         return q * _root(torch.exp(-torch.cdist(x, x).square() / 2))
     frequencies = torch.from_numpy(generator.standard_normal((x.shape[1], width // 2)))
-    out = torch.empty(len(x), width)
+    out = torch.empty(len(x), width, dtype=torch.float32)
     for start in range(0, len(x), _BLOCK):
         rows = slice(start, start + _BLOCK)
         angles = x[rows] @ frequencies
@@ -98,9 +98,9 @@ def sample(b: Tensor, k: int | None, generator: np.random.Generator) -> NDArray[
     """Draw from the k-DPP of L = B B': P(S) is proportional to det(L_S) among the k-subsets.
 
     First k eigenvectors, by elementary symmetric polynomials of the eigenvalues; then k items of
-    the projection they span. Each is proposed in proportion to its squared length in the span,
-    which never exceeds what conditioning on the earlier items leaves of it, and accepted by the
-    ratio: exact, with about k ln k proposals.
+    the projection they span. An item is proposed in proportion to its squared length in the span,
+    and accepted with the share of it that the items drawn before leave: exact, with about k ln k
+    proposals.
 
     Args:
         b: (n, r) floating.
@@ -113,7 +113,7 @@ def sample(b: Tensor, k: int | None, generator: np.random.Generator) -> NDArray[
     Raises:
         ValueError: k above the rank.
 
-    Cost: O(n r (r + k) + r^3 + k^3 log k) time; memory (n + r) times k numbers at most.
+    Cost: O(n r (r + k) + r^3 + k^3 log k) time; r (r + k) + n numbers beside B.
 
     Example:
         >>> same = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
