@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -85,11 +85,11 @@ class _Ordered:
         return Selection(self.indices[:budget], weights, nested=self)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # groups may be a tensor, which has no single ==
 class _Policy(ABC):
     """What the policies share: groups, the order of all samples, and its first as selection."""
 
-    groups: Groups = field(default=None, compare=False)  # tensors have no single equality
+    groups: Groups = None
     allocation: Allocation = "proportional"
 
     nested: ClassVar[bool] = True  # whether the order does not depend on the budget
@@ -211,7 +211,7 @@ class _Policy(ABC):
         return np.unique(found.cpu().numpy(), return_inverse=True)[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Scored(_Policy):
     """A policy of a score, or of its inverse."""
 
@@ -223,7 +223,7 @@ class _Scored(_Policy):
         return self.score
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Uniform(_Policy):
     """Samples uniformly at random without replacement; the baseline that is often as good.
 
@@ -252,7 +252,7 @@ class Uniform(_Policy):
         return generator.random(len(scores))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Proportional(_Scored):
     """Samples at random without replacement, each drawn in proportion to its score.
 
@@ -291,7 +291,7 @@ class Proportional(_Scored):
         return generator.gumbel(size=len(scores)) + (-logs if self.inverse else logs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Softmax(_Scored):
     """Samples at random without replacement, each drawn in proportion to exp(s_i / temperature).
 
@@ -331,7 +331,7 @@ class Softmax(_Scored):
         return sign * scores / self.temperature + generator.gumbel(size=len(scores))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rank(_Scored):
     """The samples with the largest scores, the paper's deterministic policies; ties by index.
 
@@ -363,7 +363,7 @@ class Rank(_Scored):
         return -scores if self.inverse else scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KDPP(_Policy):
     """A random subset of k samples that are good and unlike each other.
 
@@ -486,15 +486,17 @@ class SupportVectors:
             ValueError: evidence missing, budget out of range, one class only.
         """
         require_evidence(evidence, self.needs, budget)
-        values = margins(evidence.require("features"), evidence.require("labels"), self.C)
+        values = self._margins(evidence)
         count = min(budget, max(1, int((values < 1).sum())))
         return _Ordered(values.argsort(stable=True)[:count], evidence.n).first(count)
 
     def order(self, evidence: Evidence, *, generator: np.random.Generator) -> Tensor:
         """Return all samples by their margin, the smallest first: the support vectors lead."""
         require_evidence(evidence, self.needs, evidence.n)
-        values = margins(evidence.require("features"), evidence.require("labels"), self.C)
-        return values.argsort(stable=True)
+        return self._margins(evidence).argsort(stable=True)
+
+    def _margins(self, evidence: Evidence) -> Tensor:
+        return margins(evidence.require("features"), evidence.require("labels"), self.C)
 
 
 def _positive(scores: Values, policy: _Policy) -> Values:
