@@ -22,6 +22,7 @@ from augloader.checks import (
     require_int,
     require_one_of,
 )
+from augloader.dataset import WeightedAugmentedDataset
 from augloader.schedule import Every
 from augloader.strategies import Strategy, require_needs
 from augloader.strength import Constant, StrengthRule, require_rule
@@ -51,7 +52,7 @@ class CoresetSampler(Sampler[Draw]):
     the ranks select together.
 
     Args:
-        data: the dataset; only its length is read, and how many ``copies`` it has transforms for.
+        data: the dataset; only its length is read, and of a WeightedAugmentedDataset ``copies``.
         strategy: how samples are selected, as ``FacilityLocation()``.
         fraction: share of the data to select, in (0, 1]; or else
         count: number of samples to select, 1 to n.
@@ -120,7 +121,7 @@ class CoresetSampler(Sampler[Draw]):
         share = self.budget if base_fraction is None else _budget(self.n, base_fraction, None)
         self.base_size = share if base == "random" else self.n
         self.copies = require_int("copies", copies, 0, "0 augments in place.")
-        wanted = getattr(data, "copies", None)
+        wanted = data.copies if isinstance(data, WeightedAugmentedDataset) else None
         if wanted is not None and copies != wanted:
             raise ValueError(
                 f"copies must be {wanted}, the number of transforms in the dataset's strong, got "

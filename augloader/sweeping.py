@@ -201,11 +201,12 @@ def gradient_norms(
         return F.cross_entropy(logits.float(), label.unsqueeze(0))
 
     gradients = vmap(grad(loss), in_dims=(None, 0, 0))
-    norms = []
+    norms: list[Tensor] = []
     for batch in _loader(view, None, batch_size, num_workers, collate_fn, device):
         moved = batch.to(device)
-        with torch.no_grad():  # of one image, to know the number of classes
-            one = _check_logits(model(moved.input[:1]), 1)
+        if not norms:
+            with torch.no_grad():  # of one image, to know the number of classes
+                one = _check_logits(model(moved.input[:1]), 1)
         target = _check_target(batch.target, one.expand(len(batch.index), -1)).to(device)
         parts = gradients(trained, moved.input, target).values()
         squares = [part.float().flatten(1).square().sum(1) for part in parts]

@@ -127,7 +127,6 @@ class SampleTable:
         self._columns: dict[str, _Column] = {}
         self._shared = torch.zeros(n, dtype=torch.int64)  # visits that all ranks know of
         self._memories = {"strength": _Memory(self.rule, n)}
-        self._forgetting = forgetting
         if forgetting:
             self._memories["forgetting"] = _Memory(ForgettingEvents(), n)
 
@@ -298,7 +297,7 @@ class SampleTable:
         part = SampleTable(len(index), dtype=self.dtype, forgetting=self._forgetting)
         if self._forgetting:
             counted = self.learnt["forgetting"].items()
-            part.take_over({"forgetting": {k: v[index] for k, v in counted}}, part.visits)
+            part._memories["forgetting"].columns = {k: v[index] for k, v in counted}
         part.visits, part._labels = self.visits[index], self._labels[index]
         columns = self._columns.items()
         part._columns = {name: _Column(c.values[index], c.strength[index]) for name, c in columns}
@@ -359,6 +358,11 @@ class SampleTable:
     def labels(self) -> Tensor:
         """(n,) int64 labels reported so far; -1 where there is none."""
         return self._labels
+
+    @property
+    def _forgetting(self) -> bool:
+        """Whether forgetting events are counted."""
+        return "forgetting" in self._memories
 
     @property
     def learns(self) -> bool:
