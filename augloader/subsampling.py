@@ -43,6 +43,9 @@ class Clusters:
     Args:
         count: number of clusters, 1 to n; the paper takes as many as samples are selected.
 
+    Raises:
+        TypeError, ValueError: a count that is no integer, or below 1.
+
     Example:
         >>> x = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
         >>> found = Clusters(2).of(Evidence(4, features=x), np.random.default_rng(0))
