@@ -28,7 +28,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
     Args:
         data: map-style dataset. Items are tuples, lists or dicts; fields other than input and
             target are kept in ``Sample.extra``.
-        weak: transform of every draw (crop, flip), or None.
+        weak: transform of the draws with ``weak`` (crop, flip), all unless scheduled; or None.
         strong: transform of the draws with strength > 0, or None when the batch is augmented later.
             Any callable on one image: torchvision, PIL, Kornia (a batch dimension of one that it
             adds is dropped) or Albumentations (called with ``image=`` as an (H, W, C) array). One
@@ -153,7 +153,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
 
     def _sample(self, draw: Draw, item: Any) -> Sample:
         image, target, extra = _split(item, self.fields)
-        if self.weak is not None:
+        if self.weak is not None and draw.weak:
             image = self.weak(image, draw)
         strong = self._strong(draw)
         if strong is not None:

@@ -23,7 +23,7 @@ from augloader.checks import (
     require_one_of,
 )
 from augloader.dataset import WeightedAugmentedDataset
-from augloader.schedule import Every
+from augloader.schedule import Course, Every, Schedule, require_planned
 from augloader.strategies import Strategy, require_needs
 from augloader.strength import Constant, StrengthRule, require_rule
 from augloader.table import SampleTable
@@ -31,8 +31,9 @@ from augloader.types import Draw, Evidence, Sample, Selection
 
 Base = Literal["full", "random", "selected", "none"]
 Weighting = Literal["cluster", "uniform", "downweight"]
-Plan = tuple[np.ndarray[Any, Any], ...]  # index, copy, weight and strength of draws
-_SELECT, _SUBSET, _SHUFFLE, _STRENGTH = range(4)  # independent random streams
+Plan = tuple[np.ndarray[Any, Any], ...]  # index, copy, weight, strength and weak of draws
+# Independent random streams:
+_SELECT, _SUBSET, _SHUFFLE, _STRENGTH, _STRONG, _WEAK = range(6)
 
 
 class CoresetSampler(Sampler[Draw]):
@@ -54,7 +55,8 @@ class CoresetSampler(Sampler[Draw]):
     Args:
         data: the dataset; only its length is read, and of a WeightedAugmentedDataset ``copies``.
         strategy: how samples are selected, as ``FacilityLocation()``.
-        fraction: share of the data to select, in (0, 1]; or else
+        fraction: share of the data to select, in (0, 1], or a schedule of it, read at the first
+            epoch of each refresh period; or else
         count: number of samples to select, 1 to n.
         base: "full": every sample; "random": a random subset, drawn again with each refresh
             period; "selected": the selected samples; "none": nothing but the copies.
@@ -66,6 +68,15 @@ class CoresetSampler(Sampler[Draw]):
             a sample share the weight of one, 1 / |f_T(z)| each (Kuchnik & Smith, section 4.2).
         strength: the rule of how strongly each sample's copies are augmented, as
             ``StableInfluence()``; base draws have strength 0 under every rule.
+        epochs: how many epochs are planned; None plans no end. Schedules need it.
+        schedule: factor of all strengths, as ``SwitchOff(last=20)`` for refinement (He et al.): a
+            schedule or a number in [0, 1]. It carries over to mixing, which follows the strength.
+        probability: of a draw that would be strong to be so, drawn for each; else it has strength
+            0. A schedule or a number.
+        plain_copies: whether appended copies whose strength comes to 0 stay in the epoch, as plain
+            repetitions; False leaves them out.
+        weak: probability of a draw to get the dataset's weak transform. A schedule or a number;
+            ``SwitchOff(last=20)`` refines without weak augmentation, too.
         seed: 0 or more.
         table_dtype: torch.float32 or torch.float16, how reported values are kept.
         group: the ranks whose reports and selection are one. All of them call ``refresh`` and, if
@@ -74,7 +85,8 @@ class CoresetSampler(Sampler[Draw]):
 
     Raises:
         TypeError: data without ``__len__``, a strategy or rule that is none, wrong types.
-        ValueError: an empty dataset, not exactly one of fraction and count, values out of range.
+        ValueError: an empty dataset, not exactly one of fraction and count, values out of range,
+            schedules without epochs or longer than these.
 
     Memory: O(n), and the table's.
 
@@ -88,7 +100,8 @@ class CoresetSampler(Sampler[Draw]):
         >>> len(sampler), sum(draw.strength > 0 for draw in draws)
         (12, 2)
 
-    Source: Liu & Mirzasoleiman (2022), Alg. 1, Eq. 10 and sections 6.1-6.3.
+    Source: Liu & Mirzasoleiman (2022), Alg. 1, Eq. 10 and sections 6.1-6.3; schedules: He et al.
+    (2019), section 3.4.
     """
 
     def __init__(
@@ -96,7 +109,7 @@ class CoresetSampler(Sampler[Draw]):
         data: Any,
         strategy: Strategy,
         *,
-        fraction: float | None = None,
+        fraction: Schedule | float | None = None,
         count: int | None = None,
         base: Base = "full",
         base_fraction: float | None = None,
@@ -104,6 +117,11 @@ class CoresetSampler(Sampler[Draw]):
         refresh: Every = Every(1),  # noqa: B008 - frozen
         weighting: Weighting = "cluster",
         strength: StrengthRule = Constant(),  # noqa: B008 - frozen
+        epochs: int | None = None,
+        schedule: Schedule | float = 1.0,
+        probability: Schedule | float = 1.0,
+        plain_copies: bool = True,
+        weak: Schedule | float = 1.0,
         seed: int = 0,
         table_dtype: torch.dtype = torch.float32,
         group: dist.ProcessGroup | None = None,
@@ -111,15 +129,26 @@ class CoresetSampler(Sampler[Draw]):
         self.group = None if group is None else ranks.require_group(group)
         self.n = require_dataset(data)
         self.strategy = _check_strategy(strategy)
-        self.budget = _budget(self.n, fraction, count)
-        require_one_of("base", base, ("full", "random", "selected", "none"))
+        self.epochs = epochs
+        if epochs is not None:
+            require_int("epochs", epochs, 1, "Plan at least one epoch.")
+        self._share = _share(self.n, fraction, count, epochs)
+        self._schedule = Course.of("schedule", schedule, epochs)
+        self._probability = Course.of("probability", probability, epochs)
+        self._weak = Course.of("weak", weak, epochs)
+        require_one_of("base", base, get_args(Base))
         self.base: Base = base
+        if base == "none" and not plain_copies:
+            raise ValueError(
+                'plain_copies must be True with base="none", got False. An epoch without strong '
+                "augmentation would be empty."
+            )
+        self.plain_copies = bool(plain_copies)
         if base_fraction is not None and base != "random":
             raise ValueError(
                 f'base_fraction must come with base="random", got base={base!r}. Leave it out.'
             )
-        share = self.budget if base_fraction is None else _budget(self.n, base_fraction, None)
-        self.base_size = share if base == "random" else self.n
+        self._base_share = None if base_fraction is None else _size(self.n, base_fraction)
         self.copies = require_int("copies", copies, 0, "0 augments in place.")
         wanted = data.copies if isinstance(data, WeightedAugmentedDataset) else None
         if wanted is not None and copies != wanted:
@@ -129,7 +158,7 @@ class CoresetSampler(Sampler[Draw]):
             )
         if not isinstance(refresh, Every):
             raise TypeError(f"refresh must be an Every, got {refresh!r}. Pass Every(20).")
-        self.schedule = refresh
+        self.every = refresh
         require_one_of("weighting", weighting, get_args(Weighting))
         self.weighting: Weighting = weighting
         self.seed = require_int("seed", seed, 0, "Any whole number will do.")
@@ -155,7 +184,7 @@ class CoresetSampler(Sampler[Draw]):
 
         Raises:
             TypeError: not an integer.
-            ValueError: below 0; ranks that disagree on it.
+            ValueError: below 0, or beyond the planned epochs; ranks that disagree on it.
 
         Cost: O(n), and the rule's; with a group also the exchange of the rule's columns.
         """
@@ -171,18 +200,36 @@ class CoresetSampler(Sampler[Draw]):
 
     def _begin(self, epoch: int) -> None:
         epoch = require_int("epoch", epoch, 0, "Epochs count from 0.")
-        self.strengths = self.table.strengths(self._generator(_STRENGTH, epoch))
+        if self.epochs is not None:
+            require_planned(epoch, self.epochs)
+        strengths = self.table.strengths(self._generator(_STRENGTH, epoch))
+        factor = self._schedule.at(epoch)
+        self.strengths = strengths if factor == 1 else strengths * factor
         self.epoch = epoch
         self._start = 0  # draws of this epoch that were made before a resume
         self._plan = self._compose()
 
     @property
+    def budget(self) -> int:
+        """How many samples are selected in this epoch's refresh period."""
+        if isinstance(self._share, int):
+            return self._share
+        return _size(self.n, self._share.at(self.every.begin(self.epoch)))
+
+    @property
+    def base_size(self) -> int:
+        """How many samples the base has, before augmentation in place."""
+        if self.base != "random":
+            return self.n
+        return self.budget if self._base_share is None else self._base_share
+
+    @property
     def refresh_due(self) -> bool:
         """Whether the schedule asks for a new selection before this epoch is drawn."""
-        period = self.schedule.period(self.epoch)
+        period = self.every.period(self.epoch)
         if period is None:
             return False
-        return self._refreshed is None or self.schedule.period(self._refreshed) != period
+        return self._refreshed is None or self.every.period(self._refreshed) != period
 
     def refresh(self, evidence: Evidence | None = None) -> Selection:
         """Select anew, at this epoch, whether due or not. Nothing changes if it raises.
@@ -246,12 +293,14 @@ class CoresetSampler(Sampler[Draw]):
     ) -> None:
         """Tell the table what a training step found out; call it once a batch.
 
-        Of a sample's draws in the batch the one with the lowest strength counts.
+        Of a sample's draws in the batch the one with the lowest strength counts. Rows that were
+        mixed with others are left out: their outputs are no evidence of one sample.
 
         Args:
             batch: the Sample batch that the loader gave, on any device.
             loss: (b,) losses with reduction="none", or None.
-            logits: (b, C) or None; with them the batch's target must be (b,) class labels.
+            logits: (b, C) or None; with them the batch's target must be (b,) class labels, or what
+                mixing made of them.
 
         Raises:
             TypeError: batch is not a Sample.
@@ -274,6 +323,7 @@ class CoresetSampler(Sampler[Draw]):
                 "once, as the loader gave it."
             )
         given = {"losses": loss, "logits": logits}
+        mixed = torch.as_tensor(batch.mixed).expand(len(index)).numpy()
         if logits is not None:
             given["labels"] = batch.target
         for name, values in given.items():
@@ -283,9 +333,15 @@ class CoresetSampler(Sampler[Draw]):
                     f'{tuple(values.shape)}. Compute the loss with reduction="none".'
                 )
         order = np.lexsort((strength, index))
+        order = order[~mixed[order]]
+        if not len(order):
+            return
         _, first = np.unique(index[order], return_index=True)
         rows = torch.from_numpy(order[first])
         picked = {k: None if v is None else v.detach().cpu()[rows] for k, v in given.items()}
+        labels = picked.get("labels")
+        if labels is not None:
+            picked["labels"] = _labels(labels)
         self.table.report(known[0][rows], strength=known[2][rows], **picked)
 
     def __iter__(self) -> Iterator[Draw]:
@@ -294,7 +350,8 @@ class CoresetSampler(Sampler[Draw]):
         Raises:
             RuntimeError: the first selection is due and was not made.
         """
-        yield from map(Draw, *(column.tolist() for column in self._rest()), repeat(self.epoch))
+        *columns, weak = (column.tolist() for column in self._rest())
+        yield from map(Draw, *columns, repeat(self.epoch), weak)
 
     def _rest(self) -> Plan:
         """Return the epoch's draws in order, without those made before a resume."""
@@ -348,11 +405,14 @@ class CoresetSampler(Sampler[Draw]):
             ValueError: a state saved with other arguments. Nothing has changed then.
         """
         mine, saved = self._arguments(), state["arguments"]
-        differ = [f"{name}={saved.get(name)}" for name in mine if saved.get(name) != mine[name]]
-        if differ:
-            ours = ", ".join(f"{name}={value}" for name, value in mine.items())
+        names = [name for name in mine if saved.get(name) != mine[name]]
+        if names:
+            ours, theirs = (
+                ", ".join(f"{name}={_short(given.get(name))}" for name in names)
+                for given in (mine, saved)
+            )
             raise ValueError(
-                f"state must be of a sampler with {ours}, got {', '.join(differ)}. "
+                f"state must be of a sampler with {ours}, got {theirs}. "
                 "Build the sampler as it was built when saved."
             )
         chosen = state["selection"]
@@ -367,14 +427,19 @@ class CoresetSampler(Sampler[Draw]):
         return {
             "n": self.n,
             "seed": self.seed,
-            "budget": self.budget,
+            "share": self._share if isinstance(self._share, int) else self._share.values,
             "base": self.base,
-            "base_size": self.base_size,
+            "base_share": self._base_share,
             "copies": self.copies,
-            "interval": self.schedule.interval,
-            "warmup": self.schedule.warmup,
+            "interval": self.every.interval,
+            "warmup": self.every.warmup,
             "weighting": self.weighting,
             "strength": repr(self.table.rule),
+            "epochs": self.epochs,
+            "schedule": self._schedule.values,
+            "probability": self._probability.values,
+            "plain_copies": self.plain_copies,
+            "weak": self._weak.values,
         }
 
     def _generator(self, stream: int, epoch: int) -> np.random.Generator:
@@ -391,18 +456,18 @@ class CoresetSampler(Sampler[Draw]):
         return self.__dict__
 
     def _planned(self) -> Plan:
-        if self.selection is None and self.schedule.period(self.epoch) is not None:
+        if self.selection is None and self.every.period(self.epoch) is not None:
             raise RuntimeError(
-                f"sampler must have a selection from epoch {self.schedule.warmup} on, got none at "
+                f"sampler must have a selection from epoch {self.every.warmup} on, got none at "
                 f"epoch {self.epoch}. Before iterating: if sampler.refresh_due: "
                 "sampler.refresh(sweep(model, data, Residual()))."
             )
         return self._plan
 
     def _compose(self) -> Plan:
-        """Return index, copy, weight and strength of the epoch's draws, before shuffling."""
+        """Return index, copy, weight, strength and weak of the epoch's draws, before shuffling."""
         if self.base == "random":
-            period = self.schedule.period(self.epoch)
+            period = self.every.period(self.epoch)
             generator = self._generator(_SUBSET, 0 if period is None else period + 1)
             base = np.sort(generator.choice(self.n, self.base_size, replace=False))
         else:
@@ -422,15 +487,30 @@ class CoresetSampler(Sampler[Draw]):
                 base, base_weight = base[kept], base_weight[kept]
         copy = np.arange(1, self.copies + 1) if self.copies else np.zeros(1, np.int64)
         index = np.concatenate([base, np.tile(chosen, len(copy))])
+        copies = np.concatenate([np.zeros(len(base), np.int64), np.repeat(copy, len(chosen))])
         weight = np.concatenate([base_weight, np.tile(gamma / len(copy), len(copy))])
+        strength = self.strengths.numpy()[index]
+        strength[: len(base)] = 0
+        strength[~self._drawn(_STRONG, self._probability, len(index))] = 0
+        if not self.plain_copies:
+            kept = (copies == 0) | (strength > 0)
+            index, copies, weight, strength = (
+                column[kept] for column in (index, copies, weight, strength)
+            )
         if self.weighting == "uniform":
             weight = np.ones(len(index))
         elif self.weighting == "downweight":
             weight = 1 / np.bincount(index, minlength=1)[index]
-        strength = self.strengths.numpy()[index]
-        strength[: len(base)] = 0
-        copies = np.concatenate([np.zeros(len(base), np.int64), np.repeat(copy, len(chosen))])
-        return index, copies, (weight / weight.mean()).astype(np.float32), strength
+        weight = (weight / weight.mean()).astype(np.float32)
+        return index, copies, weight, strength, self._drawn(_WEAK, self._weak, len(index))
+
+    def _drawn(self, stream: int, course: Course, count: int) -> np.ndarray[Any, Any]:
+        """Return which of the draws get what has this epoch's probability."""
+        chance = course.at(self.epoch)
+        if chance in (0, 1):
+            return np.full(count, chance == 1)
+        drawn: np.ndarray[Any, Any] = self._generator(stream, self.epoch).random(count) < chance
+        return drawn
 
     def _check_selection(self, selection: Selection) -> None:
         if len(selection) > self.budget or int(selection.indices.max()) >= self.n:
@@ -581,11 +661,11 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         self._reported.append(self._names(batch.index.cpu().numpy(), batch.copy.cpu().numpy()))
 
     def _rest(self) -> Plan:
-        index, copies, weight, strength = super()._rest()
+        plan = super()._rest()
+        whole = len(plan[0])
         places = np.arange(len(self)) * self.num_replicas + self.rank
-        wrapped = places % max(len(index), 1)
-        weight = np.where(places < len(index), weight[wrapped], np.float32(0))
-        return index[wrapped], copies[wrapped], weight, strength[wrapped]
+        index, copies, weight, *others = (column[places % max(whole, 1)] for column in plan)
+        return index, copies, np.where(places < whole, weight, np.float32(0)), *others
 
     def _begin(self, epoch: int) -> None:
         super()._begin(epoch)
@@ -622,21 +702,50 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         return len(seen[full]) > 0 and bool((seen == expected)[full].all())
 
 
-def _budget(n: int, fraction: float | None, count: int | None) -> int:
+def _share(
+    n: int, fraction: Schedule | float | None, count: int | None, epochs: int | None
+) -> Course | int:
+    """Return how many samples to select: a number, or a course of the fraction."""
     if (fraction is None) == (count is None):
         raise ValueError(
             f"exactly one of fraction and count must be given, got fraction={fraction} and "
             f"count={count}. Pass fraction=0.3 or a number of samples."
         )
     if fraction is not None:
-        return max(1, round(require_fraction("fraction", fraction) * n))
+        if not callable(fraction):
+            require_fraction("fraction", fraction)
+        course = Course.of("fraction", fraction, epochs)
+        if min(course.values) == 0:
+            raise ValueError(
+                f"fraction must be in (0, 1] at every epoch, got 0 at {course.values.index(0)}. To "
+                "augment nothing schedule the strength or the probability."
+            )
+        return course
     if require_int("count", count, 1, "Select at least one sample.") > n:
         raise ValueError(
             f"count must be at most the {n} samples of the dataset, got {count}. "
             "Select fewer, or all with fraction=1.0."
         )
     assert count is not None
-    return count
+    return int(count)
+
+
+def _size(n: int, fraction: float) -> int:
+    """Return the number of samples that a share of the data is, at least 1."""
+    return max(1, round(require_fraction("fraction", fraction) * n))
+
+
+def _labels(target: Tensor) -> Tensor:
+    """Return class labels where mixing made one-hot rows of them, and anything else as it is."""
+    if target.ndim != 2 or not ((target != 0).sum(1) == 1).all() or not (target.amax(1) == 1).all():
+        return target
+    return target.argmax(1)
+
+
+def _short(value: object) -> str:
+    """Return a value's text, cut where it is long, as a course of many epochs is."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _check_strategy(strategy: Any) -> Strategy:

@@ -25,10 +25,11 @@ class Draw(NamedTuple):
         weight: factor of this draw's loss; the mean over an epoch is 1.
         strength: in [0, 1]; 0 is the identity, 1 the full strong augmentation.
         epoch: the epoch it belongs to; (epoch, index, copy) names a draw of a whole training.
+        weak: whether the dataset's weak transform is applied.
 
     Example:
         >>> Draw(7)
-        Draw(index=7, copy=0, weight=1.0, strength=1.0, epoch=0)
+        Draw(index=7, copy=0, weight=1.0, strength=1.0, epoch=0, weak=True)
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which a Draw does not need
@@ -36,6 +37,7 @@ class Draw(NamedTuple):
     weight: float = 1.0
     strength: float = 1.0
     epoch: int = 0
+    weak: bool = True
 
 
 class Sample(NamedTuple):
@@ -50,6 +52,8 @@ class Sample(NamedTuple):
         copy: int64, 0 for the sample itself.
         epoch: int64, the epoch of the draw.
         extra: the wrapped item's other fields: a tuple for tuple items, a dict for dict items.
+        mixed: bool, whether input and target are mixed with another row's; such rows are no
+            evidence of their own sample, and ``CoresetSampler.report`` leaves them out.
 
     Example:
         >>> batch = Sample(torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([4, 7]),
@@ -69,6 +73,7 @@ class Sample(NamedTuple):
     copy: Any = 0
     epoch: Any = 0
     extra: Any = ()
+    mixed: Any = False
 
     @property
     def keys(self) -> Tensor:
@@ -79,14 +84,37 @@ class Sample(NamedTuple):
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Sample:
         """Return the batch with input, target, weight and extra, nested ones too, on ``device``.
 
-        Index, copy, epoch and strength stay where the loader left them, on the CPU. They are used
-        there, to draw random parameters and to store reports; reading them back from a GPU would
-        make every step wait for it.
+        Index, copy, epoch, strength and mixed stay where the loader left them, on the CPU. They are
+        used there, to draw random parameters and to store reports; reading them back from a GPU
+        would make every step wait for it.
         """
         moved = ("input", "target", "weight", "extra")
         return self._replace(
             **{name: move(getattr(self, name), device, non_blocking) for name in moved}
         )
+
+
+def take(value: Any, rows: Tensor) -> Any:
+    """Return rows of a collated batch's value, in the given order, each as often as named.
+
+    Tensors are indexed; mappings and sequences are gone through, but a sequence of what is neither,
+    such as names, holds one entry a row.
+
+    Args:
+        value: a collated field.
+        rows: (m,) int64 on the CPU.
+    """
+    if isinstance(value, Tensor):
+        return value[rows.to(value.device)]
+    if isinstance(value, Mapping):
+        return {key: take(part, rows) for key, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(take(part, rows) for part in value))
+    if isinstance(value, list | tuple):
+        if all(isinstance(part, Tensor | Mapping | list | tuple) for part in value):
+            return type(value)(take(part, rows) for part in value)
+        return type(value)(value[row] for row in rows.tolist())
+    return value
 
 
 def move(value: Any, device: torch.device | str, non_blocking: bool = True) -> Any:

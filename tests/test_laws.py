@@ -336,7 +336,7 @@ def rebuilt(sampler: CoresetSampler) -> CoresetSampler:
         count=sampler.budget,
         base=sampler.base,
         copies=sampler.copies,
-        refresh=sampler.schedule,
+        refresh=sampler.every,
         weighting=sampler.weighting,
         strength=sampler.table.rule,
         seed=sampler.seed,

@@ -297,7 +297,7 @@ def _chosen(sampler: CoresetSampler, rank: int, world: int, swept: bool) -> Any:
 
 def batch(draws: list[Draw]) -> Sample:
     columns = zip(*draws, strict=True)
-    index, copied, weight, strength, at = map(torch.tensor, columns)
+    index, copied, weight, strength, at, _ = map(torch.tensor, columns)
     return Sample(None, index % 3, index, weight, strength, copied, at)
 
 

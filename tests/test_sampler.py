@@ -426,7 +426,7 @@ def test_draws_carry_their_epoch() -> None:
     sampler = ready()
     sampler.set_epoch(3)
     assert {draw.epoch for draw in sampler} == {3}
-    assert all(type(part) in (int, float) for draw in sampler for part in draw)
+    assert all(type(part) in (int, float, bool) for draw in sampler for part in draw)
 
 
 @pytest.mark.parametrize("copies", [0, 2])
