@@ -7,12 +7,14 @@ copies are appended, with what weight and how strong. Model, loss, optimizer and
 from augloader.dataset import WeightedAugmentedDataset
 from augloader.engines import facility_location
 from augloader.grids import crops, rotations, translations
+from augloader.hardest import HardestOf
 from augloader.influence import influence
 from augloader.medoids import Medoids, greedy_medoids
+from augloader.mixing import CutMix, ManifoldMixup, Mixing, Mixup
 from augloader.neighbors import nearest
 from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
 from augloader.sampler import CoresetSampler, DistributedCoresetSampler
-from augloader.schedule import Every
+from augloader.schedule import Cosine, Every, Linear, SwitchOff, WarmUp
 from augloader.scores import EL2N, Forgetting, Given, GraNd, Influence, Loss, Margin, Score
 from augloader.strategies import FacilityLocation, Strategy
 from augloader.strength import (
@@ -46,6 +48,8 @@ __all__ = [
     "Confidence",
     "Constant",
     "CoresetSampler",
+    "Cosine",
+    "CutMix",
     "DistributedCoresetSampler",
     "Draw",
     "Entropy",
@@ -55,12 +59,17 @@ __all__ = [
     "Forgetting",
     "Given",
     "GraNd",
+    "HardestOf",
     "Influence",
     "LastLayerGradient",
+    "Linear",
     "Loss",
     "LossRank",
+    "ManifoldMixup",
     "Margin",
     "Medoids",
+    "Mixing",
+    "Mixup",
     "Proportional",
     "Proxies",
     "Rank",
@@ -74,7 +83,9 @@ __all__ = [
     "Strategy",
     "StrengthRule",
     "SupportVectors",
+    "SwitchOff",
     "Uniform",
+    "WarmUp",
     "WeightedAugmentedDataset",
     "crops",
     "facility_location",

@@ -122,7 +122,7 @@ def _sweep(
     losses: list[Tensor] = []
     gradients: list[Tensor] = []
     features: list[Tensor] = []
-    with _eval(model), _Tap(*head) as tap, torch.no_grad():
+    with eval_mode(model), _Tap(*head) as tap, torch.no_grad():
         for batch in batches:
             moved = batch.to(device)
             with torch.autocast(device.type, enabled=autocast):
@@ -330,7 +330,7 @@ def _device(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _eval(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put the model in eval mode, then give every module its own mode back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -145,6 +145,11 @@ class AdaptiveStrengthTransform:
         self._state: Tensor | None = None
         self._worker_seed: int | None = None  # the worker that the state was made for
 
+    @property
+    def keyed(self) -> bool:
+        """Whether the rows of a batch can be drawn by their keys; Kornia draws all at once."""
+        return not isinstance(self._policy, KorniaOperations)
+
     def __repr__(self) -> str:
         """Return the policy and the seed."""
         return f"{type(self).__name__}({self._policy!r}, seed={self._seed})"

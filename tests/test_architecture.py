@@ -48,6 +48,8 @@ ORDER = [
     "fused",
     "applying",
     "transform",
+    "mixing",
+    "hardest",
 ]
 
 

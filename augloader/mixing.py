@@ -1,0 +1,520 @@
+"""Mixing: rows of a batch are blended with each other, and so are their targets and weights.
+
+Why both rows of a pair have one lambda: mixed weights lam_i w_i + (1 - lam_i) w_partner(i) keep
+their sum for all weights w exactly where lam is constant along the cycles of the permutation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from augloader.checks import count_and_first, require_int, require_labels, require_number
+from augloader.keyed import uniforms
+from augloader.schedule import Course, Schedule
+from augloader.types import Sample
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """With which row each row of a batch is mixed, and which share of itself it keeps.
+
+    Args:
+        partner: (b,) int64 on the CPU, in [0, b).
+        lam: (b,) float32 on the CPU, in [0, 1]; a row with 1 stays as it is.
+        box: (b, 4) int64, of CutMix: top, left, bottom and right of what the partner covers; its
+            share of the pixels is 1 - lam. None otherwise.
+
+    Raises:
+        TypeError: another dtype.
+        ValueError: shapes that differ, values out of range.
+
+    Example:
+        >>> Mixing(torch.tensor([1, 0]), torch.tensor([0.75, 1.0])).mixed
+        tensor([ True, False])
+    """
+
+    partner: Tensor
+    lam: Tensor
+    box: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check the contract above."""
+        if self.partner.dtype != torch.int64 or self.lam.dtype != torch.float32:
+            raise TypeError(
+                "partner must be int64 and lam float32, got "
+                f"{self.partner.dtype} and {self.lam.dtype}. Convert them with .to()."
+            )
+        if self.partner.ndim != 1 or self.partner.shape != self.lam.shape:
+            raise ValueError(
+                f"partner and lam must have one entry a row, got shapes "
+                f"{tuple(self.partner.shape)} and {tuple(self.lam.shape)}. Give (b,) and (b,)."
+            )
+        bad = ~((self.lam >= 0) & (self.lam <= 1))
+        if bad.any():
+            raise ValueError(
+                f"lam must be in [0, 1], got {count_and_first(bad, 'values outside')}. It is the "
+                "share of a row's own input."
+            )
+        bad = (self.partner < 0) | (self.partner >= len(self.partner))
+        if bad.any():
+            raise ValueError(
+                f"partner must be in [0, {len(bad)}), got {count_and_first(bad, 'values outside')}."
+                " Partners are rows of the same batch."
+            )
+
+    @property
+    def mixed(self) -> Tensor:
+        """(b,) bool: whether a row changes."""
+        return self.lam < 1
+
+    def blend(self, x: Tensor) -> Tensor:
+        """Return lam_i x_i + (1 - lam_i) x_partner(i), (b, ...), of any floating tensor.
+
+        Rows with lam 1 are kept bit for bit; where all are, x itself is returned. Device, dtype,
+        memory format and gradients are kept.
+        """
+        # Kornia's RandomMixUpV2 can be handed a lambda a row, but takes (B, C, H, W) alone, and
+        # hidden states must be mixed by the same arithmetic; torchvision's MixUp has one lambda a
+        # batch. Both are oracles in the tests.
+        at, own, other = self._rows(x)
+        if not len(at):
+            return x
+        lam = self.lam[at.cpu()].to(x).view(-1, *[1] * (x.ndim - 1))
+        return x.index_copy(0, at, torch.lerp(other, own, lam))
+
+    def paste(self, x: Tensor) -> Tensor:
+        """Return x_i with the box taken from x_partner(i), (b, ..., H, W), of any dtype."""
+        # Kornia's RandomCutMixV2 has boxes a row, but draws them without strength or probability
+        # of a row and waits for the device; torchvision's CutMix has one box a batch.
+        at, own, other = self._rows(x)
+        if not len(at):
+            return x
+        assert self.box is not None
+        top, left, bottom, right = self.box[at.cpu()].to(x.device).unsqueeze(-1).unbind(1)
+        down, across = (torch.arange(side, device=x.device) for side in x.shape[-2:])
+        inside = ((down >= top) & (down < bottom)).unsqueeze(-1)
+        inside = inside & ((across >= left) & (across < right)).unsqueeze(-2)
+        inside = inside.view(len(at), *[1] * (x.ndim - 3), *x.shape[-2:])
+        return x.index_copy(0, at, torch.where(inside, other, own))
+
+    def _rows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return which rows change, on x's device, these rows of x and their partners."""
+        if x.shape[:1] != self.lam.shape:
+            raise ValueError(
+                f"what is mixed must have {len(self.lam)} rows, got shape {tuple(x.shape)}. Mix "
+                "the batch that the partners were drawn for."
+            )
+        at = self.mixed.nonzero().flatten()
+        partner = self.partner[at].to(x.device, non_blocking=True)
+        at = at.to(x.device, non_blocking=True)
+        return at, x[at], x[partner]
+
+
+class _Mixer:
+    """What the kinds of mixing share: the draw of partners and lambdas, targets and weights."""
+
+    def __init__(
+        self,
+        classes: int | None = None,
+        gamma: float = 1.0,
+        *,
+        probability: Schedule | float = 1.0,
+        schedule: Schedule | float = 1.0,
+        epochs: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if classes is not None:
+            require_int("classes", classes, 2, "Count the model's outputs.")
+        self.classes = classes
+        require_number("gamma", gamma, "[", 0, math.inf, ")", "1 is uniform, 0 mixes nothing.")
+        self.gamma = float(gamma)
+        if epochs is not None:
+            require_int("epochs", epochs, 1, "Plan at least one epoch.")
+        self._probability = Course.of("probability", probability, epochs)
+        self._schedule = Course.of("schedule", schedule, epochs)
+        self.seed = require_int("seed", seed, 0, "Any whole number will do.")
+
+    def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Mixing:
+        """Draw partners and lambdas; a pure function of the seed and the batch's keys.
+
+        Args:
+            batch: b rows of one epoch, with strength and keys.
+            generator: CPU generator to draw from instead.
+
+        Raises:
+            TypeError: not a Sample batch, a generator that is none or not on the CPU.
+            ValueError: a single row to be mixed, strengths outside [0, 1], an epoch not planned.
+
+        Cost: O(b) on the CPU.
+        """
+        return self._sample(batch, _rng(self.seed, batch, generator))
+
+    def _sample(self, batch: Sample, rng: np.random.Generator) -> Mixing:
+        partner, share, _ = self._pairs(batch, rng)
+        return Mixing(torch.from_numpy(partner), torch.from_numpy(1 - share).float())
+
+    def _pairs(self, batch: Sample, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+        """Return each row's partner, the share it takes, 1 - lam, and the number of its pair."""
+        epoch = int(batch.keys[0, 0])
+        gamma = self.gamma * self._schedule.at(epoch)
+        chance = self._probability.at(epoch)
+        strength = _strength(batch)
+        b = len(strength)
+        partner, share, pair = np.arange(b), np.zeros(b), np.zeros(b, np.int64)
+        rows = rng.permutation(np.flatnonzero(strength > 0))
+        if gamma == 0 or chance == 0 or not len(rows):
+            return partner, share, pair
+        if b == 1:
+            raise ValueError(
+                "batch must hold at least 2 rows to be mixed, got 1. Pass drop_last=True to the "
+                "loader, or another batch_size."
+            )
+        if len(rows) > 1:
+            of = np.minimum(np.arange(len(rows)) // 2, len(rows) // 2 - 1)  # 0 0 1 1 ... or 1 1 1
+            ends = np.append(of[1:] != of[:-1], True)
+            weaker = np.minimum.reduceat(strength[rows], np.arange(0, 2 * of[-1] + 1, 2))
+            # 1 - lam = s (1 - lam_0), s the weaker strength of the two, lam_0 of Beta(gamma, gamma)
+            drawn = weaker * rng.beta(gamma, gamma, len(weaker))
+            drawn[rng.random(len(weaker)) >= chance] = 0
+            partner[rows] = rows[np.where(ends, 2 * of, np.arange(len(rows)) + 1)]
+            share[rows], pair[rows] = drawn[of], of
+        return partner, share, pair
+
+    def _mix(self, batch: Sample, mixing: Mixing, images: Any) -> Sample:
+        """Return the batch with these images, and with targets and weights mixed."""
+        target = mixing.blend(_soft(batch.target, self.classes, len(mixing.lam)))
+        weight = mixing.blend(torch.as_tensor(batch.weight))
+        mixed = torch.as_tensor(batch.mixed) | mixing.mixed
+        return batch._replace(input=images, target=target, weight=weight, mixed=mixed)
+
+
+class Mixup(_Mixer):
+    """Mix inputs, targets and weights of random pairs: x = lam x_i + (1 - lam) x_j.
+
+    lam = 1 - s (1 - lam_0) with lam_0 ~ Beta(gamma, gamma) for every pair and s the smaller of the
+    two rows' strengths: rows with strength 0 are never mixed, nor are they partners, so that a
+    coreset's copies are mixed with each other and refinement switches mixing off with the rest.
+    Both rows of a pair have the same lam, and then mixed weights keep their sum, and each sample
+    its share of it: lam w_i + (1 - lam) w_j and lam w_j + (1 - lam) w_i. Where their number is odd
+    three rows form a ring, and a row that is the only one with strength above 0 stays unmixed.
+
+    Random numbers come from the seed and the batch's first key, so that a resumed epoch goes on
+    with the same ones, or from an explicit generator.
+
+    Rows that were mixed are marked in ``Sample.mixed`` and left out by ``sampler.report``, so what
+    is known of a sample is known of it alone. So that there is a clean row of every sample, take
+    base="full"; with base="none" and all rows mixed nothing is reported.
+
+    Args:
+        classes: C, for targets that are class indices; they become (b, C) float32 probabilities.
+            Others, as smoothed or multi-label ones, are (b, C) and floating already.
+        gamma: of the Beta distribution, 0 or more; 0 mixes nothing.
+        probability: of a pair to be mixed, a number in [0, 1] or a schedule.
+        schedule: factor of gamma, a number in [0, 1] or a schedule, as ``Linear()``.
+        epochs: how many epochs are planned, for schedules; the epoch is the batch's.
+        seed: 0 or more.
+
+    Raises:
+        TypeError: wrong types; when called, also inputs that are not floating.
+        ValueError: values out of range; when called, also a batch of one row, targets of another
+            shape or range, an epoch that is not planned.
+
+    Cost: a pass over the rows that are mixed, on their device.
+
+    Example:
+        >>> from augloader.types import Sample
+        >>> batch = Sample(torch.eye(4), torch.arange(4), torch.arange(4),
+        ...                torch.tensor([3.0, 1.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+        >>> mixed = Mixup(classes=4)(batch)
+        >>> mixed.mixed, torch.equal(mixed.input, mixed.target)
+        (tensor([ True,  True,  True, False]), True)
+        >>> round(float(mixed.weight.sum()), 5)
+        6.0
+
+    Source: Zhang et al. (2018), as in He et al. (2019), Eq. 1; gamma faded to 0: section 4.1.
+    """
+
+    def __call__(self, batch: Sample, generator: torch.Generator | None = None) -> Sample:
+        """Return ``apply(batch, sample(batch, generator))``."""
+        return self.apply(batch, self.sample(batch, generator))
+
+    def apply(self, batch: Sample, mixing: Mixing) -> Sample:
+        """Mix a batch as drawn: input, target, weight and ``mixed`` change, the rest is kept.
+
+        Args:
+            batch: input (b, ...) floating, target, weight (b,), on any device.
+            mixing: what ``sample`` returned, or one of your own.
+        """
+        return self._mix(batch, mixing, mixing.blend(_floating(batch.input)))
+
+
+class CutMix(_Mixer):
+    """Paste a box of the partner's image into a row: x = M x_i + (1 - M) x_j.
+
+    The box has sides sqrt(1 - lam) of the image's, its centre is uniformly random, and what lies
+    outside the image is cut off; then 1 - lam is set to the share of pixels pasted. Both rows of a
+    pair have the same box. All else is as in ``Mixup``: lam before the cut, pairs, targets,
+    weights, marks and random numbers.
+
+    Args:
+        classes: as for Mixup.
+        gamma: as for Mixup; the paper's is 1.
+        probability: as for Mixup; He et al. take 0.5 on CIFAR.
+        schedule: as for Mixup.
+        epochs: as for Mixup.
+        seed: as for Mixup.
+
+    Raises:
+        TypeError, ValueError: as Mixup, but inputs may have any dtype; inputs without height and
+            width.
+
+    Cost: a pass over the rows that are mixed, on their device.
+
+    Example:
+        >>> from augloader.types import Sample
+        >>> images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
+        >>> batch = Sample(images, torch.tensor([0, 1]), torch.arange(2), torch.ones(2),
+        ...                torch.ones(2))
+        >>> mixed = CutMix(classes=2)(batch)
+        >>> bool(mixed.input[0].mean() == mixed.target[0, 1])
+        True
+
+    Source: Yun et al. (2019), as in He et al. (2019), Eq. 2.
+    """
+
+    def __call__(self, batch: Sample, generator: torch.Generator | None = None) -> Sample:
+        """Return ``apply(batch, sample(batch, generator))``."""
+        return self.apply(batch, self.sample(batch, generator))
+
+    def apply(self, batch: Sample, mixing: Mixing) -> Sample:
+        """Mix a batch as drawn: input, target, weight and ``mixed`` change, the rest is kept.
+
+        Args:
+            batch: input (b, ..., H, W), target, weight (b,), on any device.
+            mixing: what ``sample`` returned for images of this size.
+        """
+        return self._mix(batch, mixing, mixing.paste(batch.input))
+
+    def _sample(self, batch: Sample, rng: np.random.Generator) -> Mixing:
+        if not isinstance(batch.input, Tensor) or batch.input.ndim < 3:
+            raise ValueError(
+                f"input must be (b, ..., H, W) images, got {_shape(batch.input)}. Mixup takes "
+                "other inputs."
+            )
+        partner, share, pair = self._pairs(batch, rng)
+        sides = np.array(batch.input.shape[-2:])
+        centre = (rng.random((pair.max() + 1, 2)) * sides).astype(np.int64)[pair]
+        half = (0.5 * np.sqrt(share)[:, None] * sides).astype(np.int64)
+        low, high = (np.clip(centre + end, 0, sides) for end in (-half, half))
+        share = (high - low).prod(1) / sides.prod()
+        return Mixing(
+            torch.from_numpy(partner),
+            torch.from_numpy(1 - share).float(),
+            torch.from_numpy(np.concatenate([low, high], 1)),
+        )
+
+
+class ManifoldMixup(_Mixer):
+    """Mixup of what a layer returns, at a layer drawn anew for every batch.
+
+    A context manager: while it is open a forward hook mixes the layer's output, or the model's
+    input for "", with the same arithmetic as ``Mixup``. The hook is gone after the block, also
+    where the forward pass raises. All else is as in ``Mixup``.
+
+        with manifold(batch) as mixed:
+            logits = model(batch.input)
+        loss = F.cross_entropy(logits, mixed.target, reduction="none")
+
+    Args:
+        model: the module that is called in the block; in DistributedDataParallel its layers are
+            named without "module.".
+        layers: names of the eligible layers, as in ``model.named_modules()``; "" is the input. Each
+            returns one tensor with a row a sample, and is called once in a forward pass, not inside
+            activation checkpointing: what is computed again is not mixed.
+        classes: as for Mixup.
+        gamma: as for Mixup; 2 in the paper, 1 in He et al.
+        probability: as for Mixup.
+        schedule: as for Mixup.
+        epochs: as for Mixup.
+        seed: as for Mixup.
+
+    Raises:
+        TypeError: as Mixup; a layer that returns something else than a floating tensor.
+        ValueError: as Mixup; no layers, names that the model does not have; a layer that returns
+            another number of rows.
+        RuntimeError: a layer that was called never or twice; compiled models do not see hooks.
+
+    Cost: a pass over the rows that are mixed, at the layer.
+
+    Example:
+        >>> from augloader.types import Sample
+        >>> batch = Sample(torch.eye(2), torch.arange(2), torch.arange(2), torch.ones(2),
+        ...                torch.ones(2))
+        >>> model = nn.Sequential(nn.Identity(), nn.Flatten())
+        >>> with ManifoldMixup(model, ["", "0"], classes=2)(batch) as mixed:
+        ...     hidden = model(batch.input)
+        >>> torch.equal(hidden, mixed.target)
+        True
+
+    Source: Verma et al. (2019), as in He et al. (2019), section 3.1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[str],
+        classes: int | None = None,
+        gamma: float = 1.0,
+        *,
+        probability: Schedule | float = 1.0,
+        schedule: Schedule | float = 1.0,
+        epochs: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            classes,
+            gamma,
+            probability=probability,
+            schedule=schedule,
+            epochs=epochs,
+            seed=seed,
+        )
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be an nn.Module, got {type(model).__name__}. Pass it.")
+        inner = model.module if isinstance(model, DistributedDataParallel) else model
+        modules = dict(inner.named_modules())
+        if isinstance(layers, str) or not len(layers):
+            raise ValueError(
+                f'layers must be at least one name, got {layers!r}. Pass a list, as ["", "layer1"].'
+            )
+        for name in layers:
+            if name not in modules:
+                known = ", ".join(map(repr, list(modules)[:8]))
+                raise ValueError(
+                    f"layers must be modules of the model, got {name!r}. Its first ones are "
+                    f"{known}."
+                )
+        self.layers = tuple(layers)
+        self._modules = [modules[name] for name in layers]
+
+    @contextmanager
+    def __call__(self, batch: Sample, generator: torch.Generator | None = None) -> Iterator[Sample]:
+        """Yield the batch with mixed targets and weights; mix in the forward pass of the block."""
+        rng = _rng(self.seed, batch, generator)
+        mixing = self._sample(batch, rng)
+        mixed = self._mix(batch, mixing, batch.input)
+        if not mixing.mixed.any():
+            yield mixed
+            return
+        at = int(rng.integers(len(self.layers)))
+        name, module = self.layers[at], self._modules[at]
+        calls = 0
+
+        def blend(hidden: Any) -> Tensor:
+            nonlocal calls
+            calls += 1
+            if calls > 1:
+                raise RuntimeError(
+                    f"layer {name!r} must be called once in the block, got a second call. Name "
+                    "layers that are not shared, and run the model once."
+                )
+            return mixing.blend(_floating(hidden))
+
+        def after(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+            return blend(output)
+
+        def before(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (blend(inputs[0] if inputs else None), *inputs[1:])
+
+        if name:
+            hook = module.register_forward_hook(after)
+        else:
+            hook = module.register_forward_pre_hook(before)
+        try:
+            yield mixed
+        finally:
+            hook.remove()
+        if not calls:
+            raise RuntimeError(
+                f"layer {name!r} must be called in the block, got no call. Run the model inside "
+                "the block, and one that is not compiled."
+            )
+
+
+def _rng(seed: int, batch: Sample, generator: torch.Generator | None) -> np.random.Generator:
+    """Return the random numbers of a batch: its first key names it in a whole training."""
+    if not isinstance(batch, Sample) or batch.keys.ndim != 2 or not len(batch.keys):
+        raise TypeError(
+            f"batch must be a Sample batch of the loader, got {type(batch).__name__}. Build one of "
+            "your own tensors as Sample(input, target, index, weight, strength)."
+        )
+    if generator is None:
+        return np.random.default_rng(int(uniforms(seed, batch.keys[:1].numpy(), 1)[0, 0] * 2**53))
+    if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+        raise TypeError(
+            f"generator must be a torch.Generator on the CPU, got {generator!r}. "
+            "Pass for example torch.Generator().manual_seed(0)."
+        )
+    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+
+
+def _strength(batch: Sample) -> Array:
+    strength = torch.as_tensor(batch.strength).cpu().double().expand(len(batch.keys))
+    bad = ~((strength >= 0) & (strength <= 1))
+    if bad.any():
+        raise ValueError(
+            f"strength must be in [0, 1], got {count_and_first(bad, 'values outside')}. "
+            "Pass the batch's own."
+        )
+    found: Array = strength.numpy()
+    return found
+
+
+def _soft(target: Any, classes: int | None, b: int) -> Tensor:
+    """Return (b, C) floating targets, one-hot ones for class indices."""
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a tensor, got {type(target).__name__}. Stack the labels.")
+    if target.is_floating_point():
+        if target.ndim != 2 or len(target) != b or classes not in (None, target.shape[1]):
+            wanted = "C" if classes is None else classes
+            raise ValueError(
+                f"target must be ({b}, {wanted}) probabilities, or ({b},) integer class indices, "
+                f"got {_shape(target)}. Give one row a sample."
+            )
+        return target
+    if classes is None:
+        raise ValueError(
+            "classes must be given for targets that are class indices, got None. Pass the number "
+            "of the model's outputs, as classes=10."
+        )
+    if target.device.type == "cpu" or target.shape != (b,):  # else scatter's own check suffices
+        require_labels("target", target, b, classes)
+    return F.one_hot(target.long(), classes).float()
+
+
+def _floating(x: Any) -> Tensor:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(
+            f"what is mixed must be a floating tensor, got {_shape(x)}. Augment with "
+            "AdaptiveStrengthTransform(..., dtype=torch.float32), or name another layer."
+        )
+    return x
+
+
+def _shape(value: object) -> str:
+    """Return the shape and dtype of a tensor, the class of anything else."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {value.dtype}"
+    return type(value).__name__
