@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -30,3 +31,14 @@ def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *options: str) -> N
         module.main()
     finally:
         torch.set_num_threads(threads)
+
+
+def image_folder(root: Path, train: int, test: int) -> None:
+    """Write random images of two classes: ``train`` and ``test`` of each."""
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", train), ("test", test)):
+        for label in ("cat", "dog"):
+            (root / part / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = torch.randint(256, (32, 32, 3), generator=generator, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(root / part / label / f"{i}.png")

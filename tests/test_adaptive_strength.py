@@ -5,10 +5,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 from PIL import Image
 
-from tests.scripts import EXAMPLES, load, run
+from tests.scripts import EXAMPLES, image_folder, load, run
 
 
 @pytest.fixture
@@ -47,13 +46,7 @@ def test_digits(
 
 
 def test_image_folder(example: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for part, count in (("train", 12), ("test", 4)):
-        for label in ("cat", "dog"):
-            (tmp_path / part / label).mkdir(parents=True)
-            for i in range(count):
-                pixels = torch.randint(256, (32, 32, 3), generator=generator, dtype=torch.uint8)
-                Image.fromarray(pixels.numpy()).save(tmp_path / part / label / f"{i}.png")
+    image_folder(tmp_path, train=12, test=4)
     options = ("--data", str(tmp_path), "--images", "20", "--epochs", "1", "--seeds", "1")
     run(example, monkeypatch, *options, "--output", str(tmp_path / "out.png"))
     assert (tmp_path / "out.png").exists()
