@@ -195,6 +195,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         refresh=augloader.Every(args.refresh, args.warmup),
         weighting=args.weighting,
         strength=STRENGTHS[args.strength],
+        epochs=args.epochs,
+        schedule=augloader.SwitchOff(args.refined),
         seed=args.seed,
     )
     loader = DataLoader(
@@ -310,6 +312,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--free-refresh", action="store_true", help="select by what training reported: no sweep")
     add("--label-noise", type=float, default=0.0, help="share of wrong training labels")
     add("--imbalance", type=float, default=1.0, help="largest class / smallest class")
+    add("--refined", type=int, default=0, help="last epochs without strong augmentation (0)")
     add("--lr", type=float, default=0.1, help="(0.1)")
     for name, value in {"epochs": 200, "batch": 128, "size": 32, "seed": 0, "workers": 0}.items():
         add(f"--{name}", type=int, default=value, help=f"({value})")
@@ -341,6 +344,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--autocast needs a GPU": args.autocast and args.device == "cpu",
         "--label-noise must be in [0, 1]": not 0 <= args.label_noise <= 1,
         "--imbalance and --epochs must be 1 or more": min(args.imbalance, args.epochs) < 1,
+        "--refined must be 0 to --epochs": not 0 <= args.refined <= args.epochs,
     }
     for message in (message for message, found in wrong.items() if found):
         parser.error(message)

@@ -158,6 +158,13 @@ def test_every_strength_rule_trains(folder: Path, rule: str) -> None:
     assert (curve(result) == curve(constant)) == (rule == "constant")
 
 
+def test_refinement_changes_the_last_epochs_alone(folder: Path) -> None:
+    plain, refined = curve(run(folder)), curve(run(folder, "--refined", "1"))
+    assert plain[0] == refined[0]
+    assert plain[1]["draws"] == refined[1]["draws"]
+    assert plain[1]["loss"] != refined[1]["loss"]
+
+
 def test_none_and_full_are_the_two_ends(folder: Path) -> None:
     none, full = run(folder, "--strategy", "none"), run(folder, "--strategy", "full")
     assert [r["draws"] for r in none["epochs"]] == [36, 36]
@@ -237,6 +244,7 @@ def _once(function: Any) -> Any:
         ("--device cpu --autocast", "needs a GPU"),
         ("--label-noise 2", "in [0, 1]"),
         ("--imbalance .5", "1 or more"),
+        ("--epochs 9 --refined 10", "0 to --epochs"),
     ],
 )
 def test_impossible_combinations_are_refused(
