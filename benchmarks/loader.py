@@ -29,7 +29,7 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
-from train import DEPTHS, ResNet
+from cifar import DEPTHS, ResNet
 
 from augloader import (
     Confidence,
@@ -113,9 +113,8 @@ class Bench:
         self._next = 0
 
     def _batch(self, images: Tensor, draws: list[Any]) -> Sample:
-        index, copied, weight, strength, epoch = (
-            torch.tensor(column) for column in zip(*draws, strict=True)
-        )
+        columns = [torch.tensor(column) for column in zip(*draws, strict=True)]
+        index, copied, weight, strength, epoch, _ = columns
         target = index % CLASSES
         batch = Sample(images, target, index, weight.float(), strength.float(), copied, epoch)
         return batch.to(self.device)

@@ -61,7 +61,7 @@ from augloader import (
 )
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from train import ResNet, mean_and_std, read
+from cifar import ResNet, mean_and_std, read
 
 PACKAGES = ("augloader", "numpy", "torch", "torchvision", "scikit-learn", "scipy")
 C = 10.0  # of the logistic regression
@@ -154,10 +154,9 @@ def folder(
     data: Path, classes: Sequence[str], limit: int | None, epochs: int, seed: int, seconds: Seconds
 ) -> Problem:
     """Train the network on all classes of an image folder; keep the images of two."""
-    options = argparse.Namespace(data=data, size=32, limit=limit, imbalance=1.0)
     rng = np.random.default_rng(seed)
     with timed(seconds, "read"):
-        train, test = (read(options, part, rng) for part in ("train", "test"))
+        train, test = read(data / "train", rng, limit=limit), read(data / "test", rng)
     wanted = torch.tensor([train.classes.index(name) for name in classes])
     kept = [torch.isin(part.labels, wanted) for part in (train, test)]
     labels = torch.cat([train.labels[kept[0]], test.labels[kept[1]]]) == wanted[1]

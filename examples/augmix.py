@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,8 +62,8 @@ class Run:
 
 def jensen_shannon(*logits: Tensor) -> Tensor:
     """Return (k,) divergences of several (k, C) outputs from their mean."""
-    logs = torch.stack([F.log_softmax(part, 1) for part in logits])
-    middle = logs.exp().mean(0).clamp(min=1e-7).log()
+    logs = torch.stack([part.log_softmax(1) for part in logits])
+    middle = logs.logsumexp(0) - math.log(len(logs))
     return (logs.exp() * (logs - middle)).sum(2).mean(0)
 
 

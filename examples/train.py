@@ -7,13 +7,11 @@ DIR holds train/ and test/ with one folder a class. Network and training are tho
 """
 
 import argparse
-import itertools
 import json
 import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -21,17 +19,15 @@ from typing import Any, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
+from cifar import DEPTHS, Images, ResNet, mean_and_std, read
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets import ImageFolder
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
-from tqdm import tqdm
 
 import augloader
 from augloader.policies import POLICIES
 from augloader.sampler import Weighting
 
-DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet56": 9}  # blocks a stage
 STRATEGIES: dict[str, augloader.Strategy] = {
     "coreset": augloader.FacilityLocation(),
     "maxloss": augloader.Rank(augloader.Loss()),
@@ -51,99 +47,11 @@ STRENGTHS: dict[str, augloader.StrengthRule] = {
 }
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions and the parameter-free shortcut, option A of the paper."""
-
-    def __init__(self, width_in: int, width: int) -> None:
-        super().__init__()
-        self.new = width - width_in
-        self.body = nn.Sequential(
-            nn.Conv2d(width_in, width, 3, 2 if self.new else 1, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
-        if self.new:  # subsample, and half of the new channels before, half after
-            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.new // 2, self.new // 2))
-        return F.relu(x + y)
-
-
-class ResNet(nn.Module):
-    """The CIFAR ResNet of 6 n + 2 layers; takes uint8 images and normalises them itself."""
-
-    def __init__(self, n: int, classes: int, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.mean, self.std = nn.Buffer(mean.view(3, 1, 1)), nn.Buffer(std.view(3, 1, 1))
-        stem = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-        widths = [16] * (n + 1) + [32] * n + [64] * n
-        blocks = [Block(a, b) for a, b in itertools.pairwise(widths)]
-        self.body, self.head = nn.Sequential(*stem, *blocks), nn.Linear(64, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = (images / 255 - self.mean) / self.std
-        x = self.body(x.contiguous(memory_format=torch.channels_last))
-        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
-
-
-class Images(Dataset[tuple[Tensor, int]]):
-    """Images in memory: (n, 3, H, W) uint8, and (n,) int64 labels."""
-
-    def __init__(self, images: Tensor, labels: Tensor, classes: list[str]) -> None:
-        self.images, self.labels, self.classes = images, labels, classes
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
-
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
-        return list(zip(self.images[indices], self.labels[indices].tolist(), strict=True))
-
-
-def read(args: argparse.Namespace, part: str, rng: np.random.Generator) -> Images:
-    """Decode a folder into memory, in random order."""
-    image = v2.Compose([v2.PILToTensor(), v2.Resize((args.size, args.size), antialias=True)])
-    folder = ImageFolder(args.data / part, transform=image)
-    order = rng.permutation(len(folder))
-    if part == "train":
-        order = order[: args.limit]
-        order = order[imbalanced(np.array(folder.targets)[order], args.imbalance)]
-    with ThreadPoolExecutor() as pool:
-        decoded = pool.map(folder.__getitem__, order)
-        images, labels = zip(*tqdm(decoded, part, len(order), disable=None), strict=True)
-    return Images(torch.stack(images), torch.tensor(labels), folder.classes)
-
-
-def imbalanced(labels: np.ndarray, ratio: float) -> np.ndarray:
-    """Return where the first n ratio^(-c / (C - 1)) samples of every class c are."""
-    classes, sizes = np.unique(labels, return_counts=True)
-    share = ratio ** -(np.arange(len(classes)) / max(1, len(classes) - 1))
-    wanted = (sizes.max() * share + 1e-9).astype(int)
-    kept = [np.flatnonzero(labels == c)[:n] for c, n in zip(classes, wanted, strict=True)]
-    return np.sort(np.concatenate(kept))
-
-
 def add_noise(labels: Tensor, share: float, classes: int, rng: np.random.Generator) -> Tensor:
     """Replace a share of the labels by a uniformly random other one."""
     wrong = torch.from_numpy(rng.choice(len(labels), round(share * len(labels)), replace=False))
     shift = torch.from_numpy(rng.integers(1, classes, len(wrong)))
     return labels.index_copy(0, wrong, (labels[wrong] + shift) % classes)
-
-
-def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both of every channel of uint8 images, in [0, 1], without a float copy of them."""
-    counts = torch.stack([x.flatten().bincount(minlength=256) for x in images.unbind(1)]).double()
-    share, level = counts / counts.sum(1, keepdim=True), torch.arange(256).double() / 255
-    mean = share @ level
-    return mean.float(), (share @ level**2 - mean**2).sqrt().float()
 
 
 @torch.inference_mode()
@@ -168,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parse(argv)
     device, cuda = torch.device(args.device), args.device.startswith("cuda")
     rng = np.random.default_rng(args.seed)  # for the data alone: the same under every strategy
-    train_set = read(args, "train", rng)
-    test_set = read(args, "test", rng)
+    train_set = read(args.data / "train", rng, args.size, args.limit, args.imbalance)
+    test_set = read(args.data / "test", rng, args.size)
     if train_set.classes != test_set.classes:
         raise SystemExit("train/ and test/ must hold folders of the same names")
     classes = len(train_set.classes)

@@ -3,9 +3,9 @@
 import json
 import math
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
@@ -26,7 +27,7 @@ import scores
 import selection
 import transform
 
-from augloader import Loss, Rank, StableInfluence, fused
+from augloader import Loss, Rank, Sample, StableInfluence, fused
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
@@ -495,3 +496,125 @@ def test_save_names_script_machine_and_device(tmp_path: Path) -> None:
     path = common.save(tmp_path / "results", "selection", "cpu", {"a": 1})
     assert path.name == f"selection--{common.machine()}--cpu.json"
     assert path.read_text() == '{\n "a": 1\n}\n'
+
+
+# train: by its path, for examples/train.py has the same name --------------------------------------
+
+
+@pytest.fixture(scope="module")
+def training() -> Any:
+    """The benchmark's module; its dataclasses look it up by this name."""
+    path = Path(common.__file__).with_name("train.py")
+    spec = spec_from_file_location("train_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_train_ideals_at_30_percent(training: Any) -> None:
+    assert [training.count(kind, 1.0) for kind in "abc"] == [6, 9, 23]
+    assert [training.count(kind, 0.0) for kind in "abc"] == [3, 3, 3]
+    found = [training.ideal(kind, 0.3) for kind in "abc"]
+    assert found == pytest.approx([6 / 3.9, 9 / 4.8, 23 / 9])
+    assert training.ideal("a", 0.3, swept=True) == pytest.approx(6 / 3.95)
+    assert training.ideal("c", 0.3, backward=1.0) == pytest.approx((2 + 16) / (2 + 0.3 * 16))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_train_forwards_the_rows_that_are_counted(
+    training: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "BATCH", 16)
+    n, wanted = 120, training.cases(training.FRACTIONS)
+    assert len(wanted) == 1 + 3 * 4
+    bench = training.Bench(training.noise(n, side=8), wanted, torch.device("cpu"))
+    bench.warm_up()
+    rows: Counter[bool] = Counter()
+    bench.model.register_forward_pre_hook(
+        lambda _, given: rows.update({torch.is_grad_enabled(): len(given[0])})
+    )
+    for case in wanted:
+        rows.clear()
+        bench.train(case, 1)
+        scored, trained = training.KINDS.get(case.kind, (0, 0))
+        chosen = round(case.fraction * n)
+        assert rows[False] == chosen * scored
+        assert rows[True] == n + chosen * trained
+        cost = training.count("a" if case.kind == "weak" else case.kind, case.fraction)
+        assert rows[False] + 3 * rows[True] == pytest.approx(n * cost)
+
+
+def test_train_divergence_of_three_outputs(training: Any) -> None:
+    logits = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    mean = logits.softmax(2).mean(0)
+    parts = [F.kl_div(mean.log(), one.softmax(1), reduction="none").sum(1) for one in logits]
+    expected = sum(parts) / 3
+    torch.testing.assert_close(training.jensen_shannon(list(logits)), expected)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_train_consistency_is_of_the_chosen_rows(training: Any) -> None:
+    bench = training.Bench(training.noise(6, side=8), [], torch.device("cpu"))
+    bench.model.eval()  # so that rows do not depend on each other
+    images, target = bench.images.images, bench.images.labels
+    weight, plain = torch.arange(6.0), torch.zeros(6)
+    batch = Sample(images, target, torch.arange(6), weight, plain, plain.long(), plain.long())
+    losses = F.cross_entropy(bench.model(images), target, reduction="none")
+    torch.testing.assert_close(bench.loss("b", batch), (losses * weight).mean())
+    chosen = torch.tensor([1, 4])
+    strong = batch._replace(strength=plain.index_fill(0, chosen, 1.0))
+    outputs = [bench.model(images)[chosen]]
+    for copied in (1, 2):
+        keys = torch.tensor([[0, 1, copied], [0, 4, copied]])
+        outputs.append(bench.model(bench.augmix(images[chosen], torch.ones(2), keys=keys)))
+    losses[chosen] += 12 * training.jensen_shannon(outputs)
+    torch.testing.assert_close(bench.loss("b", strong), (losses * weight).mean())
+
+
+def test_train_pairs_rounds_and_adds_a_share_of_the_selection(training: Any) -> None:
+    full = (training.Reading(4.0), training.Reading(6.0), training.Reading(8.0))
+    own = (training.Reading(1.5, 8.0, 2.0), training.Reading(4.0), training.Reading(2.0))
+    assert [reading.epoch for reading in own] == [2, 4, 2]
+    units = (training.Unit(300.0, 100.0), training.Unit(400.0, 200.0), training.Unit(600.0, 150.0))
+    assert [unit.backward for unit in units] == [2, 1, 3]
+    row = training.Row(training.Case("c", 0.3), own, full, units)
+    record = row.record()
+    assert record["speedup"] == {"median": 2.0, "min": 1.5, "max": 4.0}
+    assert record["share_of_ideal"]["max"] == pytest.approx(4 / (23 / 9))
+    best = [training.ideal("c", 0.3, backward) for backward in (2, 1, 3)]
+    assert record["ideal_measured_unit"]["max"] == max(best)
+    shares = sorted(speedup / ideal for speedup, ideal in zip((2, 1.5, 4), best, strict=True))
+    assert record["share_of_measured_unit"]["median"] == pytest.approx(shares[1])
+    assert "2.00 [1.50, 4.00]" in str(row)
+    weak = training.Row(training.Case("weak", 0.0), own, own, units)
+    assert "speedup" not in weak.record()
+    assert str(weak).startswith("weak       2.00 [2.00, 4.00]")
+
+
+@linux
+@pytest.mark.usefixtures("one_thread")
+def test_train_ends_with_a_line_of_the_headline(
+    training: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = ["--images", "64", "--rounds", "1", "--device", "cpu"]
+    training.main(["--quick", *size, "--output", str(tmp_path)])
+    said = capsys.readouterr().out.splitlines()
+    line = json.loads(said[-1])
+    assert line.keys() == {"benchmark", "machine", "share_of_ideal_30", "speedup_30"}
+    assert (line["benchmark"], line["machine"]) == ("train", common.machine())
+    for kind in "abc":
+        share = line["speedup_30"][kind] / training.ideal(kind, 0.3)
+        assert line["share_of_ideal_30"][kind] == pytest.approx(share)
+    record = json.loads((tmp_path / f"train-quick--{common.machine()}--cpu.json").read_text())
+    assert (record["summary"], record["n"], record["rounds"]) == (line, 64, 1)
+    assert record["data"] == "noise"
+    assert [(row["kind"], row["fraction"]) for row in record["rows"]] == [
+        ("weak", 0.0),
+        *((kind, share) for kind in "abc" for share in (1.0, 0.3)),
+    ]
+    for row in record["rows"]:
+        assert all(part["train"] > 0 for part in row["readings"])
+        assert all((part["sweep"] > 0) == (row["fraction"] == 0.3) for part in row["readings"])

@@ -19,6 +19,8 @@ SCRIPT = EXAMPLES / "train.py"
 TIMES = ("sweep_s", "select_s", "train_s", "eval_s")
 
 
+sys.path.append(str(EXAMPLES))  # as for a script: it imports its neighbour
+cifar: Any = load("cifar")
 example: Any = load("train")
 
 
@@ -55,12 +57,12 @@ def curve(result: Any) -> list[dict[str, Any]]:
 
 
 def network(arch: str, classes: int = 10) -> Any:
-    return example.ResNet(example.DEPTHS[arch], classes, torch.zeros(3), torch.ones(3))
+    return cifar.ResNet(cifar.DEPTHS[arch], classes, torch.zeros(3), torch.ones(3))
 
 
 @pytest.mark.parametrize("arch", ["resnet20", "resnet32", "resnet56"])
 def test_parameters_are_those_of_the_paper(arch: str) -> None:
-    n = example.DEPTHS[arch]
+    n = cifar.DEPTHS[arch]
     count = 9 * 3 * 16 + 2 * 16  # the first convolution and its batch norm
     for width_in, width in ((16, 16), (16, 32), (32, 64)):
         count += 9 * width_in * width + (2 * n - 1) * 9 * width**2 + 2 * n * 2 * width
@@ -82,7 +84,7 @@ def test_layers_are_those_of_the_paper() -> None:
 
 
 def test_shortcut_subsamples_and_pads_without_parameters() -> None:
-    block = example.Block(16, 32).eval()
+    block = cifar.Block(16, 32).eval()
     assert not [name for name, _ in block.named_parameters() if not name.startswith("body.")]
     assert sum(isinstance(m, torch.nn.Conv2d) for m in block.modules()) == 2
     for parameter in block.parameters():
@@ -96,7 +98,7 @@ def test_shortcut_subsamples_and_pads_without_parameters() -> None:
 
 def test_model_normalises_with_mean_and_std_of_the_images() -> None:
     images = torch.randint(0, 256, (7, 3, 5, 4), dtype=torch.uint8)
-    mean, std = example.mean_and_std(images)
+    mean, std = cifar.mean_and_std(images)
     pixels = images.numpy().astype(np.float64) / 255
     np.testing.assert_allclose(mean.numpy(), pixels.mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(std.numpy(), pixels.std((0, 2, 3)), rtol=1e-6)
@@ -117,12 +119,12 @@ def test_noise_replaces_exactly_its_share_by_other_labels() -> None:
 
 def test_imbalance_has_the_exponential_profile() -> None:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 5000))
-    kept = example.imbalanced(labels, 100)
+    kept = cifar.imbalanced(labels, 100)
     # CIFAR-10-LT of Cui et al. (2019): 5000 * 100 ** (-c / 9), rounded down, 12,406 in all
     expected = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
     assert np.bincount(labels[kept]).tolist() == expected
     assert len(np.unique(kept)) == 12_406
-    assert example.imbalanced(labels, 1).tolist() == list(range(50_000))
+    assert cifar.imbalanced(labels, 1).tolist() == list(range(50_000))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,108 @@
+"""The CIFAR ResNets of He et al. (2016), section 4.2, and image folders in memory."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet56": 9}  # blocks a stage
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and the parameter-free shortcut, option A of the paper."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.new = width - width_in
+        self.body = nn.Sequential(
+            nn.Conv2d(width_in, width, 3, 2 if self.new else 1, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        if self.new:  # subsample, and half of the new channels before, half after
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.new // 2, self.new // 2))
+        return F.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """The CIFAR ResNet of 6 n + 2 layers; takes uint8 images and normalises them itself."""
+
+    def __init__(self, n: int, classes: int, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.mean, self.std = nn.Buffer(mean.view(3, 1, 1)), nn.Buffer(std.view(3, 1, 1))
+        stem = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+        widths = [16] * (n + 1) + [32] * n + [64] * n
+        blocks = [Block(a, b) for a, b in itertools.pairwise(widths)]
+        self.body, self.head = nn.Sequential(*stem, *blocks), nn.Linear(64, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = (images / 255 - self.mean) / self.std
+        x = self.body(x.contiguous(memory_format=torch.channels_last))
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """Images in memory: (n, 3, H, W) uint8, and (n,) int64 labels."""
+
+    def __init__(self, images: Tensor, labels: Tensor, classes: list[str]) -> None:
+        self.images, self.labels, self.classes = images, labels, classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
+        return list(zip(self.images[indices], self.labels[indices].tolist(), strict=True))
+
+
+def read(
+    root: Path,
+    rng: np.random.Generator,
+    size: int = 32,
+    limit: int | None = None,
+    imbalance: float = 1.0,
+) -> Images:
+    """Decode a folder with a folder a class into memory, in random order, resized to ``size``."""
+    image = v2.Compose([v2.PILToTensor(), v2.Resize((size, size), antialias=True)])
+    folder = ImageFolder(root, transform=image)
+    order = rng.permutation(len(folder))[:limit]
+    order = order[imbalanced(np.array(folder.targets)[order], imbalance)]
+    with ThreadPoolExecutor() as pool:
+        decoded = pool.map(folder.__getitem__, order)
+        images, labels = zip(*tqdm(decoded, root.name, len(order), disable=None), strict=True)
+    return Images(torch.stack(images), torch.tensor(labels), folder.classes)
+
+
+def imbalanced(labels: np.ndarray, ratio: float) -> np.ndarray:
+    """Return where the first n ratio^(-c / (C - 1)) samples of every class c are."""
+    classes, sizes = np.unique(labels, return_counts=True)
+    share = ratio ** -(np.arange(len(classes)) / max(1, len(classes) - 1))
+    wanted = (sizes.max() * share + 1e-9).astype(int)
+    kept = [np.flatnonzero(labels == c)[:n] for c, n in zip(classes, wanted, strict=True)]
+    return np.sort(np.concatenate(kept))
+
+
+def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both of every channel of uint8 images, in [0, 1], without a float copy of them."""
+    counts = torch.stack([x.flatten().bincount(minlength=256) for x in images.unbind(1)]).double()
+    share, level = counts / counts.sum(1, keepdim=True), torch.arange(256).double() / 255
+    mean = share @ level
+    return mean.float(), (share @ level**2 - mean**2).sqrt().float()
