@@ -46,6 +46,15 @@ def require_int(name: str, value: object, least: int, advice: str) -> int:
     return int(value)
 
 
+def require_seed(seed: object) -> int:
+    """Return a seed of 64 bits, or raise TypeError or ValueError."""
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed must be an int, got {seed!r}. Pass for example seed=0.")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be in [0, 2^64), got {seed}. Pass for example seed=0.")
+    return seed
+
+
 def require_budget(budget: object, selected: int) -> int:
     """Return ``budget`` as an int from 1 to the number selected, or raise."""
     asked = require_int("budget", budget, 1, "Choose at least one sample.")

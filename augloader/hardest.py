@@ -33,8 +33,8 @@ class HardestOf:
     weight x (mean loss of the S), and neither the learning rate nor ranks with more rows than
     others are affected.
 
-    Candidate k of copy c is drawn as copy c K + k, which becomes the chosen rows' ``copy``: their
-    keys name their pixels. K = S = 1 is plain augmentation.
+    Candidate k of copy c is drawn as copy c K + k, which becomes the chosen row's ``copy`` (plain
+    rows become c K): keys name pixels. K = S = 1 is plain augmentation.
 
     Args:
         transform: made of a named policy, its candidates depend on the seed and the keys alone; of
@@ -86,6 +86,10 @@ class HardestOf:
                 f"keep must be at most the {candidates} candidates, got {keep}. Make more "
                 "candidates, or keep fewer."
             )
+        if not callable(loss):
+            raise TypeError(
+                f"loss must be a function, got {loss!r}. Pass (logits, target) -> (m,)."
+            )
         self.loss = loss
 
     def __call__(self, batch: Sample, model: nn.Module) -> Sample:
@@ -96,7 +100,7 @@ class HardestOf:
             model: maps what the transform returns to (b, C) logits.
 
         Returns:
-            b + (S - 1) m rows in the batch's order, the hardest of each draw first.
+            b + (S - 1) m rows in the batch's order; of S < K the hardest of each draw first.
         """
         if not isinstance(batch, Sample) or not isinstance(batch.strength, Tensor):
             raise TypeError(
@@ -107,30 +111,34 @@ class HardestOf:
             raise TypeError(
                 f"target must be a tensor, got {type(batch.target).__name__}. Stack the labels."
             )
-        b, many = len(batch.strength), self.candidates
+        b, many, keep = len(batch.keys), self.candidates, self.keep
+        if batch.strength.shape != (b,):
+            raise ValueError(
+                f"strength must have shape ({b},), got {tuple(batch.strength.shape)}. Pass the "
+                "batch as the loader collated it."
+            )
         strong = (batch.strength > 0).cpu()
-        plain, rows = (part.nonzero().flatten() for part in (~strong, strong))
-        # All versions: the plain rows, then the candidates of one row after the other.
-        source = torch.cat([plain, rows.repeat_interleave(many)])
-        number = torch.arange(many).repeat(len(rows))
+        # All versions in the batch's order: one of each plain row, K of the others.
+        versions = torch.where(strong, many, 1)
+        first = versions.cumsum(0) - versions
+        source = torch.arange(b).repeat_interleave(versions)
         keys = batch.keys[source]
-        keys[len(plain) :, 2] = keys[len(plain) :, 2] * many + number
+        keys[:, 2] = keys[:, 2] * many + torch.arange(len(source)) - first[source]
         given = keys if self.transform.keyed else None
         images = self.transform(take(batch.input, source), batch.strength[source], keys=given)
-        chosen = torch.arange(self.keep).expand(len(rows), -1)
-        if self.keep < many and len(rows):
-            target = take(batch.target, source[len(plain) :])
-            losses = self._losses(model, images[len(plain) :], target, b).view(-1, many)
-            chosen = losses.sort(dim=1, descending=True, stable=True).indices[:, : self.keep]
-        # Where each row of the batch went: one version, or S of them.
-        kept = len(plain) + torch.arange(len(rows))[:, None] * many + chosen
-        position = torch.cat([torch.arange(len(plain)), kept.flatten()])
-        order = source[position].argsort(stable=True)
-        position = position[order]
+        chosen = torch.arange(keep).expand(int(strong.sum()), -1)
+        if keep < many and len(chosen):
+            made = strong[source].nonzero().flatten()
+            target = take(batch.target, source[made])
+            losses = self._losses(model, take(images, made), target, b).view(-1, many)
+            chosen = losses.sort(dim=1, descending=True, stable=True).indices[:, :keep]
+        kept = torch.where(strong, keep, 1)
+        position = first.repeat_interleave(kept)
+        position[strong.repeat_interleave(kept)] += chosen.flatten()
         out = take(batch, source[position])
-        share = torch.where(strong[source[position]], 1 / self.keep, 1.0) * len(position) / b
+        share = torch.where(strong[source[position]], 1 / keep, 1.0) * len(position) / b
         return out._replace(  # type: ignore[no-any-return]
-            input=images[position.to(images.device)],
+            input=take(images, position),
             weight=out.weight * share.to(out.weight),
             copy=keys[position, 2],
         )
@@ -143,6 +151,11 @@ class HardestOf:
         with eval_mode(inner), torch.no_grad():
             for part, labels in zip(images.split(rows), target.split(rows), strict=True):
                 losses = self.loss(inner(part), labels)
+                if not isinstance(losses, Tensor):
+                    raise TypeError(
+                        f"loss must return a tensor, got {type(losses).__name__}. Return (m,) "
+                        "losses."
+                    )
                 if losses.shape != labels.shape[:1]:
                     raise ValueError(
                         f"loss must return one value a row, ({len(labels)},), got shape "

@@ -18,12 +18,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from augloader.checks import count_and_first, require_int, require_labels, require_number
+from augloader.checks import (
+    count_and_first,
+    require_int,
+    require_labels,
+    require_number,
+    require_seed,
+)
 from augloader.keyed import uniforms
 from augloader.schedule import Course, Schedule
 from augloader.types import Sample
 
 Array = np.ndarray[Any, Any]
+
+_DTYPES = {"partner": torch.int64, "lam": torch.float32, "box": torch.int64}  # of Mixing
+_ADVICE = "Augment with AdaptiveStrengthTransform(..., dtype=torch.float32)."
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +42,8 @@ class Mixing:
     Args:
         partner: (b,) int64 on the CPU, in [0, b).
         lam: (b,) float32 on the CPU, in [0, 1]; a row with 1 stays as it is.
-        box: (b, 4) int64, of CutMix: top, left, bottom and right of what the partner covers; its
-            share of the pixels is 1 - lam. None otherwise.
+        box: (b, 4) int64 on the CPU, of CutMix: top, left, bottom and right of what the partner
+            covers; its share of the pixels is 1 - lam. None otherwise.
 
     Raises:
         TypeError: another dtype.
@@ -51,11 +60,14 @@ class Mixing:
 
     def __post_init__(self) -> None:
         """Check the contract above."""
-        if self.partner.dtype != torch.int64 or self.lam.dtype != torch.float32:
-            raise TypeError(
-                "partner must be int64 and lam float32, got "
-                f"{self.partner.dtype} and {self.lam.dtype}. Convert them with .to()."
-            )
+        for name, dtype in _DTYPES.items():
+            value = getattr(self, name)
+            if name == "box" and value is None:
+                continue
+            if not isinstance(value, Tensor) or value.dtype != dtype:
+                raise TypeError(
+                    f"{name} must be a {dtype} tensor, got {_shape(value)}. Convert it."
+                )
         if self.partner.ndim != 1 or self.partner.shape != self.lam.shape:
             raise ValueError(
                 f"partner and lam must have one entry a row, got shapes "
@@ -72,6 +84,11 @@ class Mixing:
             raise ValueError(
                 f"partner must be in [0, {len(bad)}), got {count_and_first(bad, 'values outside')}."
                 " Partners are rows of the same batch."
+            )
+        if self.box is not None and self.box.shape != (len(bad), 4):
+            raise ValueError(
+                f"box must have shape ({len(bad)}, 4), got {tuple(self.box.shape)}. Give each row "
+                "top, left, bottom and right."
             )
 
     @property
@@ -92,22 +109,23 @@ class Mixing:
         if not len(at):
             return x
         lam = self.lam[at.cpu()].to(x).view(-1, *[1] * (x.ndim - 1))
-        return x.index_copy(0, at, torch.lerp(other, own, lam))
+        return x.clone().index_copy_(0, at, torch.lerp(other, own, lam))
 
     def paste(self, x: Tensor) -> Tensor:
         """Return x_i with the box taken from x_partner(i), (b, ..., H, W), of any dtype."""
         # Kornia's RandomCutMixV2 has boxes a row, but draws them without strength or probability
         # of a row and waits for the device; torchvision's CutMix has one box a batch.
+        if self.box is None:
+            raise ValueError("box must be given to paste, got None. Draw it by CutMix.sample.")
         at, own, other = self._rows(x)
         if not len(at):
             return x
-        assert self.box is not None
         top, left, bottom, right = self.box[at.cpu()].to(x.device).unsqueeze(-1).unbind(1)
         down, across = (torch.arange(side, device=x.device) for side in x.shape[-2:])
         inside = ((down >= top) & (down < bottom)).unsqueeze(-1)
         inside = inside & ((across >= left) & (across < right)).unsqueeze(-2)
         inside = inside.view(len(at), *[1] * (x.ndim - 3), *x.shape[-2:])
-        return x.index_copy(0, at, torch.where(inside, other, own))
+        return x.clone().index_copy_(0, at, torch.where(inside, other, own))
 
     def _rows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return which rows change, on x's device, these rows of x and their partners."""
@@ -144,7 +162,7 @@ class _Mixer:
             require_int("epochs", epochs, 1, "Plan at least one epoch.")
         self._probability = Course.of("probability", probability, epochs)
         self._schedule = Course.of("schedule", schedule, epochs)
-        self.seed = require_int("seed", seed, 0, "Any whole number will do.")
+        self.seed = require_seed(seed)
 
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Mixing:
         """Draw partners and lambdas; a pure function of the seed and the batch's keys.
@@ -195,7 +213,7 @@ class _Mixer:
     def _mix(self, batch: Sample, mixing: Mixing, images: Any) -> Sample:
         """Return the batch with these images, and with targets and weights mixed."""
         target = mixing.blend(_soft(batch.target, self.classes, len(mixing.lam)))
-        weight = mixing.blend(torch.as_tensor(batch.weight))
+        weight = mixing.blend(_floating("weight", batch.weight, "Give one a row."))
         mixed = torch.as_tensor(batch.mixed) | mixing.mixed
         return batch._replace(input=images, target=target, weight=weight, mixed=mixed)
 
@@ -257,7 +275,7 @@ class Mixup(_Mixer):
             batch: input (b, ...) floating, target, weight (b,), on any device.
             mixing: what ``sample`` returned, or one of your own.
         """
-        return self._mix(batch, mixing, mixing.blend(_floating(batch.input)))
+        return self._mix(batch, mixing, mixing.blend(_floating("input", batch.input, _ADVICE)))
 
 
 class CutMix(_Mixer):
@@ -395,7 +413,7 @@ class ManifoldMixup(_Mixer):
             raise TypeError(f"model must be an nn.Module, got {type(model).__name__}. Pass it.")
         inner = model.module if isinstance(model, DistributedDataParallel) else model
         modules = dict(inner.named_modules())
-        if isinstance(layers, str) or not len(layers):
+        if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
             raise ValueError(
                 f'layers must be at least one name, got {layers!r}. Pass a list, as ["", "layer1"].'
             )
@@ -430,7 +448,7 @@ class ManifoldMixup(_Mixer):
                     f"layer {name!r} must be called once in the block, got a second call. Name "
                     "layers that are not shared, and run the model once."
                 )
-            return mixing.blend(_floating(hidden))
+            return mixing.blend(_floating(f"what layer {name!r} returns", hidden, "Name others."))
 
         def after(module: nn.Module, inputs: Any, output: Any) -> Tensor:
             return blend(output)
@@ -455,10 +473,15 @@ class ManifoldMixup(_Mixer):
 
 def _rng(seed: int, batch: Sample, generator: torch.Generator | None) -> np.random.Generator:
     """Return the random numbers of a batch: its first key names it in a whole training."""
-    if not isinstance(batch, Sample) or batch.keys.ndim != 2 or not len(batch.keys):
+    if not isinstance(batch, Sample):
         raise TypeError(
             f"batch must be a Sample batch of the loader, got {type(batch).__name__}. Build one of "
             "your own tensors as Sample(input, target, index, weight, strength)."
+        )
+    if batch.keys.ndim != 2 or not len(batch.keys):
+        raise ValueError(
+            f"batch must have rows, got index of shape {tuple(torch.as_tensor(batch.index).shape)}."
+            " Pass what the loader collated."
         )
     if generator is None:
         return np.random.default_rng(int(uniforms(seed, batch.keys[:1].numpy(), 1)[0, 0] * 2**53))
@@ -471,7 +494,13 @@ def _rng(seed: int, batch: Sample, generator: torch.Generator | None) -> np.rand
 
 
 def _strength(batch: Sample) -> Array:
-    strength = torch.as_tensor(batch.strength).cpu().double().expand(len(batch.keys))
+    strength = torch.as_tensor(batch.strength).cpu().double()
+    if strength.shape not in ((), (len(batch.keys),)):
+        raise ValueError(
+            f"strength must be one number or of shape ({len(batch.keys)},), got shape "
+            f"{tuple(strength.shape)}. Pass the batch's own."
+        )
+    strength = strength.expand(len(batch.keys))
     bad = ~((strength >= 0) & (strength <= 1))
     if bad.any():
         raise ValueError(
@@ -504,12 +533,9 @@ def _soft(target: Any, classes: int | None, b: int) -> Tensor:
     return F.one_hot(target.long(), classes).float()
 
 
-def _floating(x: Any) -> Tensor:
+def _floating(name: str, x: Any, advice: str) -> Tensor:
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(
-            f"what is mixed must be a floating tensor, got {_shape(x)}. Augment with "
-            "AdaptiveStrengthTransform(..., dtype=torch.float32), or name another layer."
-        )
+        raise TypeError(f"{name} must be a floating tensor, got {_shape(x)}. {advice}")
     return x
 
 

@@ -267,6 +267,7 @@ class CoresetSampler(Sampler[Draw]):
     ) -> Selection:
         what = "of reports" if evidence is None else "given"
         same = {"strategy": self.strategy, "epoch": self.epoch, "evidence": what}
+        same["epochs"] = self.epochs
         ranks.require_same({**self._arguments(), **same}, group)
         if evidence is None:
             evidence = ranks.share_of(self.table, self.strategy.needs, group)
@@ -323,7 +324,12 @@ class CoresetSampler(Sampler[Draw]):
                 "once, as the loader gave it."
             )
         given = {"losses": loss, "logits": logits}
-        mixed = torch.as_tensor(batch.mixed).expand(len(index)).numpy()
+        mixed = torch.as_tensor(batch.mixed).cpu().bool()
+        if mixed.shape not in ((), index.shape):
+            raise ValueError(
+                f"mixed must have {len(index)} rows, as the batch, got shape {tuple(mixed.shape)}. "
+                "Pass the batch as it was mixed."
+            )
         if logits is not None:
             given["labels"] = batch.target
         for name, values in given.items():
@@ -333,7 +339,7 @@ class CoresetSampler(Sampler[Draw]):
                     f'{tuple(values.shape)}. Compute the loss with reduction="none".'
                 )
         order = np.lexsort((strength, index))
-        order = order[~mixed[order]]
+        order = order[~mixed.expand(len(index)).numpy()[order]]
         if not len(order):
             return
         _, first = np.unique(index[order], return_index=True)
@@ -408,8 +414,7 @@ class CoresetSampler(Sampler[Draw]):
         names = [name for name in mine if saved.get(name) != mine[name]]
         if names:
             ours, theirs = (
-                ", ".join(f"{name}={_short(given.get(name))}" for name in names)
-                for given in (mine, saved)
+                ", ".join(f"{name}={given.get(name)}" for name in names) for given in (mine, saved)
             )
             raise ValueError(
                 f"state must be of a sampler with {ours}, got {theirs}. "
@@ -427,7 +432,7 @@ class CoresetSampler(Sampler[Draw]):
         return {
             "n": self.n,
             "seed": self.seed,
-            "share": self._share if isinstance(self._share, int) else self._share.values,
+            "count" if isinstance(self._share, int) else "fraction": str(self._share),
             "base": self.base,
             "base_share": self._base_share,
             "copies": self.copies,
@@ -435,11 +440,10 @@ class CoresetSampler(Sampler[Draw]):
             "warmup": self.every.warmup,
             "weighting": self.weighting,
             "strength": repr(self.table.rule),
-            "epochs": self.epochs,
-            "schedule": self._schedule.values,
-            "probability": self._probability.values,
+            "schedule": str(self._schedule),
+            "probability": str(self._probability),
             "plain_copies": self.plain_copies,
-            "weak": self._weak.values,
+            "weak": str(self._weak),
         }
 
     def _generator(self, stream: int, epoch: int) -> np.random.Generator:
@@ -740,12 +744,6 @@ def _labels(target: Tensor) -> Tensor:
     if target.ndim != 2 or not ((target != 0).sum(1) == 1).all() or not (target.amax(1) == 1).all():
         return target
     return target.argmax(1)
-
-
-def _short(value: object) -> str:
-    """Return a value's text, cut where it is long, as a course of many epochs is."""
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _check_strategy(strategy: Any) -> Strategy:

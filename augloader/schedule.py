@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import groupby
 from typing import Any
 
 from augloader.checks import require_int, require_number
@@ -218,6 +220,16 @@ class Course:
             advice = f"That is its value at epoch {epoch} of {epochs}."
             require_number(name, value, "[", 0, 1, "]", advice)
         return cls(tuple(map(float, values)), epochs)
+
+    def __str__(self) -> str:
+        """Return the values in short, as "1.0 x 180, 0.0 x 20"; other values give another text."""
+        runs = [f"{value} x {len(list(run))}" for value, run in groupby(self.values)]
+        if len(runs) == 1:
+            return str(self.values[0])
+        text = ", ".join(runs)
+        if len(text) <= 60:
+            return text
+        return f"{text[:60]}... ({sha256(text.encode()).hexdigest()[:12]})"
 
     def at(self, epoch: int) -> float:
         """Return an epoch's value.

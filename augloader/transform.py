@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from augloader.applying import Output, apply_params
-from augloader.checks import count_and_first, require_one_of
+from augloader.checks import count_and_first, require_one_of, require_seed
 from augloader.geometry import Interpolation
 from augloader.keyed import uniforms
 from augloader.kornia_ops import KorniaOperations, KorniaParams
@@ -104,10 +104,7 @@ class AdaptiveStrengthTransform:
         **options: Any,
     ) -> None:
         """See the class."""
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise TypeError(f"seed must be an int, got {seed!r}. Pass for example seed=0.")
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed must be in [0, 2^64), got {seed}. Pass for example seed=0.")
+        self._seed = require_seed(seed)
         self._policy: Policy | KorniaOperations
         if len(policy) == 1 and isinstance(policy[0], str):
             self._policy = _named(policy[0], options)
@@ -140,7 +137,6 @@ class AdaptiveStrengthTransform:
             if min(deviations) <= 0:
                 raise ValueError(f"std must be above 0, got {std}. Give each channel's deviation.")
             self._output = Output(dtype or torch.float32, means, deviations)
-        self._seed = seed
         # Of the own generator; torch cannot send a Generator itself to spawned workers.
         self._state: Tensor | None = None
         self._worker_seed: int | None = None  # the worker that the state was made for

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,8 +98,8 @@ class Sample(NamedTuple):
 def take(value: Any, rows: Tensor) -> Any:
     """Return rows of a collated batch's value, in the given order, each as often as named.
 
-    Tensors are indexed; mappings and sequences are gone through, but a sequence of what is neither,
-    such as names, holds one entry a row.
+    Tensors and arrays are indexed; mappings and sequences are gone through, but a sequence of what
+    is none of these, such as names, holds one entry a row.
 
     Args:
         value: a collated field.
@@ -106,12 +107,14 @@ def take(value: Any, rows: Tensor) -> Any:
     """
     if isinstance(value, Tensor):
         return value[rows.to(value.device)]
+    if isinstance(value, np.ndarray):
+        return value[rows.numpy()]
     if isinstance(value, Mapping):
         return {key: take(part, rows) for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(take(part, rows) for part in value))
     if isinstance(value, list | tuple):
-        if all(isinstance(part, Tensor | Mapping | list | tuple) for part in value):
+        if all(isinstance(part, Tensor | np.ndarray | Mapping | list | tuple) for part in value):
             return type(value)(take(part, rows) for part in value)
         return type(value)(value[row] for row in rows.tolist())
     return value

@@ -65,6 +65,28 @@ def test_transforms_apply_in_order_and_strong_only_above_zero() -> None:
     assert data.clean()[Draw(3, 0, 1.0, 1.0)].input == 6
 
 
+def test_the_weak_transform_is_left_out_where_the_draw_says_so() -> None:
+    data = WeightedAugmentedDataset(tensors(), weak=plus_ten, strong=negative, final=double)
+    for strength, sign in ((0.0, 1), (0.5, -1)):
+        with_weak, without = (Draw(3, 1, 1.0, strength, 0, weak) for weak in (True, False))
+        assert data[with_weak].input == sign * 26
+        assert data[without].input == sign * 6
+        batch = data.__getitems__([without, with_weak, without])
+        assert [sample.input.item() for sample in batch] == [sign * 6, sign * 26, sign * 6]
+        assert data[without][1:] == data[with_weak][1:]
+    assert data.clean()[Draw(3, weak=False)] == data.clean()[Draw(3, weak=True)]
+    assert WeightedAugmentedDataset(tensors())[Draw(3, weak=False)].input == 3
+
+
+def test_what_the_dataset_returns_is_not_mixed() -> None:
+    data = WeightedAugmentedDataset(tensors(), strong=negative)
+    assert data[3].mixed is False
+    assert data.clean()[3].mixed is False
+    for batch in DataLoader(data, batch_size=3):
+        assert batch.mixed.dtype == torch.bool
+        assert batch.mixed.tolist() == [False] * len(batch.index)
+
+
 def test_a_batch_carries_the_draws_in_the_right_types() -> None:
     draws = [Draw(7, 2, 0.25, 1.0, 3), Draw(0, 0, 1.5, 0.0, 3)]
     data = WeightedAugmentedDataset(tensors())

@@ -40,6 +40,7 @@ from augloader import (
     Selection,
     StableInfluence,
     Strategy,
+    SwitchOff,
     Uniform,
     ranks,
     sweep,
@@ -258,6 +259,45 @@ def training(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, Any]:
     return found
 
 
+def scheduled(rank: int, world: int, group: dist.ProcessGroup) -> list[Any]:
+    """Train by a plan, with a plain function for one schedule, on sharded draws."""
+    sampler = DistributedCoresetSampler(range(N), Uniform(), group=group, **PLAN)
+    return planned(sampler)
+
+
+def _less(epoch: int, epochs: int) -> float:
+    return 1 - epoch / epochs
+
+
+PLAN: dict[str, Any] = {
+    "epochs": EPOCHS,
+    "fraction": _less,
+    "schedule": SwitchOff(2),
+    "probability": 0.5,
+    "weak": 0.5,
+    "plain_copies": False,
+    "refresh": Every(2),
+    "seed": 7,
+}
+
+
+def planned(sampler: CoresetSampler) -> list[Any]:
+    """Return what each epoch yields, and what is said of the first that is not planned."""
+    sampler.set_epoch(0)
+    found: list[Any] = []
+    for epoch in range(EPOCHS):
+        sampler.set_epoch(epoch)
+        if sampler.refresh_due:
+            sampler.refresh()
+        found.append(list(sampler))
+        assert len(sampler) == len(found[-1])
+    try:
+        sampler.set_epoch(EPOCHS)
+    except ValueError as error:
+        found.append(str(error))
+    return [*found, sampler.epoch]
+
+
 def counting(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, Any]:
     """Each epoch every sample is reported on another rank; what was forgotten adds up."""
     found: dict[str, Any] = {}
@@ -374,6 +414,23 @@ def _sampler(rank: int, group: dist.ProcessGroup | None, **options: Any) -> Core
 def _disagree(**options: Any) -> Failing:
     def run(rank: int, world: int, group: dist.ProcessGroup) -> object:
         sampler = _sampler(rank, group, **(options if rank == 1 else {}))
+        return sampler.refresh(share(whole(), rank, world))
+
+    return run
+
+
+def _schedules(name: str) -> Failing:
+    """A plan of as many epochs, of which rank 1 refines for longer than the others."""
+
+    def run(rank: int, world: int, group: dist.ProcessGroup) -> object:
+        off = SwitchOff(3 if rank == 1 else 2) * 0.5
+        options: dict[str, Any] = {"fraction": 0.3} | {name: off if name != "fraction" else _less}
+        if name == "fraction" and rank == 1:
+            options["fraction"] = 0.5
+        sampler = DistributedCoresetSampler(
+            range(whole().n), FacilityLocation(), group=group, epochs=300, **options
+        )
+        sampler.set_epoch(0)
         return sampler.refresh(share(whole(), rank, world))
 
     return run
@@ -536,6 +593,31 @@ FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
         "seed must be the same on every rank, got 0 on rank 0, 1 on rank 1.*Build",
     ),
     "length": (_disagree(n=80), ValueError, "n must be the same .* got 79 on rank 0, 80 on rank 1"),
+    "schedule": (
+        _schedules("schedule"),
+        ValueError,
+        r"schedule must be the same on every rank, got .* on rank 0, .* on rank 1.*Build",
+    ),
+    "probability": (
+        _schedules("probability"),
+        ValueError,
+        "probability must be the same on every rank, got .* on rank 0, .* on rank 1",
+    ),
+    "weak": (
+        _schedules("weak"),
+        ValueError,
+        "weak must be the same on every rank, got .* on rank 0, .* on rank 1",
+    ),
+    "fraction": (
+        _schedules("fraction"),
+        ValueError,
+        "(share|fraction) must be the same on every rank, got .* on rank 0, .* on rank 1",
+    ),
+    "planned": (
+        _disagree(epochs=6),
+        ValueError,
+        "epochs must be the same on every rank, got None on rank 0, 6 on rank 1",
+    ),
     "free": (
         _free_or_swept,
         ValueError,
@@ -579,7 +661,7 @@ def run(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=init, rank=rank, world_size=world, timeout=limit)
     group = dist.group.WORLD
     assert group is not None
-    scenarios = [selections, received, training, counting, sweeping]
+    scenarios = [selections, received, training, scheduled, counting, sweeping]
     scenarios += [failures] * (world > 1)
     found = {scenario.__name__: scenario(rank, world, group) for scenario in scenarios}
     torch.save(found, f"{folder}/{rank}.pt")
@@ -674,6 +756,20 @@ def test_ranks_share_reports_strengths_and_each_epoch(found: Found, world: int, 
     assert EPOCHS * N <= int(visits[0].sum()) <= EPOCHS * (N + 18 + world)
 
 
+@pytest.mark.parametrize("world", WORLDS)
+def test_ranks_share_what_is_planned(found: Found, world: int) -> None:
+    dealt: list[Any] = [rank["scheduled"] for rank in found[world]]
+    alone = planned(CoresetSampler(range(N), Uniform(), **PLAN))
+    for epoch in range(EPOCHS):
+        draws = [rank[epoch] for rank in dealt]
+        assert len({len(mine) for mine in draws}) == 1
+        assert sorted(draw for draw in chain(*draws) if draw.weight > 0) == sorted(alone[epoch])
+    assert [len(epoch) for epoch in alone[:EPOCHS]][3:] == [N, N]
+    for rank in (*dealt, alone):
+        assert rank[EPOCHS].startswith(f"epoch must be in [0, {EPOCHS}), the planned epochs, got")
+        assert rank[EPOCHS + 1] == EPOCHS - 1
+
+
 def forgotten(epoch: int) -> tuple[torch.Tensor | None, torch.Tensor]:
     """Forgetting events and visits before an epoch, sample by sample, by their definition."""
     right = torch.stack(
@@ -760,6 +856,15 @@ def test_what_fails_on_one_rank_is_raised_on_all(found: Found, world: int, name:
         assert len(set(errors)) == 1
     with pytest.raises(kind, match=words):
         raise errors[0][0](errors[0][1])
+
+
+@pytest.mark.parametrize("name", ["schedule", "probability", "weak", "fraction"])
+def test_what_differs_between_long_schedules_is_said_in_short(found: Found, name: str) -> None:
+    _, text = found[2][0]["failures"][name]
+    assert len(text) < 600
+    got = text.split(", got ", 1)[1]
+    first, second = got.split(" on rank 0, ")
+    assert first != second.split(" on rank 1")[0]
 
 
 def test_groups_that_are_none() -> None:

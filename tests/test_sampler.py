@@ -1,7 +1,9 @@
 """The sampler: what an epoch is made of, when it is renewed, what it refuses."""
 
 import copy
+import pickle
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -16,12 +18,14 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from augloader import (
     Constant,
     CoresetSampler,
+    Cosine,
     DistributedCoresetSampler,
     Draw,
     Every,
     Evidence,
     FacilityLocation,
     Forgetting,
+    Linear,
     Loss,
     Proportional,
     Proxies,
@@ -30,7 +34,9 @@ from augloader import (
     Selection,
     StableInfluence,
     StrengthRule,
+    SwitchOff,
     Uniform,
+    WarmUp,
     WeightedAugmentedDataset,
     translations,
 )
@@ -727,3 +733,560 @@ def test_a_list_of_transforms_wants_as_many_copies() -> None:
 def test_forgetting_wants_a_clean_view_of_every_sample(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r'base must be "full" and copies 1 or more'):
         CoresetSampler(range(9), Proportional(Forgetting()), count=2, **options)
+
+
+# Schedules ----------------------------------------------------------------------------------------
+
+BASES: tuple[Base, ...] = ("full", "random", "selected", "none")
+
+
+def epoch_of(sampler: CoresetSampler, epoch: int) -> list[Draw]:
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def places(draws: list[Draw]) -> list[tuple[int, int]]:
+    return [(draw.index, draw.copy) for draw in draws]
+
+
+def slower(epoch: int, epochs: int) -> float:
+    """A user's schedule: a plain function."""
+    return 1 - epoch / epochs
+
+
+@pytest.mark.parametrize("schedule", [SwitchOff(2), Cosine(), WarmUp(3) * 0.5, slower, 0.25])
+@pytest.mark.parametrize("copies", [0, 2])
+def test_a_schedule_multiplies_the_strengths_and_nothing_else(schedule: Any, copies: int) -> None:
+    plain = ready(copies=copies, strength=Constant(0.7))
+    sampler = ready(copies=copies, strength=Constant(0.7), epochs=6, schedule=schedule)
+    for epoch in range(6):
+        factor = schedule(epoch, 6) if callable(schedule) else schedule
+        expected, draws = epoch_of(plain, epoch), epoch_of(sampler, epoch)
+        assert [draw._replace(strength=0) for draw in draws] == [
+            draw._replace(strength=0) for draw in expected
+        ]
+        assert [draw.strength for draw in draws] == pytest.approx(
+            [draw.strength * factor for draw in expected], rel=1e-6, abs=0
+        )
+        assert sampler.strengths.tolist() == pytest.approx([0.7 * factor] * N, rel=1e-6, abs=0)
+
+
+def test_a_schedule_multiplies_what_a_rule_has_learnt() -> None:
+    rule = StableInfluence("loss", window=2)
+    plain = trained(rule)
+    assert len(plain.strengths.unique()) > N / 2
+    sampler = ready(strength=rule, epochs=10, schedule=Linear(8))
+    sampler.table.load_state_dict(plain.table.state_dict())
+    for epoch in range(10):
+        plain.set_epoch(epoch)
+        sampler.set_epoch(epoch)
+        factor = min(1, (9 - epoch) / 8)
+        torch.testing.assert_close(sampler.strengths, plain.strengths * factor)
+        assert sampler.strengths.dtype == torch.float32
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("schedule", ["schedule", "probability"])
+def test_refinement_is_as_long_and_without_any_strength(base: Base, schedule: str) -> None:
+    sampler = ready(base=base, copies=2, epochs=7, **{schedule: SwitchOff(3)})
+    draws = [epoch_of(sampler, epoch) for epoch in range(7)]
+    assert len({len(epoch) for epoch in draws}) == 1
+    assert [sum(draw.strength > 0 for draw in epoch) for epoch in draws] == [20] * 4 + [0] * 3
+    assert all(draw.weak for draw in chain(*draws))
+
+
+@pytest.mark.parametrize("weighting", ["cluster", "uniform"])
+@pytest.mark.parametrize("base", ["full", "random", "selected"])
+def test_plain_copies_can_be_left_out(base: Base, weighting: str) -> None:
+    options: dict[str, Any] = {"base": base, "copies": 3, "weighting": weighting}
+    options |= {"epochs": 9, "probability": Linear(4)}
+    kept, fewer = ready(**options), ready(**options, plain_copies=False)
+    for epoch in range(9):
+        whole, rest = epoch_of(kept, epoch), epoch_of(fewer, epoch)
+        left_out = Counter(draw[:2] for draw in whole if draw.copy and draw.strength == 0)
+        assert Counter(draw[:2] for draw in rest) == Counter(draw[:2] for draw in whole) - left_out
+        assert len(fewer) == len(rest) == len(whole) - left_out.total()
+        assert np.mean([draw.weight for draw in rest]) == pytest.approx(1, abs=1e-6)
+        before = {draw[:2]: draw for draw in whole}
+        ratios = [draw.weight / before[draw[:2]].weight for draw in rest]
+        assert ratios == pytest.approx([ratios[0]] * len(rest), rel=1e-5)
+        assert all(draw.strength == before[draw[:2]].strength for draw in rest)
+        assert bool(left_out) == (epoch >= 5)
+    assert sorted({draw.copy for draw in rest}) == [0]
+
+
+def test_a_strength_of_0_is_plain_whatever_made_it_so() -> None:
+    rule = StableInfluence("loss", window=2)
+    plain = trained(rule)
+    zero = set((plain.strengths == 0).nonzero().flatten().tolist())
+    assert zero
+    every = {"fraction": 1.0, "base": "full", "strength": rule}
+    sampler = ready(**every, plain_copies=False)
+    sampler.table.load_state_dict(plain.table.state_dict())
+    draws = epoch_of(sampler, 5)
+    assert {draw.index for draw in draws if draw.copy} == set(range(N)) - zero
+    for options in ({"schedule": 0}, {"probability": 0}, {"strength": Constant(0)}):
+        alone = list(ready(plain_copies=False, **options))
+        assert sorted(places(alone)) == [(i, 0) for i in range(N)]
+        assert {draw.weight for draw in alone} == {1.0}
+
+
+def test_augmented_in_place_nothing_is_left_out() -> None:
+    sampler = ready(copies=0, plain_copies=False, epochs=4, probability=slower)
+    for epoch in range(4):
+        assert sorted(places(epoch_of(sampler, epoch))) == [(i, 0) for i in range(N)]
+    assert sum(draw.strength > 0 for draw in sampler) < 10
+
+
+def test_down_weighting_goes_by_the_draws_that_are_there() -> None:
+    sampler = ready(plain_copies=False, probability=0.5, copies=3, weighting="downweight")
+    draws = list(sampler)
+    counts = Counter(draw.index for draw in draws)
+    assert 0 < len(draws) - N < 30
+    totals = {draw.index: draw.weight * counts[draw.index] for draw in draws}
+    assert list(totals.values()) == pytest.approx([len(draws) / N] * N, rel=1e-6)
+
+
+def many(**options: Any) -> CoresetSampler:
+    """With 5,000 base draws and as many copies."""
+    sampler = CoresetSampler(range(5000), Uniform(), **({"fraction": 1.0} | options))
+    sampler.refresh()
+    return sampler
+
+
+@pytest.mark.parametrize("chance", [0.1, 0.5, 0.9])
+def test_draws_are_strong_with_the_probability(chance: float) -> None:
+    sampler, plain = many(probability=chance), many()
+    spread = 4 * (chance * (1 - chance) / 5000) ** 0.5
+    strong = []
+    for epoch in range(3):
+        draws, expected = epoch_of(sampler, epoch), epoch_of(plain, epoch)
+        assert places(draws) == places(expected)
+        assert [draw.weight for draw in draws] == [draw.weight for draw in expected]
+        assert {draw.strength for draw in draws} == {0.0, 1.0}
+        assert all(draw.copy == 1 for draw in draws if draw.strength)
+        strong.append({draw.index for draw in draws if draw.strength})
+        assert abs(len(strong[-1]) / 5000 - chance) < spread
+    assert strong[0] != strong[1] != strong[2]
+    assert abs(len(strong[0] & strong[1]) / 5000 - chance**2) < 2 * spread
+    assert {draw.index for draw in epoch_of(sampler, 0) if draw.strength} == strong[0]
+    assert epoch_of(many(probability=chance), 1) == epoch_of(sampler, 1)
+    assert epoch_of(many(probability=chance, seed=1), 1) != epoch_of(sampler, 1)
+
+
+def test_probabilities_of_0_and_1_are_exact() -> None:
+    sampler = many(epochs=4, probability=SwitchOff(2), weak=WarmUp(1))
+    for epoch in range(4):
+        draws = epoch_of(sampler, epoch)
+        assert {draw.strength for draw in draws if draw.copy} == {float(epoch < 2)}
+        assert {draw.weak for draw in draws} == {epoch > 0}
+    assert list(many(probability=1, weak=1.0)) == list(many())
+
+
+def test_probability_and_weak_are_drawn_apart() -> None:
+    for epoch in range(2):
+        draws = epoch_of(many(probability=0.5, weak=0.5, base="none"), epoch)
+        for strong in (0, 1):
+            for weak in (False, True):
+                found = sum(draw.strength == strong and draw.weak is weak for draw in draws)
+                assert abs(found / 5000 - 1 / 4) < 0.03
+
+
+def test_weak_draws_are_drawn_of_all_and_change_nothing_else() -> None:
+    sampler, plain = many(weak=0.3), many()
+    draws = list(sampler)
+    assert [draw._replace(weak=True) for draw in draws] == list(plain)
+    for copied in (0, 1):
+        weak = [draw.weak for draw in draws if draw.copy == copied]
+        assert abs(np.mean(weak) - 0.3) < 0.03
+    assert all(type(draw.weak) is bool for draw in draws)
+
+
+def plus_1000(x: Tensor) -> Tensor:
+    return x + 1000
+
+
+def negative(x: Tensor) -> Tensor:
+    return -x
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_applies_the_weak_transform_to_exactly_those_draws(workers: int) -> None:
+    items = [(torch.tensor(1.0 + i), i % 2) for i in range(N)]
+    data = WeightedAugmentedDataset(items, weak=plus_1000, strong=negative)
+    off = SwitchOff(2)
+    options: dict[str, Any] = {"epochs": 5, "schedule": off, "weak": off * 0.5, "count": 10}
+    sampler = CoresetSampler(data, Uniform(), **options)
+    sampler.refresh()
+    loader = DataLoader(
+        data, 16, sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+    )
+    for epoch in range(5):
+        draws = epoch_of(sampler, epoch)
+        seen = torch.cat([given.input for given in loader]).tolist()
+        expected = [
+            (1 + draw.index + 1000 * draw.weak) * (-1 if draw.strength else 1) for draw in draws
+        ]
+        assert seen == expected
+        assert any(draw.weak for draw in draws) == any(draw.strength for draw in draws)
+        assert any(draw.weak for draw in draws) == (epoch < 3)
+        assert not all(draw.weak for draw in draws)
+
+
+@pytest.mark.parametrize("schedule", [Linear(to=0.1), Cosine(to=0.05) * 0.8, slower])
+def test_the_budget_is_read_where_a_period_begins(schedule: Any) -> None:
+    every = Every(3, warmup=2)
+    options: dict[str, Any] = {"fraction": schedule, "epochs": 12, "refresh": every}
+    sampler = CoresetSampler(range(N), Uniform(), base="random", **options)
+    subsets: dict[int | None, set[int]] = {}
+    budgets = []
+    for epoch in range(12):
+        sampler.set_epoch(epoch)
+        first = 0 if epoch < 2 else epoch - (epoch - 2) % 3
+        assert sampler.budget == max(1, round(schedule(first, 12) * N))
+        if sampler.refresh_due:
+            assert epoch == first
+            assert len(sampler.refresh()) == sampler.budget
+        base = {draw.index for draw in sampler if draw.copy == 0}
+        assert len(base) == sampler.base_size == sampler.budget
+        assert subsets.setdefault(every.period(epoch), base) == base
+        copies = [draw.index for draw in sampler if draw.copy]
+        assert set(copies) == (set() if epoch < 2 else chosen(sampler))
+        assert len(copies) == (0 if epoch < 2 else sampler.budget)
+        budgets.append(sampler.budget)
+    assert len(set(budgets)) == len(subsets) == 5
+
+
+def test_a_missed_refresh_has_the_periods_budget_and_one_kept_the_first() -> None:
+    options: dict[str, Any] = {"fraction": slower, "epochs": 8}
+    sampler = CoresetSampler(range(N), Uniform(), refresh=Every(4), **options)
+    sampler.set_epoch(6)
+    assert len(sampler.refresh()) == sampler.budget == N / 2
+    once = CoresetSampler(range(N), Uniform(), refresh=Every(None, warmup=2), **options)
+    for epoch in range(2, 8):
+        once.set_epoch(epoch)
+        assert len(once.refresh()) == once.budget == 30
+
+
+@pytest.mark.parametrize("epoch", [4, 5, 10**6])
+def test_an_epoch_beyond_the_plan_is_refused_and_changes_nothing(epoch: int) -> None:
+    sampler = ready(epochs=4, schedule=slower, base="random")
+    draws = epoch_of(sampler, 3)
+    sampler.skip(5)
+    strengths = sampler.strengths
+    words = rf"epoch must be in \[0, 4\), the planned epochs, got {epoch}\. .*plan more: epochs="
+    with pytest.raises(ValueError, match=words):
+        sampler.set_epoch(epoch)
+    assert sampler.epoch == 3
+    assert len(sampler) == len(draws) - 5
+    assert list(sampler) == draws[5:]
+    assert sampler.strengths is strengths
+    ready().set_epoch(epoch)
+
+
+def test_a_plan_alone_changes_no_draw() -> None:
+    plain, planned = ready(), ready(epochs=4)
+    for epoch in range(4):
+        assert epoch_of(plain, epoch) == epoch_of(planned, epoch)
+    with pytest.raises(ValueError, match="planned epochs, got 4"):
+        planned.set_epoch(4)
+
+
+@pytest.mark.parametrize("name", ["schedule", "probability", "weak", "fraction"])
+@pytest.mark.parametrize(
+    ("value", "epochs", "error", "words"),
+    [
+        (SwitchOff(2), None, ValueError, "epochs must be given with a schedule, got none for {}=S"),
+        (slower, None, ValueError, "epochs must be given with a schedule, got none for {}=<f"),
+        (SwitchOff(5), 4, ValueError, "must last at most the 4 planned epochs, got 5. Plan"),
+        (SwitchOff, 4, TypeError, "{} must be a number or a schedule, got the class SwitchOff"),
+        (lambda epoch, epochs: 2 * epoch, 4, ValueError, "{} must be in .*, got 2. .*epoch 1 of 4"),
+        (lambda epoch, epochs: torch.nan, 4, ValueError, "{} must be in .*, got nan.*epoch 0 of 4"),
+        (lambda epoch, epochs: None, 4, TypeError, "{} must be a number in .*None.*epoch 0 of 4"),
+        (1.5, None, ValueError, "{} must be in .*got 1.5"),
+        (-0.5, 4, ValueError, "{} must be in .*got -0.5"),
+        (torch.nan, 4, ValueError, "{} must be in .*got nan"),
+        (True, 4, TypeError, "{} must be a number in .*got True"),
+        ("cosine", 4, TypeError, "{} must be a number in .*got 'cosine'"),
+        (0.5, 0, ValueError, "epochs must be at least 1, got 0"),
+        (0.5, 2.0, TypeError, "epochs must be an integer, got 2.0"),
+        (0.5, True, TypeError, "epochs must be an integer, got True"),
+    ],
+)
+def test_bad_schedules(
+    name: str, value: Any, epochs: Any, error: type[Exception], words: str
+) -> None:
+    options = {"fraction": 0.5, name: value, "epochs": epochs}
+    with pytest.raises(error, match=words.format(name)):
+        CoresetSampler(range(N), Uniform(), **options)
+
+
+def test_schedules_that_select_nothing_and_epochs_of_nothing() -> None:
+    for schedule, epoch in ((SwitchOff(2), 4), (WarmUp(2), 0)):
+        words = rf"fraction must be in \(0, 1\] at every epoch, got 0 at {epoch}\. To augment"
+        with pytest.raises(ValueError, match=words):
+            CoresetSampler(range(N), Uniform(), fraction=schedule, epochs=6)
+    with pytest.raises(ValueError, match='plain_copies must be True with base="none", got False'):
+        CoresetSampler(range(N), Uniform(), fraction=0.5, base="none", plain_copies=False)
+    with pytest.raises(ValueError, match="exactly one of fraction and count"):
+        CoresetSampler(range(N), Uniform(), fraction=slower, count=3, epochs=6)
+
+
+SCHEDULED: dict[str, Any] = {
+    "epochs": 8,
+    "schedule": slower,
+    "probability": SwitchOff(1) * 0.6,
+    "weak": Linear(to=0.2),
+    "fraction": Cosine(to=0.1),
+    "plain_copies": False,
+    "copies": 2,
+    "refresh": Every(2),
+}
+
+
+def scheduled(**options: Any) -> CoresetSampler:
+    return CoresetSampler(range(N), Uniform(), **(SCHEDULED | options))
+
+
+@for_all(st.integers(0, 7), st.floats(0, 1))
+def test_a_scheduled_run_resumes_at_every_cut(epoch: int, share: float) -> None:
+    """In another process: by functions of the same values, but not the same objects."""
+    first = scheduled()
+    for e in range(epoch + 1):
+        first.set_epoch(e)
+        if first.refresh_due:
+            first.refresh()
+    draws = list(first)
+    cut = round(share * len(draws))
+    first.skip(cut)
+    state = copy.deepcopy(first.state_dict())
+    assert " at 0x" not in str(state["arguments"])
+    second = scheduled(schedule=lambda e, epochs: slower(e, epochs))
+    second.load_state_dict(state)
+    assert list(second) == list(first) == draws[cut:]
+    assert len(second) == len(draws) - cut
+    if epoch < 7:
+        for sampler in (first, second):
+            sampler.set_epoch(epoch + 1)
+            if sampler.refresh_due:
+                sampler.refresh()
+        assert list(second) == list(first)
+    second = pickle.loads(pickle.dumps(first))
+    assert list(second) == list(first)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("schedule", SwitchOff(2)),
+        ("probability", SwitchOff(2)),
+        ("weak", 0.5),
+        ("fraction", Linear(to=0.1)),
+        ("plain_copies", True),
+        ("epochs", 9),
+    ],
+)
+def test_a_state_of_another_schedule_is_refused(name: str, value: Any) -> None:
+    sampler, other = scheduled(), scheduled(**{name: value})
+    for each in (sampler, other):
+        each.refresh()
+    draws = list(sampler)
+    with pytest.raises(ValueError, match=r"state must be of a sampler with .*, got .*Build"):
+        sampler.load_state_dict(other.state_dict())
+    assert list(sampler) == draws
+
+
+@pytest.mark.parametrize("last", [(20, 30), (1, 2)])
+def test_what_differs_between_long_schedules_is_said_in_short(last: tuple[int, int]) -> None:
+    mine, saved = (ready(epochs=300, schedule=SwitchOff(count)) for count in last)
+    with pytest.raises(ValueError, match="state must be of a sampler with schedule=") as caught:
+        mine.load_state_dict(saved.state_dict())
+    text = str(caught.value)
+    assert len(text) < 400
+    ours, theirs = text.removeprefix("state must be of a sampler with ").split(", got ")
+    assert ours != theirs.split(". Build")[0]
+
+
+@for_all(st.integers(1, 5), st.sampled_from(BASES[:3]), st.integers(0, 7), st.integers(0, 9))
+def test_ranks_share_a_scheduled_epoch(world: int, base: Base, epoch: int, seed: int) -> None:
+    options = SCHEDULED | {"base": base, "seed": seed, "probability": 0.6, "weak": 0.5}
+    whole = scheduled(**options)
+    samplers = ranked(world, **options)
+    for sampler in (whole, *samplers):
+        sampler.set_epoch(epoch)
+        sampler.refresh()
+    dealt = [list(sampler) for sampler in samplers]
+    assert {len(mine) for mine in dealt} == {len(sampler) for sampler in samplers}
+    assert {len(mine) for mine in dealt} == {-(-len(whole) // world)}
+    in_turn = list(chain(*zip(*dealt, strict=True)))
+    draws = list(whole)
+    assert in_turn[: len(draws)] == draws
+    assert {draw.weight for draw in in_turn[len(draws) :]} <= {0.0}
+    assert len({draw.weak for draw in draws}) == 2
+    for sampler in samplers:
+        with pytest.raises(ValueError, match="the planned epochs, got 8"):
+            sampler.set_epoch(8)
+        assert sampler.epoch == epoch
+
+
+def test_three_ranks_that_are_given_explicitly() -> None:
+    whole = scheduled()
+    samplers = ranked(3, **SCHEDULED)
+    whole.refresh()
+    for epoch in range(8):
+        draws = epoch_of(whole, epoch)
+        dealt = [epoch_of(sampler, epoch) for sampler in samplers]
+        assert len({len(mine) for mine in dealt}) == 1
+        assert sorted(draw for draw in chain(*dealt) if draw.weight) == sorted(draws)
+
+
+# Reports of mixed rows ----------------------------------------------------------------------------
+
+
+def known(sampler: CoresetSampler) -> dict[str, Any]:
+    """Everything that was reported, in comparable form."""
+    state = sampler.table.state_dict()
+    columns = {
+        name: (torch.where(seen.isfinite().view(-1, *[1] * (values.ndim - 1)), values, 0), seen)
+        for name, (values, seen) in state["columns"].items()
+    }
+    parts = {"visits": state["visits"], "labels": state["labels"], **state["memory"]}
+    return {name: part.tolist() for name, part in parts.items()} | {
+        name: [part.tolist() for part in column] for name, column in columns.items()
+    }
+
+
+def rows(count: int) -> Sample:
+    """A batch of plain draws and copies, with the loader's column ``mixed``."""
+    given = batch([Draw(i // 2, i % 2, 1.0, float(i % 2)) for i in range(count)])
+    return given._replace(mixed=torch.zeros(count, dtype=torch.bool))
+
+
+def loss_and_logits(given: Sample) -> dict[str, Tensor]:
+    values = logits_of(given.index, given.strength)
+    return {"loss": values.sum(1).exp(), "logits": values}
+
+
+LEARNER = StableInfluence("loss", window=2)
+
+
+@for_all(st.lists(st.booleans(), min_size=1, max_size=12), st.booleans(), st.booleans())
+def test_mixed_rows_are_left_out_of_a_report(
+    mixed: list[bool], with_loss: bool, one_hot: bool
+) -> None:
+    rule = LEARNER if with_loss else Constant()
+    left_out, without = ready(strength=rule), ready(strength=rule)
+    given = rows(len(mixed))._replace(mixed=torch.tensor(mixed))
+    values = loss_and_logits(given)
+    if not with_loss:
+        del values["loss"]
+    plain = (~given.mixed).nonzero().flatten()
+    if len(plain):
+        few = given._replace(
+            **{
+                name: getattr(given, name)[plain]
+                for name in ("target", "index", "strength", "copy", "mixed")
+            }
+        )
+        without.report(few, **{name: part[plain] for name, part in values.items()})
+    if one_hot:
+        target = torch.nn.functional.one_hot(given.target, 2).float()
+        target[given.mixed] = torch.tensor([0.4, 0.6])
+        given = given._replace(target=target)
+    for part in values.values():
+        part[given.mixed] = torch.nan  # not even looked at
+    left_out.report(given, **values)
+    assert known(left_out) == known(without)
+
+
+def test_a_batch_of_mixed_rows_changes_nothing() -> None:
+    sampler = ready(strength=LEARNER)
+    sampler.report(rows(8), **loss_and_logits(rows(8)))
+    before = known(sampler)
+    given = rows(12)._replace(mixed=torch.ones(12, dtype=torch.bool))
+    for target in (given.target, torch.full((12, 2), 0.5)):
+        values = loss_and_logits(given)
+        sampler.report(given._replace(target=target), **values)
+        assert known(sampler) == before
+
+
+def test_of_a_samples_draws_the_weakest_that_is_not_mixed_counts() -> None:
+    sampler = ready()
+    given = rows(6)._replace(mixed=torch.tensor([True, False] * 3))
+    sampler.report(given, loss=torch.arange(6.0))
+    values, strength = sampler.table.state_dict()["columns"]["losses"]
+    assert values[:3].tolist() == [1, 3, 5]
+    assert strength[:3].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.int64])
+def test_labels_of_one_hot_targets(dtype: torch.dtype) -> None:
+    sampler = ready()
+    given = rows(8)
+    target = torch.nn.functional.one_hot(torch.arange(8) // 2 % 3, 3).to(dtype)
+    sampler.report(given._replace(target=target), logits=torch.zeros(8, 3))
+    labels = sampler.table.state_dict()["labels"]
+    assert labels.tolist() == [0, 1, 2, 0] + [-1] * (N - 4)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (lambda t: t * 0.9 + 0.05, TypeError, "labels must be integer class labels"),
+        (lambda t: t * 0, TypeError, "labels must be"),
+        (lambda t: t * 2, TypeError, "labels must be"),
+        (lambda t: t * torch.nan, TypeError, "labels must be"),
+        (lambda t: t[:, :, None], TypeError, "labels must be"),
+        (lambda t: t[:5], ValueError, "labels must have 8 rows, as the batch"),
+        (lambda t: torch.cat([t, t], 1), TypeError, "labels must be"),
+        (lambda t: torch.cat([t * 0, t], 1), ValueError, r"labels must be in \[0, 2\)"),
+    ],
+)
+def test_other_targets_of_rows_that_are_not_mixed_change_nothing(
+    spoil: Callable[[Tensor], Tensor], error: type[Exception], words: str
+) -> None:
+    sampler = ready(strength=LEARNER)
+    sampler.report(rows(4), **loss_and_logits(rows(4)))
+    before = known(sampler)
+    given = rows(8)._replace(mixed=torch.tensor([False] * 6 + [True] * 2))
+    target = spoil(torch.nn.functional.one_hot(given.target, 2).float())
+    with pytest.raises(error, match=words):
+        sampler.report(given._replace(target=target), **loss_and_logits(given))
+    assert known(sampler) == before
+
+
+def test_a_mixed_batch_is_checked_as_any_other() -> None:
+    sampler = ready()
+    before = known(sampler)
+    given = rows(4)._replace(mixed=torch.ones(4, dtype=torch.bool))
+    with pytest.raises(ValueError, match="losses must have 4 rows"):
+        sampler.report(given, loss=torch.zeros(3))
+    with pytest.raises(ValueError, match="repeated draws"):
+        sampler.report(given._replace(copy=given.copy * 0), loss=torch.zeros(4))
+    assert known(sampler) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
+def test_what_is_mixed_may_be_of_any_dtype(dtype: torch.dtype) -> None:
+    sampler = ready()
+    given = rows(8)._replace(copy=torch.zeros(8, dtype=torch.int64), index=torch.arange(8))
+    mixed = torch.arange(8) % 3 == 0
+    sampler.report(given._replace(mixed=mixed.to(dtype)), loss=torch.zeros(8))
+    assert sampler.table.visits[:8].tolist() == [int(not each) for each in mixed]
+
+
+@pytest.mark.parametrize("mixed", [torch.zeros(3, dtype=torch.bool), torch.zeros(8, 2).bool()])
+def test_what_is_mixed_has_a_row_for_each_of_the_batch(mixed: Tensor) -> None:
+    with pytest.raises(ValueError, match="mixed must have 8 rows, as the batch"):
+        ready().report(rows(8)._replace(mixed=mixed), loss=torch.zeros(8))
+
+
+def test_a_loaders_batches_are_not_mixed() -> None:
+    data = WeightedAugmentedDataset([(float(i), i % 2) for i in range(N)])
+    sampler = CoresetSampler(data, Uniform(), fraction=0.5)
+    sampler.refresh()
+    for given in DataLoader(data, batch_size=16, sampler=sampler):
+        assert given.mixed.dtype == torch.bool
+        assert not given.mixed.any()
+        sampler.report(given, loss=given.index.float())
+    assert not len(sampler.table.missing("losses"))
