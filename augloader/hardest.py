@@ -34,7 +34,8 @@ class HardestOf:
     others are affected.
 
     Candidate k of copy c is drawn as copy c K + k, which becomes the chosen row's ``copy`` (plain
-    rows become c K): keys name pixels. K = S = 1 is plain augmentation.
+    rows become c K): keys name pixels. K = S = 1 is plain augmentation. Of a draw's S rows
+    ``sampler.report`` takes the first.
 
     Args:
         transform: made of a named policy, its candidates depend on the seed and the keys alone; of
@@ -135,8 +136,9 @@ class HardestOf:
         kept = torch.where(strong, keep, 1)
         position = first.repeat_interleave(kept)
         position[strong.repeat_interleave(kept)] += chosen.flatten()
-        out = take(batch, source[position])
-        share = torch.where(strong[source[position]], 1 / keep, 1.0) * len(position) / b
+        row = source[position]
+        share = torch.where(strong[row], 1 / keep, 1.0) * len(row) / b
+        out = take(batch._replace(input=None), row)
         return out._replace(  # type: ignore[no-any-return]
             input=take(images, position),
             weight=out.weight * share.to(out.weight),

@@ -101,6 +101,9 @@ class Mixing:
 
         Rows with lam 1 are kept bit for bit; where all are, x itself is returned. Device, dtype,
         memory format and gradients are kept.
+
+        Raises:
+            ValueError: another number of rows.
         """
         # Kornia's RandomMixUpV2 can be handed a lambda a row, but takes (B, C, H, W) alone, and
         # hidden states must be mixed by the same arithmetic; torchvision's MixUp has one lambda a
@@ -112,7 +115,11 @@ class Mixing:
         return x.clone().index_copy_(0, at, torch.lerp(other, own, lam))
 
     def paste(self, x: Tensor) -> Tensor:
-        """Return x_i with the box taken from x_partner(i), (b, ..., H, W), of any dtype."""
+        """Return x_i with the box taken from x_partner(i), (b, ..., H, W), of any dtype.
+
+        Raises:
+            ValueError: without boxes; another number of rows.
+        """
         # Kornia's RandomCutMixV2 has boxes a row, but draws them without strength or probability
         # of a row and waits for the device; torchvision's CutMix has one box a batch.
         if self.box is None:
@@ -372,7 +379,7 @@ class ManifoldMixup(_Mixer):
         TypeError: as Mixup; a layer that returns something else than a floating tensor.
         ValueError: as Mixup; no layers, names that the model does not have; a layer that returns
             another number of rows.
-        RuntimeError: a layer that was called never or twice; compiled models do not see hooks.
+        RuntimeError: a layer that was called never, as compiled models may not see hooks, or twice.
 
     Cost: a pass over the rows that are mixed, at the layer.
 

@@ -662,7 +662,9 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
     ) -> None:
         """Tell the table what a training step found out; see CoresetSampler."""
         super().report(batch, loss=loss, logits=logits)
-        self._reported.append(self._names(batch.index.cpu().numpy(), batch.copy.cpu().numpy()))
+        copies = batch.copy.cpu().numpy()
+        if copies.max() <= self.copies:  # else HardestOf named them anew
+            self._reported.append(self._names(batch.index.cpu().numpy(), copies))
 
     def _rest(self) -> Plan:
         plan = super()._rest()
