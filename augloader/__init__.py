@@ -4,7 +4,7 @@ augloader decides, for every sample and epoch, which samples are strongly augmen
 copies are appended, with what weight and how strong. Model, loss, optimizer and loop stay yours.
 """
 
-from augloader.dataset import WeightedAugmentedDataset
+from augloader.dataset import WeightedAugmentedDataset, collate
 from augloader.engines import facility_location
 from augloader.grids import crops, rotations, translations
 from augloader.hardest import HardestOf
@@ -38,6 +38,7 @@ from augloader.sweeping import gradient_norms, sweep
 from augloader.table import SampleTable
 from augloader.transform import AdaptiveStrengthTransform
 from augloader.types import Certificate, Draw, Evidence, Sample, Selection
+from augloader.wrapping import wrap
 
 __all__ = [
     "EL2N",
@@ -87,6 +88,7 @@ __all__ = [
     "Uniform",
     "WarmUp",
     "WeightedAugmentedDataset",
+    "collate",
     "crops",
     "facility_location",
     "gradient_norms",
@@ -97,4 +99,5 @@ __all__ = [
     "rotations",
     "sweep",
     "translations",
+    "wrap",
 ]

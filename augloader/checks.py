@@ -5,7 +5,7 @@ Form: ``<name> must be <rule>, got <value>. <what to do>``.
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Mapping, Set, Sized
 from numbers import Integral, Real
 
 import torch
@@ -53,6 +53,20 @@ def require_seed(seed: object) -> int:
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must be in [0, 2^64), got {seed}. Pass for example seed=0.")
     return seed
+
+
+def require_state(name: str, state: Mapping[str, object], version: int, keys: Set[str]) -> None:
+    """Raise ValueError unless a saved state is of this version and whole."""
+    if state.get("version") != version:
+        raise ValueError(
+            f"state of {name} must be of version {version}, got {state.get('version')}. Load it "
+            "with the release of augloader that saved it, or begin anew."
+        )
+    if keys - state.keys():
+        raise ValueError(
+            f"state of {name} must be whole, got none of {', '.join(sorted(keys - state.keys()))}. "
+            "Load what state_dict returned."
+        )
 
 
 def require_budget(budget: object, selected: int) -> int:

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from augloader.checks import require_finite, require_int
-from augloader.sweeping import eval_mode
+from augloader.sweeping import eval_mode, unwrapped
 from augloader.transform import AdaptiveStrengthTransform
 from augloader.types import Sample, take
 
@@ -35,7 +34,7 @@ class HardestOf:
 
     Candidate k of copy c is drawn as copy c K + k, which becomes the chosen row's ``copy`` (plain
     rows become c K): keys name pixels. K = S = 1 is plain augmentation. Of a draw's S rows
-    ``sampler.report`` takes the first.
+    ``sampler.report`` takes the first, which for S < K has the highest loss of all K.
 
     Args:
         transform: made of a named policy, its candidates depend on the seed and the keys alone; of
@@ -49,7 +48,8 @@ class HardestOf:
         ValueError: values out of range; when called, losses of another shape, NaN or infinite.
 
     Cost: for m rows with strength > 0, K m augmentations and, where S < K, as many forward passes
-    without gradient, in parts of at most the batch's rows; waits for the device.
+    without gradient, in parts of at most the batch's rows; waits for the device. Models in
+    FullyShardedDataParallel, whose forward pass communicates, are not supported.
 
     Example:
         >>> strong = AdaptiveStrengthTransform("trivial", seed=0, dtype=torch.float32)
@@ -97,36 +97,43 @@ class HardestOf:
         """Augment a batch; the model, its modes, statistics and gradients are left as they are.
 
         Args:
-            batch: (b, ...) on the model's device, images as the transform takes them.
+            batch: (b, ...) on the model's device, images as the transform takes them, other fields
+                as the default collate makes them.
             model: maps what the transform returns to (b, C) logits.
 
         Returns:
             b + (S - 1) m rows in the batch's order; of S < K the hardest of each draw first.
         """
-        if not isinstance(batch, Sample) or not isinstance(batch.strength, Tensor):
+        if not isinstance(batch, Sample):
             raise TypeError(
                 f"batch must be the Sample batch of the loader, got {type(batch).__name__}. Pass "
                 "it before it is augmented."
             )
-        if not isinstance(batch.target, Tensor):
-            raise TypeError(
-                f"target must be a tensor, got {type(batch.target).__name__}. Stack the labels."
-            )
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be an nn.Module, got {type(model).__name__}. Pass it.")
         b, many, keep = len(batch.keys), self.candidates, self.keep
-        if batch.strength.shape != (b,):
-            raise ValueError(
-                f"strength must have shape ({b},), got {tuple(batch.strength.shape)}. Pass the "
-                "batch as the loader collated it."
-            )
-        strong = (batch.strength > 0).cpu()
+        for name in ("input", "target", "weight", "strength"):
+            value = getattr(batch, name)
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"{name} must be a tensor, got {type(value).__name__}. Pass the batch as the "
+                    "loader collated it."
+                )
+            if value.shape[:1] != (b,) or (name in ("weight", "strength") and value.ndim != 1):
+                raise ValueError(
+                    f"{name} must have {b} rows, as the batch, got shape {tuple(value.shape)}. "
+                    "Pass the batch as the loader collated it."
+                )
+        strength = batch.strength.cpu()
+        strong = strength > 0
         # All versions in the batch's order: one of each plain row, K of the others.
         versions = torch.where(strong, many, 1)
         first = versions.cumsum(0) - versions
         source = torch.arange(b).repeat_interleave(versions)
-        keys = batch.keys[source]
+        keys = batch.keys.cpu()[source]
         keys[:, 2] = keys[:, 2] * many + torch.arange(len(source)) - first[source]
         given = keys if self.transform.keyed else None
-        images = self.transform(take(batch.input, source), batch.strength[source], keys=given)
+        images = self.transform(take(batch.input, source), strength[source], keys=given)
         chosen = torch.arange(keep).expand(int(strong.sum()), -1)
         if keep < many and len(chosen):
             made = strong[source].nonzero().flatten()
@@ -148,7 +155,7 @@ class HardestOf:
     def _losses(self, model: nn.Module, images: Tensor, target: Tensor, rows: int) -> Tensor:
         """Return every candidate's loss on the CPU, computed a batch's rows at a time."""
         # Other ranks may have nothing to score: this forward pass must not wait for theirs.
-        inner = model.module if isinstance(model, DistributedDataParallel) else model
+        inner = unwrapped(model)
         found: list[Any] = []
         with eval_mode(inner), torch.no_grad():
             for part, labels in zip(images.split(rows), target.split(rows), strict=True):

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from augloader.checks import (
     count_and_first,
@@ -27,6 +26,7 @@ from augloader.checks import (
 )
 from augloader.keyed import uniforms
 from augloader.schedule import Course, Schedule
+from augloader.sweeping import unwrapped
 from augloader.types import Sample
 
 Array = np.ndarray[Any, Any]
@@ -108,43 +108,54 @@ class Mixing:
         # Kornia's RandomMixUpV2 can be handed a lambda a row, but takes (B, C, H, W) alone, and
         # hidden states must be mixed by the same arithmetic; torchvision's MixUp has one lambda a
         # batch. Both are oracles in the tests.
-        at, own, other = self._rows(x)
-        if not len(at):
+        other = self._partners(x)
+        if other is None:
             return x
-        lam = self.lam[at.cpu()].to(x).view(-1, *[1] * (x.ndim - 1))
-        return x.clone().index_copy_(0, at, torch.lerp(other, own, lam))
+        lam = _beside(self.lam, x)
+        return torch.where(lam < 1, torch.lerp(other, x, lam), x)
 
     def paste(self, x: Tensor) -> Tensor:
         """Return x_i with the box taken from x_partner(i), (b, ..., H, W), of any dtype.
 
         Raises:
-            ValueError: without boxes; another number of rows.
+            ValueError: without boxes, or with boxes of images of another size; another number of
+                rows.
         """
         # Kornia's RandomCutMixV2 has boxes a row, but draws them without strength or probability
         # of a row and waits for the device; torchvision's CutMix has one box a batch.
         if self.box is None:
             raise ValueError("box must be given to paste, got None. Draw it by CutMix.sample.")
-        at, own, other = self._rows(x)
-        if not len(at):
+        height, width = x.shape[-2:]
+        top, left, bottom, right = self.box.unbind(1)
+        inside = (top >= 0) & (top <= bottom) & (bottom <= height)
+        inside &= (left >= 0) & (left <= right) & (right <= width)
+        area = (bottom - top) * (right - left) / (height * width)
+        bad = ~inside | ((1 - area - self.lam).abs() > 1e-6)
+        if bad.any():
+            raise ValueError(
+                f"box must lie in images of {height} x {width} pixels and hold 1 - lam of them, "
+                f"got {count_and_first(bad, 'others')}. Draw it for images of this size."
+            )
+        other = self._partners(x)
+        if other is None:
             return x
-        top, left, bottom, right = self.box[at.cpu()].to(x.device).unsqueeze(-1).unbind(1)
-        down, across = (torch.arange(side, device=x.device) for side in x.shape[-2:])
-        inside = ((down >= top) & (down < bottom)).unsqueeze(-1)
-        inside = inside & ((across >= left) & (across < right)).unsqueeze(-2)
-        inside = inside.view(len(at), *[1] * (x.ndim - 3), *x.shape[-2:])
-        return x.clone().index_copy_(0, at, torch.where(inside, other, own))
+        box = self.box.to(x.device, non_blocking=True)
+        top, left, bottom, right = box[:, :, None].unbind(1)
+        down, across = (torch.arange(side, device=x.device) for side in (height, width))
+        within = ((down >= top) & (down < bottom))[:, :, None]
+        within = within & ((across >= left) & (across < right))[:, None, :]
+        return torch.where(within.view(len(box), *[1] * (x.ndim - 3), height, width), other, x)
 
-    def _rows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return which rows change, on x's device, these rows of x and their partners."""
+    def _partners(self, x: Tensor) -> Tensor | None:
+        """Return every row's partner; None where no row changes."""
         if x.shape[:1] != self.lam.shape:
             raise ValueError(
                 f"what is mixed must have {len(self.lam)} rows, got shape {tuple(x.shape)}. Mix "
                 "the batch that the partners were drawn for."
             )
-        at = self.mixed.nonzero().flatten()
-        partner = self.partner[at].to(x.device, non_blocking=True)
-        at = at.to(x.device, non_blocking=True)
-        return at, x[at], x[partner]
+        if not self.mixed.any():
+            return None
+        return x.index_select(0, self.partner.to(x.device, non_blocking=True))
 
 
 class _Mixer:
@@ -210,32 +221,47 @@ class _Mixer:
             of = np.minimum(np.arange(len(rows)) // 2, len(rows) // 2 - 1)  # 0 0 1 1 ... or 1 1 1
             ends = np.append(of[1:] != of[:-1], True)
             weaker = np.minimum.reduceat(strength[rows], np.arange(0, 2 * of[-1] + 1, 2))
-            # 1 - lam = s (1 - lam_0), s the weaker strength of the two, lam_0 of Beta(gamma, gamma)
-            drawn = weaker * rng.beta(gamma, gamma, len(weaker))
+            drawn = weaker * self._drawn(rng, gamma, len(weaker))
             drawn[rng.random(len(weaker)) >= chance] = 0
             partner[rows] = rows[np.where(ends, 2 * of, np.arange(len(rows)) + 1)]
             share[rows], pair[rows] = drawn[of], of
         return partner, share, pair
 
+    def _drawn(self, rng: np.random.Generator, gamma: float, count: int) -> Array:
+        """Return the shares of partners at strength 1."""
+        drawn = rng.beta(gamma, gamma, count)
+        return np.minimum(drawn, 1 - drawn)
+
     def _mix(self, batch: Sample, mixing: Mixing, images: Any) -> Sample:
         """Return the batch with these images, and with targets and weights mixed."""
-        target = mixing.blend(_soft(batch.target, self.classes, len(mixing.lam)))
-        weight = mixing.blend(_floating("weight", batch.weight, "Give one a row."))
-        mixed = torch.as_tensor(batch.mixed) | mixing.mixed
-        return batch._replace(input=images, target=target, weight=weight, mixed=mixed)
+        target = _soft(batch.target, self.classes, len(mixing.lam))
+        weight = _floating("weight", batch.weight, "Give one a row.")
+        whole = mixing.blend(weight)
+        if mixing.mixed.any():
+            # Each sample's part of the row's weight, so that w L = lam w_i L_i + (1 - lam) w_j L_j.
+            lam = _beside(mixing.lam, weight)
+            own = torch.where(whole > 0, lam * weight / whole, lam)
+            partner = mixing.partner.to(target.device, non_blocking=True)
+            target = torch.lerp(target[partner], target, _beside(own, target))
+        mixed = torch.as_tensor(batch.mixed).cpu() | mixing.mixed
+        return batch._replace(input=images, target=target, weight=whole, mixed=mixed)
 
 
 class Mixup(_Mixer):
     """Mix inputs, targets and weights of random pairs: x = lam x_i + (1 - lam) x_j.
 
-    lam = 1 - s (1 - lam_0) with lam_0 ~ Beta(gamma, gamma) for every pair and s the smaller of the
-    two rows' strengths: rows with strength 0 are never mixed, nor are they partners, so that a
-    coreset's copies are mixed with each other and refinement switches mixing off with the rest.
-    Both rows of a pair have the same lam, and then mixed weights keep their sum, and each sample
-    its share of it: lam w_i + (1 - lam) w_j and lam w_j + (1 - lam) w_i. Where their number is odd
-    three rows form a ring, and a row that is the only one with strength above 0 stays unmixed.
+        lam = 1 - s min(lam_0, 1 - lam_0),    lam_0 ~ Beta(gamma, gamma)
+        w = lam w_i + (1 - lam) w_j,    y = (lam w_i y_i + (1 - lam) w_j y_j) / w
 
-    Random numbers come from the seed and the batch's first key, so that a resumed epoch goes on
+    for every pair of rows, s the smaller of their strengths: rows with strength 0 are never mixed,
+    nor are they partners, so that a coreset's copies are mixed with each other, and refinement ends
+    mixing with the rest. Both rows of a pair have the same lam; that the larger share is a row's
+    own changes their order alone, and lets them fade. Weight x cross-entropy is then
+    lam w_i L(y_i) + (1 - lam) w_j L(y_j): weights keep their sum, every sample its weight, and with
+    equal weights y = lam y_i + (1 - lam) y_j. Where their number is odd three rows form a ring, and
+    a row that is the only one with strength above 0 in a larger batch stays unmixed.
+
+    Random numbers come from the seed and the batch's first row, so that a resumed epoch goes on
     with the same ones, or from an explicit generator.
 
     Rows that were mixed are marked in ``Sample.mixed`` and left out by ``sampler.report``, so what
@@ -256,17 +282,19 @@ class Mixup(_Mixer):
         ValueError: values out of range; when called, also a batch of one row, targets of another
             shape or range, an epoch that is not planned.
 
-    Cost: a pass over the rows that are mixed, on their device.
+    Cost: a pass over the batch, on its device, without waiting for it. Ranges of targets are
+    checked on the CPU alone.
 
     Example:
         >>> from augloader.types import Sample
-        >>> batch = Sample(torch.eye(4), torch.arange(4), torch.arange(4),
-        ...                torch.tensor([3.0, 1.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+        >>> weight = torch.tensor([3.0, 1.0, 1.0, 1.0])
+        >>> batch = Sample(torch.eye(4), torch.arange(4), torch.arange(4), weight,
+        ...                torch.tensor([1.0, 1.0, 1.0, 0.0]))
         >>> mixed = Mixup(classes=4)(batch)
-        >>> mixed.mixed, torch.equal(mixed.input, mixed.target)
-        (tensor([ True,  True,  True, False]), True)
-        >>> round(float(mixed.weight.sum()), 5)
-        6.0
+        >>> mixed.mixed
+        tensor([ True,  True,  True, False])
+        >>> torch.allclose(mixed.weight @ mixed.target, weight)  # of every class
+        True
 
     Source: Zhang et al. (2018), as in He et al. (2019), Eq. 1; gamma faded to 0: section 4.1.
     """
@@ -288,10 +316,11 @@ class Mixup(_Mixer):
 class CutMix(_Mixer):
     """Paste a box of the partner's image into a row: x = M x_i + (1 - M) x_j.
 
-    The box has sides sqrt(1 - lam) of the image's, its centre is uniformly random, and what lies
-    outside the image is cut off; then 1 - lam is set to the share of pixels pasted. Both rows of a
-    pair have the same box. All else is as in ``Mixup``: lam before the cut, pairs, targets,
-    weights, marks and random numbers.
+    The box has sides sqrt(1 - lam) of the image's, rounded down to even numbers of pixels, its
+    centre is uniformly random, and what lies outside the image is cut off; then 1 - lam is set to
+    the share of pixels pasted. Both rows of a pair have the same box. All else is as in ``Mixup``:
+    pairs, targets, weights, marks and random numbers; but lam = 1 - s (1 - lam_0) before the cut,
+    as boxes may cover more than half. To fade, schedule the probability, as the paper does.
 
     Args:
         classes: as for Mixup.
@@ -305,7 +334,7 @@ class CutMix(_Mixer):
         TypeError, ValueError: as Mixup, but inputs may have any dtype; inputs without height and
             width.
 
-    Cost: a pass over the rows that are mixed, on their device.
+    Cost: a pass over the batch, on its device.
 
     Example:
         >>> from augloader.types import Sample
@@ -331,6 +360,10 @@ class CutMix(_Mixer):
             mixing: what ``sample`` returned for images of this size.
         """
         return self._mix(batch, mixing, mixing.paste(batch.input))
+
+    def _drawn(self, rng: np.random.Generator, gamma: float, count: int) -> Array:
+        """Return the shares of partners at strength 1; boxes may cover more than half an image."""
+        return rng.beta(gamma, gamma, count)
 
     def _sample(self, batch: Sample, rng: np.random.Generator) -> Mixing:
         if not isinstance(batch.input, Tensor) or batch.input.ndim < 3:
@@ -361,10 +394,12 @@ class ManifoldMixup(_Mixer):
         with manifold(batch) as mixed:
             logits = model(batch.input)
         loss = F.cross_entropy(logits, mixed.target, reduction="none")
+        (loss * mixed.weight).mean().backward()
+        sampler.report(mixed, loss=loss, logits=logits)  # mixed, which knows what was mixed
 
     Args:
-        model: the module that is called in the block; in DistributedDataParallel its layers are
-            named without "module.".
+        model: the module that is called in the block; in DistributedDataParallel or torch.compile
+            its layers are named as without.
         layers: names of the eligible layers, as in ``model.named_modules()``; "" is the input. Each
             returns one tensor with a row a sample, and is called once in a forward pass, not inside
             activation checkpointing: what is computed again is not mixed.
@@ -381,7 +416,7 @@ class ManifoldMixup(_Mixer):
             another number of rows.
         RuntimeError: a layer that was called never, as compiled models may not see hooks, or twice.
 
-    Cost: a pass over the rows that are mixed, at the layer.
+    Cost: a pass over what the layer returns.
 
     Example:
         >>> from augloader.types import Sample
@@ -418,8 +453,7 @@ class ManifoldMixup(_Mixer):
         )
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be an nn.Module, got {type(model).__name__}. Pass it.")
-        inner = model.module if isinstance(model, DistributedDataParallel) else model
-        modules = dict(inner.named_modules())
+        modules = dict(unwrapped(model).named_modules())
         if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
             raise ValueError(
                 f'layers must be at least one name, got {layers!r}. Pass a list, as ["", "layer1"].'
@@ -479,11 +513,15 @@ class ManifoldMixup(_Mixer):
 
 
 def _rng(seed: int, batch: Sample, generator: torch.Generator | None) -> np.random.Generator:
-    """Return the random numbers of a batch: its first key names it in a whole training."""
+    """Return the random numbers of a batch, which its first row names in a whole training.
+
+    Not by its copy, which HardestOf chooses by score.
+    """
     if not isinstance(batch, Sample):
         raise TypeError(
-            f"batch must be a Sample batch of the loader, got {type(batch).__name__}. Build one of "
-            "your own tensors as Sample(input, target, index, weight, strength)."
+            f"batch must be a Sample batch of the loader, got {type(batch).__name__}. Of your own "
+            "tensors build Sample(input, target, index, weight, strength, epoch=epoch), with the "
+            "samples' positions as index."
         )
     if batch.keys.ndim != 2 or not len(batch.keys):
         raise ValueError(
@@ -491,7 +529,9 @@ def _rng(seed: int, batch: Sample, generator: torch.Generator | None) -> np.rand
             " Pass what the loader collated."
         )
     if generator is None:
-        return np.random.default_rng(int(uniforms(seed, batch.keys[:1].numpy(), 1)[0, 0] * 2**53))
+        first = batch.keys[:1].cpu().numpy()
+        first[0, 2] = _strength(batch)[0] > 0
+        return np.random.default_rng(int(uniforms(seed, first, 1)[0, 0] * 2**53))
     if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
         raise TypeError(
             f"generator must be a torch.Generator on the CPU, got {generator!r}. "
@@ -529,15 +569,28 @@ def _soft(target: Any, classes: int | None, b: int) -> Tensor:
                 f"target must be ({b}, {wanted}) probabilities, or ({b},) integer class indices, "
                 f"got {_shape(target)}. Give one row a sample."
             )
+        if target.device.type == "cpu":
+            bad = ~((target >= 0) & (target <= 1)).all(1)
+            if bad.any():
+                raise ValueError(
+                    f"target must be in [0, 1], got {count_and_first(bad, 'rows outside')}. Give "
+                    "probabilities."
+                )
         return target
     if classes is None:
         raise ValueError(
             "classes must be given for targets that are class indices, got None. Pass the number "
             "of the model's outputs, as classes=10."
         )
-    if target.device.type == "cpu" or target.shape != (b,):  # else scatter's own check suffices
+    wrong = target.dtype == torch.bool or target.shape != (b,)
+    if wrong or target.device.type == "cpu":  # on a GPU one_hot asserts the range
         require_labels("target", target, b, classes)
     return F.one_hot(target.long(), classes).float()
+
+
+def _beside(rows: Tensor, x: Tensor) -> Tensor:
+    """Return one number a row in x's dtype, on its device and of its dimensions."""
+    return rows.to(x.device, x.dtype, non_blocking=True).view(-1, *[1] * (x.ndim - 1))
 
 
 def _floating(name: str, x: Any, advice: str) -> Tensor:

@@ -21,6 +21,7 @@ from augloader.checks import (
     require_fraction,
     require_int,
     require_one_of,
+    require_state,
 )
 from augloader.dataset import WeightedAugmentedDataset
 from augloader.schedule import Course, Every, Schedule, require_planned
@@ -33,6 +34,7 @@ Base = Literal["full", "random", "selected", "none"]
 Weighting = Literal["cluster", "uniform", "downweight"]
 Plan = tuple[np.ndarray[Any, Any], ...]  # index, copy, weight, strength and weak of draws
 # Independent random streams:
+_VERSION = 1  # of saved states
 _SELECT, _SUBSET, _SHUFFLE, _STRENGTH, _STRONG, _WEAK = range(6)
 
 
@@ -73,10 +75,15 @@ class CoresetSampler(Sampler[Draw]):
             schedule or a number in [0, 1]. It carries over to mixing, which follows the strength.
         probability: of a draw that would be strong to be so, drawn for each; else it has strength
             0. A schedule or a number.
-        plain_copies: whether appended copies whose strength comes to 0 stay in the epoch, as plain
-            repetitions; False leaves them out.
+        plain_copies: whether draws of selected samples whose strength comes to 0 stay as they are:
+            appended copies are then plain repetitions, and keep the selection's weights. False
+            leaves such copies out, and in place gives them the weight of the base, so that an
+            epoch of refinement is the base itself.
         weak: probability of a draw to get the dataset's weak transform. A schedule or a number;
             ``SwitchOff(last=20)`` refines without weak augmentation, too.
+        multiple: the epoch is filled up to a multiple of this many draws, with its first ones at
+            weight 0: ranks x batch size where a framework shards batches (accelerate), which would
+            else train on some draws twice.
         seed: 0 or more.
         table_dtype: torch.float32 or torch.float16, how reported values are kept.
         group: the ranks whose reports and selection are one. All of them call ``refresh`` and, if
@@ -122,6 +129,7 @@ class CoresetSampler(Sampler[Draw]):
         probability: Schedule | float = 1.0,
         plain_copies: bool = True,
         weak: Schedule | float = 1.0,
+        multiple: int = 1,
         seed: int = 0,
         table_dtype: torch.dtype = torch.float32,
         group: dist.ProcessGroup | None = None,
@@ -138,12 +146,14 @@ class CoresetSampler(Sampler[Draw]):
         self._weak = Course.of("weak", weak, epochs)
         require_one_of("base", base, get_args(Base))
         self.base: Base = base
+        if not isinstance(plain_copies, bool):
+            raise TypeError(f"plain_copies must be True or False, got {plain_copies!r}. Pass one.")
         if base == "none" and not plain_copies:
             raise ValueError(
                 'plain_copies must be True with base="none", got False. An epoch without strong '
                 "augmentation would be empty."
             )
-        self.plain_copies = bool(plain_copies)
+        self.plain_copies = plain_copies
         if base_fraction is not None and base != "random":
             raise ValueError(
                 f'base_fraction must come with base="random", got base={base!r}. Leave it out.'
@@ -161,6 +171,7 @@ class CoresetSampler(Sampler[Draw]):
         self.every = refresh
         require_one_of("weighting", weighting, get_args(Weighting))
         self.weighting: Weighting = weighting
+        self.multiple = require_int("multiple", multiple, 1, "1 adds nothing.")
         self.seed = require_int("seed", seed, 0, "Any whole number will do.")
         rule = require_rule("strength", strength)
         counting = "forgetting" in strategy.needs
@@ -172,12 +183,14 @@ class CoresetSampler(Sampler[Draw]):
         self.table = SampleTable(self.n, dtype=table_dtype, rule=rule, forgetting=counting)
         self.selection: Selection | None = None
         self._refreshed: int | None = None  # epoch of the last refresh
+        self._loaded = False  # whether the epoch is one that was loaded and not yet set
         self._begin(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch, counted from 0, with the strengths that the rule finds now.
 
-        The length may change here and in ``refresh`` only.
+        The length may change here and in ``refresh`` only. The first call after ``load_state_dict``
+        goes on with the loaded epoch if it is the same, so that a resumed loop needs no other code.
 
         Args:
             epoch: 0 or more.
@@ -190,7 +203,9 @@ class CoresetSampler(Sampler[Draw]):
         """
         if self.group is not None:
             self._meet(epoch, self.group)
-        self._begin(epoch)
+        resumed, self._loaded = self._loaded and epoch == self.epoch, False
+        if not resumed:
+            self._begin(epoch)
 
     def _meet(self, epoch: int, group: dist.ProcessGroup) -> None:
         """Make what was learnt from reports the same on all ranks."""
@@ -225,11 +240,27 @@ class CoresetSampler(Sampler[Draw]):
 
     @property
     def refresh_due(self) -> bool:
-        """Whether the schedule asks for a new selection before this epoch is drawn."""
+        """Whether the schedule asks for a new selection before this epoch is drawn.
+
+        Never where the rest of its refresh period has no strong draw, as in refinement, and no part
+        of the base is what was selected.
+        """
         period = self.every.period(self.epoch)
-        if period is None:
+        if period is None or self._idle:
             return False
         return self._refreshed is None or self.every.period(self._refreshed) != period
+
+    @property
+    def _idle(self) -> bool:
+        """Whether schedules leave no strong draw from this epoch on to the period's end."""
+        if self.base not in ("full", "random"):
+            return False
+        end = self.epoch + 1
+        if self.epochs is not None:
+            interval = self.every.interval or self.epochs
+            end = min(self.every.begin(self.epoch) + interval, self.epochs)
+        courses = self._schedule, self._probability
+        return all(0 in (part.at(e) for part in courses) for e in range(self.epoch, end))
 
     def refresh(self, evidence: Evidence | None = None) -> Selection:
         """Select anew, at this epoch, whether due or not. Nothing changes if it raises.
@@ -256,10 +287,14 @@ class CoresetSampler(Sampler[Draw]):
         else:
             selection = self._select_together(evidence, generator, self.group)
         self._check_selection(selection)
-        self.selection = selection
-        self._refreshed = self.epoch
+        before = self.selection, self._refreshed, self._plan
+        try:
+            self.selection, self._refreshed = selection, self.epoch
+            self._plan = self._compose()
+        except BaseException:  # also Ctrl-C
+            self.selection, self._refreshed, self._plan = before
+            raise
         self.table.restart()
-        self._plan = self._compose()
         return selection
 
     def _select_together(
@@ -290,18 +325,28 @@ class CoresetSampler(Sampler[Draw]):
         return evidence if chosen is None else replace(evidence, previous=chosen.indices)
 
     def report(
-        self, batch: Sample, *, loss: Tensor | None = None, logits: Tensor | None = None
+        self,
+        batch: Sample,
+        *,
+        loss: Tensor | None = None,
+        logits: Tensor | None = None,
+        proxy: Tensor | None = None,
+        target: Tensor | None = None,
     ) -> None:
         """Tell the table what a training step found out; call it once a batch.
 
         Of a sample's draws in the batch the one with the lowest strength counts. Rows that were
-        mixed with others are left out: their outputs are no evidence of one sample.
+        mixed with others are left out, as their outputs are no evidence of one sample, and so are
+        rows of weight 0, which only fill up an epoch.
 
         Args:
             batch: the Sample batch that the loader gave, on any device.
             loss: (b,) losses with reduction="none", or None.
-            logits: (b, C) or None; with them the batch's target must be (b,) class labels, or what
-                mixing made of them.
+            logits: (b, C) or None; with them the target must be (b,) class labels, or what mixing
+                made of them.
+            proxy: (b, d) gradient proxies or embeddings of your own, or None.
+            target: (b,) class labels, or groups of your own to select by; None takes the batch's
+                where logits are given.
 
         Raises:
             TypeError: batch is not a Sample.
@@ -317,20 +362,16 @@ class CoresetSampler(Sampler[Draw]):
             )
         known = [part.cpu() for part in (batch.index, batch.copy, batch.strength)]
         index, copied, strength = (part.numpy() for part in known)
-        order = np.lexsort((copied, index))
-        if ((np.diff(index[order]) == 0) & (np.diff(copied[order]) == 0)).any():
-            raise ValueError(
-                "batch must hold each (index, copy) once, got repeated draws. Report every batch "
-                "once, as the loader gave it."
-            )
-        given = {"losses": loss, "logits": logits}
-        mixed = torch.as_tensor(batch.mixed).cpu().bool()
-        if mixed.shape not in ((), index.shape):
-            raise ValueError(
-                f"mixed must have {len(index)} rows, as the batch, got shape {tuple(mixed.shape)}. "
-                "Pass the batch as it was mixed."
-            )
-        if logits is not None:
+        given = {"losses": loss, "logits": logits, "proxies": proxy, "labels": target}
+        flags = [torch.as_tensor(part).cpu().bool() for part in (batch.mixed, batch.weight)]
+        for name, flag in zip(("mixed", "weight"), flags, strict=True):
+            if flag.shape not in ((), index.shape):
+                raise ValueError(
+                    f"{name} must have {len(index)} rows, as the batch, got shape "
+                    f"{tuple(flag.shape)}. Pass the batch as it was mixed."
+                )
+        mixed, weighed = (flag.expand(len(index)).numpy() for flag in flags)
+        if logits is not None and target is None:
             given["labels"] = batch.target
         for name, values in given.items():
             if values is not None and values.shape[:1] != index.shape:
@@ -338,8 +379,14 @@ class CoresetSampler(Sampler[Draw]):
                     f"{name} must have {len(index)} rows, as the batch, got shape "
                     f'{tuple(values.shape)}. Compute the loss with reduction="none".'
                 )
+        names = (index * (copied.max(initial=0) + 1) + copied)[weighed]
+        if len(np.unique(names)) < len(names):
+            raise ValueError(
+                "batch must hold each (index, copy) once, got repeated draws. Report every batch "
+                "once, as the loader gave it."
+            )
         order = np.lexsort((strength, index))
-        order = order[~mixed.expand(len(index)).numpy()[order]]
+        order = order[(weighed & ~mixed)[order]]
         if not len(order):
             return
         _, first = np.unique(index[order], return_index=True)
@@ -351,19 +398,27 @@ class CoresetSampler(Sampler[Draw]):
         self.table.report(known[0][rows], strength=known[2][rows], **picked)
 
     def __iter__(self) -> Iterator[Draw]:
-        """Yield the draws of this epoch; a pure function of the sampler's state.
+        """Return the draws of this epoch; a pure function of the sampler's state.
 
         Raises:
             RuntimeError: the first selection is due and was not made.
         """
         *columns, weak = (column.tolist() for column in self._rest())
-        yield from map(Draw, *columns, repeat(self.epoch), weak)
+        return _Draws(map(Draw, *columns, repeat(self.epoch), weak))
 
     def _rest(self) -> Plan:
         """Return the epoch's draws in order, without those made before a resume."""
         plan = self._planned()
-        order = self._generator(_SHUFFLE, self.epoch).permutation(len(plan[0]))[self._start :]
-        return tuple(column[order] for column in plan)
+        whole = len(plan[0])
+        order = self._generator(_SHUFFLE, self.epoch).permutation(whole)
+        return _filled(
+            tuple(column[order] for column in plan), np.arange(self._start, self._length)
+        )
+
+    @property
+    def _length(self) -> int:
+        """The length of the whole epoch."""
+        return ceil(len(self._planned()[0]) / self.multiple) * self.multiple
 
     def __len__(self) -> int:
         """Return the number of draws that ``__iter__`` yields.
@@ -371,7 +426,7 @@ class CoresetSampler(Sampler[Draw]):
         Raises:
             RuntimeError: the first selection is due and was not made.
         """
-        return len(self._planned()[0]) - self._start
+        return self._length - self._start
 
     def skip(self, draws: int) -> None:
         """Leave out the first draws of this epoch, made before a resume; ``set_epoch`` ends it.
@@ -379,24 +434,29 @@ class CoresetSampler(Sampler[Draw]):
         Args:
             draws: number of draws, 0 to the length of the epoch: batches done x batch size.
         """
-        whole = len(self._planned()[0])
-        if require_int("draws", draws, 0, "Count the draws that were made.") > whole:
+        if require_int("draws", draws, 0, "Count the draws that were made.") > self._length:
             raise ValueError(
-                f"draws must be at most {whole}, the epoch's length, got {draws}. "
+                f"draws must be at most {self._length}, the epoch's length, got {draws}. "
                 "Count the draws of this epoch only."
             )
         self._start = draws
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, consumed: int = 0) -> dict[str, Any]:
         """Return what the draws depend on, strengths too; O(1), never mutated.
 
         Reports are the table's: save ``sampler.table.state_dict()`` beside it.
+
+        Args:
+            consumed: draws that training used since the loader was last started, batches x batch
+                size (of this rank): a plain loader's workers have fetched more than these. 0
+                between epochs, and where torchdata's StatefulDataLoader counts.
         """
         chosen = self.selection
         return {
+            "version": _VERSION,
             "arguments": self._arguments(),
             "epoch": self.epoch,
-            "start": self._start,
+            "start": self._start + self._used(consumed),
             "refreshed": self._refreshed,
             "selection": None if chosen is None else (chosen.indices, chosen.weights),
             "strengths": self.strengths,
@@ -408,8 +468,10 @@ class CoresetSampler(Sampler[Draw]):
         The rest of the epoch has the strengths it began with, whatever was reported since.
 
         Raises:
-            ValueError: a state saved with other arguments. Nothing has changed then.
+            ValueError: a state saved with other arguments, of an epoch that is not planned, of
+                another version, or not whole. Nothing has changed then.
         """
+        require_state("the sampler", state, _VERSION, self.state_dict().keys())
         mine, saved = self._arguments(), state["arguments"]
         names = [name for name in mine if saved.get(name) != mine[name]]
         if names:
@@ -420,12 +482,20 @@ class CoresetSampler(Sampler[Draw]):
                 f"state must be of a sampler with {ours}, got {theirs}. "
                 "Build the sampler as it was built when saved."
             )
+        if self.epochs is not None:
+            require_planned(state["epoch"], self.epochs)
         chosen = state["selection"]
         self.selection = None if chosen is None else Selection(*chosen)
         self._refreshed = state["refreshed"]
         self.epoch, self._start = state["epoch"], state["start"]
         self.strengths = state["strengths"]
         self._plan = self._compose()
+        self._loaded = True
+
+    def _used(self, consumed: int) -> int:
+        """Return how many draws of the whole epoch are used up by some of this rank's."""
+        require_int("consumed", consumed, 0, "Count the draws since the loader was started.")
+        return min(int(consumed), self._length - self._start) if consumed else 0
 
     def _arguments(self) -> dict[str, Any]:
         """Return what the draws depend on beside the state, in plain values."""
@@ -443,6 +513,7 @@ class CoresetSampler(Sampler[Draw]):
             "schedule": str(self._schedule),
             "probability": str(self._probability),
             "plain_copies": self.plain_copies,
+            "multiple": self.multiple,
             "weak": str(self._weak),
         }
 
@@ -460,7 +531,7 @@ class CoresetSampler(Sampler[Draw]):
         return self.__dict__
 
     def _planned(self) -> Plan:
-        if self.selection is None and self.every.period(self.epoch) is not None:
+        if self.selection is None and self.refresh_due:
             raise RuntimeError(
                 f"sampler must have a selection from epoch {self.every.warmup} on, got none at "
                 f"epoch {self.epoch}. Before iterating: if sampler.refresh_due: "
@@ -497,7 +568,10 @@ class CoresetSampler(Sampler[Draw]):
         strength[: len(base)] = 0
         strength[~self._drawn(_STRONG, self._probability, len(index))] = 0
         if not self.plain_copies:
-            kept = (copies == 0) | (strength > 0)
+            plain = (np.arange(len(index)) >= len(base)) & (strength == 0)
+            if self.base in ("full", "random"):
+                weight[plain] = self.n / self.base_size
+            kept = (copies == 0) | ~plain
             index, copies, weight, strength = (
                 column[kept] for column in (index, copies, weight, strength)
             )
@@ -523,6 +597,28 @@ class CoresetSampler(Sampler[Draw]):
                 f"{len(selection)} with indices up to {int(selection.indices.max())}. "
                 "Mend its select method."
             )
+
+
+class _Draws(Iterator[Draw]):
+    """The draws of an epoch, which know how far they got: torchdata saves and loads that."""
+
+    def __init__(self, draws: Iterator[Draw]) -> None:
+        self._draws, self._yielded = draws, 0
+
+    def __next__(self) -> Draw:
+        """Return the next draw."""
+        draw = next(self._draws)
+        self._yielded += 1
+        return draw
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many draws were yielded."""
+        return {"yielded": self._yielded}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Leave out the draws that were yielded before."""
+        for _ in range(state["yielded"] - self._yielded):
+            next(self)
 
 
 class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
@@ -648,7 +744,7 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
             draws: number of draws that each rank made, counted as if all of the epoch's ranks had
                 been as many as now.
         """
-        whole = len(self._planned()[0])
+        whole = self._length
         most = ceil(whole / self.num_replicas)
         if require_int("draws", draws, 0, "Count the draws that were made.") > most:
             raise ValueError(
@@ -657,25 +753,24 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
             )
         super().skip(min(draws * self.num_replicas, whole))
 
-    def report(
-        self, batch: Sample, *, loss: Tensor | None = None, logits: Tensor | None = None
-    ) -> None:
+    def _used(self, consumed: int) -> int:
+        """Return how many draws of the whole epoch are used up by some of this rank's."""
+        return super()._used(consumed * self.num_replicas)
+
+    def report(self, batch: Sample, **found: Tensor | None) -> None:
         """Tell the table what a training step found out; see CoresetSampler."""
-        super().report(batch, loss=loss, logits=logits)
-        copies = batch.copy.cpu().numpy()
-        if copies.max() <= self.copies:  # else HardestOf named them anew
-            self._reported.append(self._names(batch.index.cpu().numpy(), copies))
+        super().report(batch, **found)
+        index, copies = batch.index.cpu().numpy(), batch.copy.cpu().numpy()
+        self._renamed |= bool((copies > self.copies).any())
+        self._reported.append(self._names(index, copies))
 
     def _rest(self) -> Plan:
-        plan = super()._rest()
-        whole = len(plan[0])
-        places = np.arange(len(self)) * self.num_replicas + self.rank
-        index, copies, weight, *others = (column[places % max(whole, 1)] for column in plan)
-        return index, copies, np.where(places < whole, weight, np.float32(0)), *others
+        return _filled(super()._rest(), np.arange(len(self)) * self.num_replicas + self.rank)
 
     def _begin(self, epoch: int) -> None:
         super()._begin(epoch)
         self._reported: list[np.ndarray[Any, Any]] = []  # names of the epoch's reported draws
+        self._renamed = False  # whether HardestOf gave some of them other names
 
     def _meet(self, epoch: int, group: dist.ProcessGroup) -> None:
         ranks.require_same({"epoch": epoch}, group)
@@ -697,7 +792,7 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         Where the last round of batches is not full the loader may have filled it up from the first:
         neither is looked at then.
         """
-        if not self._reported or self.num_replicas == 1:
+        if not self._reported or self._renamed or self.num_replicas == 1:
             return False
         index, copies, *_ = self._rest()
         size = len(self._reported[0])
@@ -706,6 +801,13 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         expected = np.arange(len(index)) // size % self.num_replicas == self.rank
         full = slice(size * self.num_replicas if part else 0, rounds * size * self.num_replicas)
         return len(seen[full]) > 0 and bool((seen == expected)[full].all())
+
+
+def _filled(plan: Plan, places: np.ndarray[Any, Any]) -> Plan:
+    """Return the draws at some places; beyond the last come the first again, at weight 0."""
+    whole = len(plan[0])
+    index, copies, weight, *others = (column[places % max(whole, 1)] for column in plan)
+    return index, copies, np.where(places < whole, weight, np.float32(0)), *others
 
 
 def _share(

@@ -83,7 +83,7 @@ def sweep(
     Source: Liu & Mirzasoleiman (2022), section 5 and Alg. 1.
     """
     if group is not None:
-        inner = _unwrapped(model, ranks.require_group(group))
+        inner = _synchronised(model, ranks.require_group(group))
         place = dist.get_rank(group), dist.get_world_size(group)
     else:
         inner, place = model, None
@@ -250,15 +250,24 @@ def _share(n: int, rank: int, world: int) -> Tensor:
     return torch.cat([own, others[some]])
 
 
-def _unwrapped(model: nn.Module, group: dist.ProcessGroup) -> nn.Module:
-    """Return the module in a DistributedDataParallel, whose forward pass would wait for others."""
-    if not isinstance(model, DistributedDataParallel):
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module in torch.compile and DistributedDataParallel, which never communicates."""
+    inner: Any = model
+    while isinstance(inner, DistributedDataParallel) or hasattr(inner, "_orig_mod"):
+        inner = inner.module if isinstance(inner, DistributedDataParallel) else inner._orig_mod
+    found: nn.Module = inner
+    return found
+
+
+def _synchronised(model: nn.Module, group: dist.ProcessGroup) -> nn.Module:
+    """Return the module in a DistributedDataParallel, with rank 0's buffers where it says so."""
+    inner: Any = getattr(model, "_orig_mod", model)
+    if not isinstance(inner, DistributedDataParallel):
         return model
-    inner: nn.Module = model.module
-    if model.broadcast_buffers:
-        for buffer in inner.buffers():
+    if inner.broadcast_buffers:
+        for buffer in inner.module.buffers():
             dist.broadcast(buffer, group=group, group_src=0)
-    return inner
+    return unwrapped(inner)
 
 
 class _Tap:

@@ -11,12 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from augloader.checks import count_and_first, require_finite, require_int, require_labels
+from augloader.checks import (
+    count_and_first,
+    require_finite,
+    require_int,
+    require_labels,
+    require_state,
+)
 from augloader.forgetting import ForgettingEvents
 from augloader.proxies import Proxies, residual
 from augloader.strength import Columns, Constant, Learner, StrengthRule, require_rule
 from augloader.types import Evidence
 
+_VERSION = 1  # of saved states
 _COLUMNS = ("losses", "logits", "proxies")
 
 
@@ -389,6 +396,7 @@ class SampleTable:
         """Return a copy of the whole state, of tensors and plain values only."""
         columns = {k: (c.values.clone(), c.strength.clone()) for k, c in self._columns.items()}
         return {
+            "version": _VERSION,
             "n": self.n,
             "dtype": self.dtype,
             "rule": repr(self.rule),
@@ -404,8 +412,10 @@ class SampleTable:
         """Take over a state that ``state_dict`` returned.
 
         Raises:
-            ValueError: the state is of another n, dtype or rule.
+            ValueError: the state is of another version, n, dtype, rule or number of classes, or not
+                whole. Nothing has changed then.
         """
+        require_state("the table", state, _VERSION, self.state_dict().keys())
         counted = state["forgetting"]
         saved = _kind(state["n"], state["dtype"], state["rule"], counted is not None)
         mine = self.kind
@@ -414,14 +424,19 @@ class SampleTable:
                 f"state must be of {mine}, got {saved}. Resume with the data set and the rule that "
                 "were saved."
             )
+        for name, (values, _) in state["columns"].items():
+            self._check_width(name, values.shape[1:])
+        columns = state["columns"].items()
+        taken = {name: _Column(v.clone(), s.clone()) for name, (v, s) in columns}
+        learnt = {"strength": state["memory"]}
+        if counted is not None:
+            learnt["forgetting"] = counted
         self.visits = state["visits"].clone()
         self._shared = state["shared"].clone()
         self._labels = state["labels"].clone()
-        columns = state["columns"].items()
-        self._columns = {name: _Column(v.clone(), s.clone()) for name, (v, s) in columns}
-        self._memories["strength"].columns = _clone(state["memory"])
-        if counted is not None:
-            self._memories["forgetting"].columns = _clone(counted)
+        self._columns = taken
+        for name, known in learnt.items():
+            self._memories[name].columns = _clone(known)
 
     @property
     def kind(self) -> str:

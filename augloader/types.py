@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -82,6 +82,20 @@ class Sample(NamedTuple):
         parts = (torch.as_tensor(part) for part in (self.epoch, self.index, self.copy))
         return torch.stack(torch.broadcast_tensors(*parts), -1).to(torch.int64)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send a batch's small columns by value: a tensor costs a worker a file descriptor each."""
+        small = [
+            isinstance(part, Tensor)
+            and part.device.type == "cpu"
+            and part.ndim == 1
+            and part.dtype in _NUMPY
+            and part.numel() <= _SMALL
+            and not part.requires_grad
+            for part in self
+        ]
+        parts = [part.numpy() if s else part for part, s in zip(self, small, strict=True)]
+        return _restored, (parts, small)
+
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Sample:
         """Return the batch with input, target, weight and extra, nested ones too, on ``device``.
 
@@ -93,6 +107,24 @@ class Sample(NamedTuple):
         return self._replace(
             **{name: move(getattr(self, name), device, non_blocking) for name in moved}
         )
+
+
+_NUMPY = (torch.int64, torch.float32, torch.bool)
+_SMALL = 8192  # entries
+
+
+def _restored(parts: list[Any], small: list[bool]) -> Sample:
+    """Return what ``Sample.__reduce__`` took apart."""
+    return Sample(*(torch.from_numpy(p) if s else p for p, s in zip(parts, small, strict=True)))
+
+
+def stack(draws: Sequence[Draw]) -> Sample:
+    """Return the batch of some draws, its input and target still None."""
+    index, copy, weight, strength, epoch, _ = zip(*draws, strict=True)
+    whole = (torch.tensor(part) for part in (index, copy, epoch))
+    real = (torch.tensor(part, dtype=torch.float32) for part in (weight, strength))
+    (i, c, e), (w, s) = whole, real
+    return Sample(None, None, i, w, s, c, e, (), torch.zeros(len(draws), dtype=torch.bool))
 
 
 def take(value: Any, rows: Tensor) -> Any:

@@ -44,7 +44,7 @@ from torchvision.transforms import v2
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
-from cifar import DEPTHS, Images, ResNet, mean_and_std, read
+from cifar import DEPTHS, Images, ResNet, jensen_shannon, mean_and_std, read
 
 from augloader import (
     AdaptiveStrengthTransform,
@@ -209,7 +209,7 @@ class Bench:
         logits = self.model(torch.cat([batch.input, *versions]))
         clean, first, second = logits.split([len(batch.target), *map(len, versions)])
         loss = F.cross_entropy(clean, batch.target, reduction="none")
-        loss = loss.index_add(0, rows, 12 * jensen_shannon([clean[rows], first, second]))
+        loss = loss.index_add(0, rows, 12 * jensen_shannon(clean[rows], first, second))
         mean: Tensor = (loss * batch.weight).mean()
         return mean
 
@@ -288,13 +288,6 @@ class Bench:
     def wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def jensen_shannon(logits: Sequence[Tensor]) -> Tensor:
-    """Return (m,) divergences of some (m, C) outputs from their mean."""
-    logs = torch.stack([part.log_softmax(1) for part in logits])
-    mean = logs.logsumexp(0) - math.log(len(logs))
-    return (logs.exp() * (logs - mean)).sum(2).mean(0)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,8 +27,8 @@ from statistics import mean
 import torch
 import torch.nn.functional as F
 from adaptive_strength import as_uint8, spread
+from cifar import jensen_shannon
 from quickstart import Problem, about, accuracy, digits, folder, network, transformed_views
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -58,13 +57,6 @@ class Run:
     clean: float
     transformed: float
     seconds: float
-
-
-def jensen_shannon(*logits: Tensor) -> Tensor:
-    """Return (k,) divergences of several (k, C) outputs from their mean."""
-    logs = torch.stack([part.log_softmax(1) for part in logits])
-    middle = logs.logsumexp(0) - math.log(len(logs))
-    return (logs.exp() * (logs - middle)).sum(2).mean(0)
 
 
 def train(problem: Problem, method: str, epochs: int, seed: int, bar: tqdm[None]) -> Run:

@@ -1,6 +1,7 @@
-"""The CIFAR ResNets of He et al. (2016), section 4.2, and image folders in memory."""
+"""The CIFAR ResNets of He et al. (2016), section 4.2, image folders in memory, and a divergence."""
 
 import itertools
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -106,3 +107,10 @@ def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:
     share, level = counts / counts.sum(1, keepdim=True), torch.arange(256).double() / 255
     mean = share @ level
     return mean.float(), (share @ level**2 - mean**2).sqrt().float()
+
+
+def jensen_shannon(*logits: Tensor) -> Tensor:
+    """Return (k,) divergences of several (k, C) outputs from their mean."""
+    logs = torch.stack([part.log_softmax(1) for part in logits])
+    middle = logs.logsumexp(0) - math.log(len(logs))
+    return (logs.exp() * (logs - middle)).sum(2).mean(0)

@@ -32,18 +32,26 @@ from augloader import (
     CoresetSampler,
     Every,
     Mixup,
+    Sample,
     SwitchOff,
     Uniform,
     WeightedAugmentedDataset,
 )
 
-CURVES = {"augmented": "training objective", "clean": "clean training data", "test": "test data"}
+CURVES = {
+    "objective": "training objective",
+    "augmented": "augmented training data",
+    "clean": "clean training data",
+    "test": "test data",
+}
+Views = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Run:
-    """One training run: after every epoch three losses and the test accuracy."""
+    """One training run: after every epoch four losses and the test accuracy."""
 
+    objective: list[float] = field(default_factory=list)
     augmented: list[float] = field(default_factory=list)
     clean: list[float] = field(default_factory=list)
     test: list[float] = field(default_factory=list)
@@ -51,9 +59,12 @@ class Run:
     seconds: float = 0.0
 
 
-def train(problem: Problem, epochs: int, refined: int, seed: int, bar: tqdm[None]) -> Run:
+def train(
+    problem: Problem, strong_epochs: int, last_epochs: int, refine: bool, seed: int, bar: tqdm[None]
+) -> Run:
     """Train one network. This is the loop that a user of augloader writes."""
     torch.manual_seed(seed)
+    epochs = strong_epochs + last_epochs
     classes = len(problem.classes)
     data = WeightedAugmentedDataset(problem.train, weak=problem.weak)
     sampler = CoresetSampler(
@@ -63,7 +74,7 @@ def train(problem: Problem, epochs: int, refined: int, seed: int, bar: tqdm[None
         base="none",
         refresh=Every(None),
         epochs=epochs,
-        schedule=SwitchOff(last=refined),
+        schedule=SwitchOff(last=last_epochs if refine else 0),
         seed=seed,
     )
     loader = DataLoader(data, batch_size=64, sampler=sampler, drop_last=True)
@@ -72,8 +83,9 @@ def train(problem: Problem, epochs: int, refined: int, seed: int, bar: tqdm[None
 
     model = network(problem.train.tensors[0].shape[1], classes)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    steps = [epochs // 2, 3 * epochs // 4]  # and the refinement keeps the last rate
+    steps = [2 * strong_epochs // 3]  # the last rate is kept to the end
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, steps)
+    views = fixed_views(problem, strong, mix)
     run, started = Run(), time.perf_counter()
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
@@ -83,38 +95,56 @@ def train(problem: Problem, epochs: int, refined: int, seed: int, bar: tqdm[None
         for batch in loader:
             images = strong(batch.input, batch.strength, keys=batch.keys)
             batch = mix(batch._replace(input=images))
-            loss = F.cross_entropy(model(batch.input), batch.target, reduction="none")
+            rows = F.cross_entropy(model(batch.input), batch.target, reduction="none")
             optimizer.zero_grad()
-            (loss * batch.weight).mean().backward()
+            (rows * batch.weight).mean().backward()
             optimizer.step()
-            losses.append(float(loss.detach().mean()))
+            losses.append(float(rows.detach().mean()))
         scheduler.step()
-        run.augmented.append(mean(losses))
-        run.clean.append(evaluate(model, *problem.train.tensors)[0])
-        loss_and_accuracy = evaluate(model, *problem.test.tensors)
-        run.test.append(loss_and_accuracy[0])
-        run.accuracy.append(loss_and_accuracy[1])
+        run.objective.append(mean(losses))
+        run.augmented.append(evaluate(model, *views["augmented"])[0])
+        run.clean.append(evaluate(model, *views["clean"])[0])
+        loss, accuracy = evaluate(model, *views["test"])
+        run.test.append(loss)
+        run.accuracy.append(accuracy)
         bar.update()
     run.seconds = time.perf_counter() - started
     return run
 
 
+def fixed_views(problem: Problem, strong: AdaptiveStrengthTransform, mix: Mixup) -> Views:
+    """Return inputs and targets to evaluate on: augmented as in training, clean, and the test's."""
+    images, labels = problem.train.tensors
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    images, labels = images[order], labels[order]
+    batch = Sample(images, labels, order, torch.ones(len(order)), torch.ones(len(order)))
+    augmented = mix(batch._replace(input=strong(images, 1.0, keys=batch.keys)))
+    test = problem.test.tensors
+    return {
+        "augmented": (augmented.input, augmented.target),
+        "clean": (images / 255, labels),
+        "test": (test[0] / 255, test[1]),
+    }
+
+
 @torch.inference_mode()
-def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Return loss and accuracy on uint8 images, without augmentation."""
+def evaluate(model: nn.Module, images: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Return loss and accuracy, the model in eval mode."""
     model.eval()
-    logits = torch.cat([model(part / 255) for part in images.split(2000)])
+    logits = torch.cat([model(part) for part in images.split(250)])
     model.train()
-    right = (logits.argmax(1) == labels).float().mean()
-    return float(F.cross_entropy(logits, labels)), float(right)
+    labels = targets if targets.ndim == 1 else targets.argmax(1)
+    return float(F.cross_entropy(logits, targets)), float(
+        (logits.argmax(1) == labels).float().mean()
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="image folder with train/ and test/")
     parser.add_argument("--images", type=int, help="training images (600 digits, 10,000 others)")
-    parser.add_argument("--epochs", type=int, default=30, help="T1, strongly augmented")
-    parser.add_argument("--refined", type=int, default=10, help="T2, refined")
+    parser.add_argument("--epochs", type=int, default=45, help="T1, strongly augmented")
+    parser.add_argument("--refined", type=int, default=15, help="T2, refined")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("refine.png"))
     parser.add_argument("--json", type=Path, help="write every run's figures to this file")
@@ -123,21 +153,22 @@ def main() -> None:
     found = (
         folder(args.data, args.images or 10_000, 32) if args.data else digits(args.images or 600)
     )
-    problem = as_uint8(found, 32)  # AutoAugment shifts by up to a third of 32 pixels
+    problem = as_uint8(found, 16)
     epochs = args.epochs + args.refined
     runs: dict[str, list[Run]] = {"augmented to the end": [], "refined": []}
     with tqdm(total=2 * args.seeds * epochs, unit="epoch") as bar:
         for seed in range(args.seeds):
-            for name, refined in zip(runs, (0, args.refined), strict=True):
+            for name in runs:
                 bar.set_description(f"{name}, seed {seed}")
-                runs[name].append(train(problem, epochs, refined, seed, bar))
-    print(f"{'after ' + str(epochs) + ' epochs':22}{'clean loss':>16}{'objective':>16}", end="")
-    print(f"{'test loss':>16}{'accuracy':>16}{'seconds':>9}")
+                refine = name == "refined"
+                runs[name].append(train(problem, args.epochs, args.refined, refine, seed, bar))
+    columns = {"clean": "clean loss", "augmented": "augmented loss", "test": "test loss"}
+    columns["accuracy"] = "accuracy"
+    heads = [*(f"{head:>15}" for head in columns.values()), f"{'time':>9}"]
+    print(f"{'after ' + str(epochs) + ' epochs':22}", *heads)
     for name, of in runs.items():
-        ends = [[getattr(run, key)[-1] for run in of] for key in (*CURVES, "accuracy")]
-        augmented, clean, test, accuracy = map(spread, ends)
-        seconds = mean(run.seconds for run in of)
-        print(f"{name:22}{clean}{augmented}{test}{accuracy}{seconds:9.1f}")
+        ends = (spread([getattr(run, key)[-1] for run in of]) for key in columns)
+        print(f"{name:22}", *ends, f"{mean(run.seconds for run in of):7.1f} s")
     picture(runs, args.epochs).savefig(args.output, dpi=120)
     print(f"picture: {args.output}")
     if args.json:

@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         strength=STRENGTHS[args.strength],
         epochs=args.epochs,
         schedule=augloader.SwitchOff(args.refined),
+        plain_copies=args.base == "none" or not args.refined,
         seed=args.seed,
     )
     loader = DataLoader(

@@ -36,6 +36,7 @@ ORDER = [
     "grids",
     "dataset",
     "sampler",
+    "wrapping",
     "sweeping",
     "ops",
     "keyed",

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.spatial.distance import jensenshannon
 
 from tests.scripts import EXAMPLES, image_folder, load, run
@@ -26,6 +27,10 @@ def test_divergence_is_scipys_for_two_and_zero_for_equal_outputs(example: Module
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(example.jensen_shannon(a, a, a), torch.zeros(5))
     assert example.jensen_shannon(a[:0], b[:0]).shape == (0,)
+    c = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    mean = torch.stack([part.softmax(1) for part in (a, b, c)]).mean(0)
+    parts = [F.kl_div(mean.log(), one.softmax(1), reduction="none").sum(1) for one in (a, b, c)]
+    torch.testing.assert_close(example.jensen_shannon(a, b, c), torch.stack(parts).mean(0))
 
 
 def test_digits(

@@ -171,7 +171,7 @@ def test_unknown_fields_are_answered_with_the_known_ones() -> None:
     items = [{"image": 0, "label": 1}]
     with pytest.raises(TypeError, match=r"two of the item's \['image', 'label'\], got \(0, 1\)"):
         _ = WeightedAugmentedDataset(items)[0]
-    with pytest.raises(TypeError, match="must return tuples or dicts"):
+    with pytest.raises(TypeError, match="must return tuples, dicts or dataclasses"):
         _ = WeightedAugmentedDataset([3.0])[0]
 
 

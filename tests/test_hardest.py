@@ -1,5 +1,6 @@
 """HardestOf: the candidates of a brute-force evaluation, weights, an untouched model, errors."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -512,30 +513,89 @@ def test_extra_fields_follow_their_rows(kind: str) -> None:
 # Ranks ------------------------------------------------------------------------------------------
 
 
-def run(rank: int, folder: str) -> None:
-    """Rank 1 has no strong rows, and must not wait for rank 0's scores."""
+def compiled(model: nn.Module) -> Any:
+    torch.compiler.reset()
+    return torch.compile(model, backend="eager")
+
+
+WRAPS: dict[str, Callable[[nn.Module], Any]] = {
+    "ddp": DistributedDataParallel,
+    "compiled ddp": lambda model: compiled(DistributedDataParallel(model)),
+    "ddp of compiled": lambda model: DistributedDataParallel(compiled(model)),
+}
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def run(rank: int, folder: str, wrap: str) -> None:
+    """One rank has no strong rows, and the other must not wait for it, nor talk to it."""
     torch.set_num_threads(1)
     init, limit = f"file://{folder}/store", timedelta(seconds=60)
     dist.init_process_group("gloo", init_method=init, rank=rank, world_size=2, timeout=limit)
-    model = DistributedDataParallel(Net(), broadcast_buffers=True)
-    model.eval() if rank else model.train()
-    batch = rows(MIXED if rank == 0 else [0.0] * 6, seed=rank)
-    out = HardestOf(strong(), candidates=3, keep=2)(batch, model)
-    training = model.training
-    model.train()
-    F.cross_entropy(model(out.input), out.target).backward()
-    torch.save((tuple(out), training, model.module.calls), f"{folder}/{rank}.pt")
+    group: Any = dist.group.WORLD
+    found = []
+    for busy in range(2):
+        inner = Net()
+        model = WRAPS[wrap](inner)
+        model.train() if rank == busy else model.eval()
+        batch = rows(MIXED if rank == busy else [0.0] * 6, seed=rank)
+        done = Path(folder, f"done {busy}")
+        if rank != busy:
+            wait_for(done)
+        before = group._get_sequence_number_for_group()
+        out = HardestOf(strong(), candidates=3, keep=2)(batch, model)
+        spoken = group._get_sequence_number_for_group() - before
+        done.touch()
+        modes, calls = {module.training for module in inner.modules()}, list(inner.calls)
+        model.train()
+        F.cross_entropy(model(out.input), out.target).backward()
+        found.append((tuple(out), modes, calls, spoken, inner.first.weight.grad))
+    torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_a_rank_without_strong_rows_does_not_hang(tmp_path: Path) -> None:
-    spawn(run, args=(str(tmp_path),), nprocs=2)
-    for rank in range(2):
-        out, training, calls = torch.load(tmp_path / f"{rank}.pt")
-        batch = rows(MIXED if rank == 0 else [0.0] * 6, seed=rank)
-        assert same(Sample(*out), HardestOf(strong(), candidates=3, keep=2)(batch, Net()))
-        assert training == (rank == 0)
-        assert calls == ([6] if rank else [6, 6, 10])
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_a_rank_without_strong_rows_does_not_hang(tmp_path: Path, wrap: str) -> None:
+    context = spawn(run, args=(str(tmp_path), wrap), nprocs=2, join=False)
+    assert context is not None
+    end = time.monotonic() + 60
+    try:
+        while not context.join(timeout=1):
+            assert time.monotonic() < end, "hangs"
+    finally:
+        for process in context.processes:
+            process.kill()
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for busy in range(2):
+        for rank in range(2):
+            out, modes, calls, spoken, _ = ranks[rank][busy]
+            batch = rows(MIXED if rank == busy else [0.0] * 6, seed=rank)
+            assert same(Sample(*out), HardestOf(strong(), candidates=3, keep=2)(batch, Net()))
+            assert modes == {rank == busy}
+            assert calls == ([6, 6] if rank == busy else [])
+            assert spoken == 0
+        assert ranks[0][busy][4].equal(ranks[1][busy][4])  # training has gone on in step
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_compiled_model_scores_as_without(warm: bool) -> None:
+    inner, batch = Net(), rows(MIXED)
+    model = compiled(inner)
+    if warm:
+        model(torch.rand(6, 3, 8, 8))
+    expected_model = Net()
+    expected_model.load_state_dict(inner.state_dict())
+    before = {name: value.clone() for name, value in inner.state_dict().items()}
+    out = HardestOf(strong(), candidates=4, keep=2)(batch, model)
+    assert same(out, HardestOf(strong(), candidates=4, keep=2)(batch, expected_model))
+    assert same(dict(inner.state_dict()), before)
+    assert all(module.training for module in model.modules())
 
 
 # What it raises ---------------------------------------------------------------------------------
@@ -597,7 +657,17 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no batch": (
         lambda: hardest()(Sample(torch.rand(3, 8, 8), 1, 2, 1.0, 1.0), Net()),
         TypeError,
-        "batch must be the Sample batch",
+        "target must be a tensor, got int",
+    ),
+    "model": (
+        lambda: hardest()(rows(MIXED), lambda x: x),  # type: ignore[arg-type]
+        TypeError,
+        "model must be an nn.Module, got function",
+    ),
+    "a module's class": (
+        lambda: hardest()(rows([0.0] * 3), Net),  # type: ignore[arg-type]
+        TypeError,
+        "model must be an nn.Module, got type",
     ),
     "labels": (
         lambda: hardest()(rows(MIXED)._replace(target=[0] * 6), Net()),
@@ -622,9 +692,32 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no images": (
         lambda: hardest()(rows(MIXED)._replace(input=None), Net()),
         TypeError,
+        "input must be a tensor, got NoneType",
+    ),
+    "int images": (
+        lambda: hardest()(rows(MIXED)._replace(input=torch.zeros(6, 3, 8, 8).long()), Net()),
+        TypeError,
         "images must be a uint8 or floating tensor",
     ),
 }
+
+
+@pytest.mark.parametrize("strength", [MIXED, [0.0] * 6])
+@pytest.mark.parametrize("name", ["input", "target", "weight", "strength"])
+def test_fields_of_other_rows_or_types_are_named(name: str, strength: list[float]) -> None:
+    batch = rows(strength)
+    value = getattr(batch, name)
+    longer = torch.cat([value, value[:1]])
+    wrong: list[Any] = [value[:5], longer, value[0], value.tolist(), None, value.numpy(), 1.0]
+    if name in ("weight", "strength"):
+        wrong.append(value[:, None])
+    for bad in wrong:
+        tensor = isinstance(bad, Tensor)
+        words = "have 6 rows, as the batch" if tensor else f"be a tensor, got {type(bad).__name__}"
+        error = ValueError if tensor else TypeError
+        with pytest.raises(error, match=f"^{name} must {words}") as raised:
+            hardest()(batch._replace(**{name: bad}), Net())
+        assert raised.match(WORDING)
 
 
 @pytest.mark.parametrize("name", BAD)

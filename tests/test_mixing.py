@@ -1,7 +1,7 @@
 """Mixup, CutMix and Manifold Mixup: their laws, oracles, hooks, feedback and errors."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,9 @@ WORDING = r"(?s)^\S.* must .+, got .+\. \S"  # <name> must be <rule>, got <value
 seeds = st.integers(0, 2**32 - 1)
 gammas = st.floats(0.01, 20)
 portions = st.sampled_from([0.0, 1.0]) | st.floats(0, 1, width=32)
+masses = st.just(0.0) | st.floats(2**-20, 100, width=32)
+kinds = st.sampled_from([Mixup, CutMix])
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
 def rows(
@@ -75,7 +78,7 @@ def rows(
 def batches(draw: Any) -> Sample:
     b = draw(st.integers(2, 40))
     strength = draw(st.lists(portions, min_size=b, max_size=b))
-    weight = draw(st.lists(st.floats(0, 100, width=32), min_size=b, max_size=b))
+    weight = draw(st.lists(masses, min_size=b, max_size=b))
     batch = rows(b, (2, 5), strength=strength, seed=draw(seeds))
     return batch._replace(weight=torch.tensor(weight))
 
@@ -85,6 +88,18 @@ def blended(mixing: Mixing, x: Tensor) -> Tensor:
     out = x.double().clone()
     for i, (j, lam) in enumerate(zip(mixing.partner.tolist(), mixing.lam.tolist(), strict=True)):
         out[i] = lam * x[i].double() + (1 - lam) * x[j].double()
+    return out
+
+
+def targets(mixing: Mixing, weight: Tensor, y: Tensor) -> Tensor:
+    """(lam w_i y_i + (1 - lam) w_j y_j) / w row by row in float64; by lam alone where w is 0."""
+    out = torch.empty_like(y, dtype=torch.float64)
+    w = weight.tolist()
+    for i, (j, lam) in enumerate(zip(mixing.partner.tolist(), mixing.lam.tolist(), strict=True)):
+        own, other = lam * w[i], (1 - lam) * w[j]
+        if own + other == 0:
+            own, other = lam, 1 - lam
+        out[i] = (own * y[i].double() + other * y[j].double()) / (own + other)
     return out
 
 
@@ -143,13 +158,88 @@ def test_inputs_targets_and_weights_are_blended_alike(
     assert same(batch, before)
     hot = F.one_hot(batch.target, C).float()
     for mixed, given_ in ((out.input, batch.input), (out.target, hot), (out.weight, batch.weight)):
+        blend = blended(mixing, given_)
+        if mixed is out.target:
+            blend = targets(mixing, batch.weight, hot)
         assert mixed.dtype == torch.float32
-        torch.testing.assert_close(mixed.double(), blended(mixing, given_), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(mixed.double(), blend, rtol=1e-6, atol=1e-6)
         assert mixed[~mixing.mixed].equal(given_[~mixing.mixed])
+    assert (out.target >= 0).all()
+    assert (out.target <= 1).all()
     torch.testing.assert_close(out.target.sum(1), torch.ones(len(hot)))
     assert out.mixed.equal(mixing.mixed)
     for name in ("index", "strength", "copy", "epoch", "extra"):
         assert getattr(out, name) is getattr(batch, name)
+
+
+@given(batches(), kinds, gammas, seeds)
+def test_every_sample_and_class_keeps_its_mass(
+    batch: Sample, kind: type[Mixup | CutMix], gamma: float, seed: int
+) -> None:
+    own = torch.eye(len(batch.index))  # a class a sample
+    for target in (own, F.one_hot(batch.target, C).float()):
+        out = kind(None, gamma, seed=seed)(batch._replace(target=target))
+        found, given_ = (
+            b.weight.double() @ b.target.double() for b in (out, batch._replace(target=target))
+        )
+        torch.testing.assert_close(found, given_, rtol=1e-6, atol=3e-5)
+
+
+@given(batches(), kinds, gammas, seeds)
+def test_weight_times_cross_entropy_is_that_of_both_samples(
+    batch: Sample, kind: type[Mixup | CutMix], gamma: float, seed: int
+) -> None:
+    mixer = kind(C, gamma, seed=seed)
+    mixing, out = mixer.sample(batch), mixer(batch)
+    random = torch.Generator().manual_seed(seed)
+    logits = 5 * torch.randn(len(batch.index), C, generator=random, dtype=torch.float64)
+    lam, j, y, w = mixing.lam.double(), mixing.partner, batch.target, batch.weight.double()
+    own, other = (F.cross_entropy(logits, label, reduction="none") for label in (y, y[j]))
+    found = out.weight.double() * F.cross_entropy(logits, out.target.double(), reduction="none")
+    expected = lam * w * own + (1 - lam) * w[j] * other
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+def test_equal_weights_blend_targets_as_inputs(kind: type[Mixup | CutMix]) -> None:
+    batch, mixer = rows(9)._replace(weight=torch.full((9,), 2.5)), kind(C)
+    out, mixing = mixer(batch), mixer.sample(batch)
+    assert mixing.mixed.any()
+    hot = F.one_hot(batch.target, C)
+    torch.testing.assert_close(out.target.double(), blended(mixing, hot), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+def test_padding_contributes_nothing(kind: type[Mixup | CutMix]) -> None:
+    """Rows of weight 0 are partners, but of their labels nothing reaches a loss."""
+    batch, padding = rows(64, (1, 9, 9)), torch.arange(64) % 2 == 0
+    weight = batch.weight.masked_fill(padding, 0)
+    batch = batch._replace(weight=weight, target=batch.target.masked_fill(padding, C))
+    out, mixing = kind(C + 1)(batch), kind(C + 1).sample(batch)
+    counts = out.weight > 0
+    assert (mixing.mixed & (padding != padding[mixing.partner])).any()
+    assert (out.target[counts, C] <= 1e-6).all()
+    both = padding & padding[mixing.partner] & mixing.mixed  # weight 0 of both: plain lam
+    assert both.any()
+    assert not out.weight[both].any()
+    torch.testing.assert_close(out.target.sum(1), torch.ones(64))
+    torch.testing.assert_close(out.weight.sum(), weight.sum())
+
+
+def test_without_any_weight_targets_are_blended_by_lambda() -> None:
+    batch, mixup = rows()._replace(weight=torch.zeros(8)), Mixup(C)
+    mixing, hot = mixup.sample(batch), F.one_hot(batch.target, C)
+    torch.testing.assert_close(
+        mixup(batch).target.double(), blended(mixing, hot), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+def test_mixing_twice_keeps_probabilities(kind: type[Mixup | CutMix]) -> None:
+    batch = rows(501, (1, 9, 9))
+    batch = batch._replace(weight=batch.weight * (batch.weight > 1))
+    out = kind(C, seed=1)(kind(C)(batch))  # which refuses targets outside [0, 1]
+    torch.testing.assert_close(out.target.sum(1), torch.ones(501))
 
 
 @given(st.integers(2, 12), st.integers(1, 20), st.integers(1, 20), gammas, portions, seeds)
@@ -173,13 +263,13 @@ def test_cutmix_lambda_is_the_area_that_was_not_pasted(
         expected[:, top:bottom, left:right] = images[mixing.partner[i], :, top:bottom, left:right]
         assert out.input[i].equal(expected)
     assert mixing.box[mixing.partner].equal(mixing.box)
-    drawn = Mixup(C, gamma, seed=seed).sample(batch)  # the same pairs, before the cut
+    drawn = Mixup(C, gamma, seed=seed).sample(batch)  # the same pairs, folded
     assert drawn.partner.equal(mixing.partner)
-    assert (mixing.lam >= drawn.lam).all()
+    assert (1 - mixing.lam <= strength - (1 - drawn.lam) + 1e-6).all()  # s max(l0, 1 - l0)
     total = batch.weight.sum()
     torch.testing.assert_close(out.weight.sum(), total)
-    hot = F.one_hot(batch.target, C)
-    torch.testing.assert_close(out.target.double(), blended(mixing, hot), rtol=1e-6, atol=1e-6)
+    expected = targets(mixing, batch.weight, F.one_hot(batch.target, C))
+    torch.testing.assert_close(out.target.double(), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [Mixup, CutMix])
@@ -228,13 +318,51 @@ def drawn_shares(mixing: Mixing) -> Tensor:
     return 1 - mixing.lam[first].double()
 
 
+def folded(gamma: float) -> Callable[[Any], Any]:
+    """The distribution function of min(l, 1 - l), l of Beta(gamma, gamma)."""
+    beta = stats.beta(gamma, gamma)
+    return lambda x: np.where(x < 0.5, 2 * beta.cdf(x), 1.0)
+
+
+def sampled(kind: str, batch: Sample, gamma: float) -> Mixing:
+    mixer = Mixup(C, gamma) if kind == "mixup" else ManifoldMixup(net(), ["1"], C, gamma)
+    return mixer.sample(batch)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "manifold"])
 @pytest.mark.parametrize("gamma", [0.2, 1.0, 2.0])
 @pytest.mark.parametrize("strength", [1.0, 0.25])
-def test_lambdas_are_beta_distributed(gamma: float, strength: float) -> None:
-    shares = drawn_shares(Mixup(C, gamma).sample(rows(1000, (1,), strength=strength)))
+def test_lambdas_are_folded_beta_distributed(kind: str, gamma: float, strength: float) -> None:
+    shares = drawn_shares(sampled(kind, rows(1000, (1,), strength=strength), gamma))
     assert len(shares) == 500
-    beta = stats.beta(gamma, gamma)
-    assert stats.kstest(shares.numpy() / strength, beta.cdf).pvalue > 0.01
+    assert (shares <= strength / 2).all()
+    assert stats.kstest(shares.numpy() / strength, folded(gamma)).pvalue > 0.01
+
+
+@pytest.mark.parametrize("kind", ["mixup", "manifold"])
+@pytest.mark.parametrize("gamma", [1.0, 0.2, 0.01])
+def test_less_strength_mixes_less(kind: str, gamma: float) -> None:
+    amounts = []
+    for strength in (1.0, 0.9, 0.75, 0.5, 0.25):
+        lam = sampled(kind, rows(4000, (1,), strength=strength), gamma).lam.double()
+        amounts.append(float(torch.minimum(lam, 1 - lam).mean()))
+    assert amounts == sorted(amounts, reverse=True)
+    assert len(set(amounts)) == 5
+    assert amounts[-1] == pytest.approx(amounts[0] / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("gamma", [0.2, 1.0, 2.0])
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_cutmix_is_not_folded(gamma: float, strength: float) -> None:
+    """Areas of boxes of s l, l of Beta(gamma, gamma), that were cut off at the image's border."""
+    side, random = 32, np.random.default_rng(0)
+    half = np.floor(0.5 * np.sqrt(strength * random.beta(gamma, gamma, 4000)) * side)
+    centres = random.integers(side, size=(2, 4000))
+    low, high = (np.clip(centres + end, 0, side) for end in (-half, half))
+    area = (high - low).prod(0) / side**2
+    mixing = CutMix(C, gamma).sample(rows(4000, (1, side, side), strength=strength))
+    assert stats.ks_2samp(drawn_shares(mixing).numpy().round(6), area.round(6)).pvalue > 0.01
+    assert bool((mixing.lam < 0.5).any()) == (strength > 0.5)
 
 
 def test_the_weaker_row_bounds_its_pair() -> None:
@@ -244,7 +372,7 @@ def test_the_weaker_row_bounds_its_pair() -> None:
     mixing = Mixup(C).sample(batch)
     weaker = torch.minimum(strength, strength[mixing.partner])
     scaled = ((1 - mixing.lam) / weaker)[torch.arange(b) < mixing.partner]
-    assert stats.kstest(scaled.numpy(), stats.uniform.cdf).pvalue > 0.01
+    assert stats.kstest(scaled.numpy(), stats.uniform(0, 0.5).cdf).pvalue > 0.01
 
 
 @pytest.mark.parametrize("b", [4, 5])
@@ -287,16 +415,19 @@ def test_centres_of_boxes_are_uniform() -> None:
 
 @pytest.mark.parametrize("side", [7, 32])
 def test_boxes_have_the_drawn_sides_until_they_are_cut_off(side: int) -> None:
-    batch = rows(200, (1, side, 2 * side))
-    mixing, lam = CutMix(C).sample(batch), Mixup(C).sample(batch).lam.double()
+    batch = rows(400, (1, side, 2 * side))
+    mixing, folded = CutMix(C).sample(batch), 1 - Mixup(C).sample(batch).lam.double()
     assert mixing.box is not None
-    top, left, bottom, right = mixing.box.unbind(1)
-    for low, high, whole in ((top, bottom, side), (left, right, 2 * side)):
-        drawn = (1 - lam).sqrt() * whole
-        assert (high - low <= drawn + 1e-3).all()
-        inside = (low > 0) & (high < whole)
-        assert inside.any()
-        assert (high - low > drawn - 2 - 1e-3)[inside].all()
+    sides = torch.tensor([side, 2 * side])
+    low, high = mixing.box[:, :2], mixing.box[:, 2:]
+    inside = ((low > 0) & (high < sides)).all(1)
+    of = []
+    for share in (folded, 1 - folded):  # one of them was drawn
+        drawn = share.sqrt()[:, None] * sides
+        of.append(((high - low <= drawn + 1e-3) & (high - low > drawn - 2 - 1e-3)).all(1))
+        assert (inside & of[-1]).any()
+    assert (of[0] | of[1])[inside].all()
+    assert (high - low <= drawn.maximum(folded.sqrt()[:, None] * sides) + 1e-3).all()
 
 
 # Oracles ----------------------------------------------------------------------------------------
@@ -312,7 +443,7 @@ def test_mixup_is_kornias() -> None:
 
 
 def test_mixup_is_torchvisions() -> None:
-    batch, lam = rows(7), 0.3
+    batch, lam = rows(7)._replace(weight=torch.ones(7)), 0.3
     mixing = Mixing(torch.arange(7).roll(1), torch.full((7,), lam))
     out = Mixup(C).apply(batch, mixing)
     oracle = v2.MixUp(num_classes=C)
@@ -323,6 +454,7 @@ def test_mixup_is_torchvisions() -> None:
 
 def test_cutmix_is_torchvisions() -> None:
     batch, (top, left, bottom, right) = rows(7, (3, 10, 8)), (2, 1, 9, 5)
+    batch = batch._replace(weight=torch.ones(7))
     lam = 1 - 28 / 80
     box = torch.tensor([top, left, bottom, right]).expand(7, 4)
     mixing = Mixing(torch.arange(7).roll(1), torch.full((7,), lam), box)
@@ -478,7 +610,9 @@ def test_the_last_layer_mixes_logits_and_blocks_can_nest() -> None:
         logits = model(batch.input)
     first, second = outer.sample(batch), inner.sample(batch)
     assert logits.equal(second.blend(model[2:](first.blend(model[:2](batch.input)))))
-    assert twice.target.equal(second.blend(first.blend(F.one_hot(batch.target, C).float())))
+    expected = targets(first, batch.weight, F.one_hot(batch.target, C))
+    expected = targets(second, once.weight, expected)
+    torch.testing.assert_close(twice.target.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 class Twice(nn.Module):
@@ -522,6 +656,37 @@ def test_a_layer_with_other_rows_raises() -> None:
         model(batch.input)
 
 
+def compiled(model: nn.Module) -> Any:
+    torch.compiler.reset()
+    return torch.compile(model, backend="eager")
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+@pytest.mark.parametrize("layer", ["", "1", "3"])
+def test_layers_of_compiled_models_are_named_as_without(layer: str) -> None:
+    batch, model, plain = rows(), compiled(net()), net()
+    manifold, expected = (ManifoldMixup(m, [layer], C) for m in (model, plain))
+    with expected(batch) as wanted:
+        logits = plain(batch.input)
+    for _ in range(2):
+        with manifold(batch) as mixed:
+            found = model(batch.input)
+        torch.testing.assert_close(found, logits)
+        assert same(mixed, wanted)
+    torch.testing.assert_close(model(batch.input), plain(batch.input))
+    with pytest.raises(ValueError, match="layers must be modules of the model, got '_orig_mod"):
+        ManifoldMixup(model, ["_orig_mod.1"], C)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_a_model_that_was_compiled_without_the_hook_is_not_left_unmixed() -> None:
+    batch, model = rows(), compiled(net())
+    model(batch.input)
+    with pytest.raises(RuntimeError, match="layer '1' must be called in the block, got no call"):
+        step(model, ["1"], batch)
+    assert hooks(model) == 0
+
+
 def part(batch: Sample, rank: int) -> Sample:
     """Every other row, on rank 0 or 1."""
     return Sample(*(v[rank::2] if isinstance(v, Tensor) else v for v in batch))
@@ -539,6 +704,10 @@ def step(model: nn.Module, layers: list[str] | None, batch: Sample) -> None:
 
 
 STEPS: list[list[str] | None] = [None, ["1"], ["", "0", "1", "2"]]
+WRAPS: list[Callable[[nn.Module], Any]] = [
+    DistributedDataParallel,
+    lambda model: compiled(DistributedDataParallel(model)),
+]
 
 
 def run(rank: int, folder: str) -> None:
@@ -547,9 +716,10 @@ def run(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=init, rank=rank, world_size=2, timeout=limit)
     found = []
     for layers in STEPS:
-        model = net()
-        step(DistributedDataParallel(model), layers, part(rows(10), rank))
-        found.append([parameter.grad for parameter in model.parameters()])
+        for wrap in WRAPS:
+            model = net()
+            step(wrap(model), layers, part(rows(10), rank))
+            found.append([parameter.grad for parameter in model.parameters()])
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -564,8 +734,8 @@ def test_distributed_data_parallel_averages_the_ranks(tmp_path: Path) -> None:
         for j, (a, b) in enumerate(zip(*(m.parameters() for m in models), strict=True)):
             assert a.grad is not None
             assert b.grad is not None
-            for found in ranks:
-                torch.testing.assert_close(found[i][j], (a.grad + b.grad) / 2)
+            for grads in (grads for found in ranks for grads in found[2 * i : 2 * i + 2]):
+                torch.testing.assert_close(grads[j], (a.grad + b.grad) / 2)
 
 
 # Dtypes, formats and targets --------------------------------------------------------------------
@@ -629,9 +799,8 @@ def test_soft_targets_are_blended(classes: int | None, kind: str) -> None:
     batch, mixup = rows()._replace(target=target), Mixup(classes)
     out = mixup(batch)
     assert out.target.dtype == target.dtype
-    torch.testing.assert_close(
-        out.target.double(), blended(mixup.sample(batch), target), rtol=1e-6, atol=1e-6
-    )
+    expected = targets(mixup.sample(batch), batch.weight, target)
+    torch.testing.assert_close(out.target.double(), expected, rtol=1e-6, atol=1e-6)
     if kind != "multi-label":
         torch.testing.assert_close(out.target.sum(1), torch.ones(8, dtype=target.dtype))
 
@@ -671,9 +840,23 @@ def test_seed_and_keys_decide(name: str) -> None:
         sample(batch, seed=1),
         sample(batch._replace(epoch=batch.epoch + 1)),
         sample(batch._replace(index=batch.index + 1)),
-        sample(batch._replace(copy=batch.copy + 1)),
     ]
-    assert len({tuple(mixing.lam.tolist()) for mixing in others} | {tuple(lam.tolist())}) == 5
+    assert len({tuple(mixing.lam.tolist()) for mixing in others} | {tuple(lam.tolist())}) == 4
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_of_the_first_row_epoch_index_and_whether_it_is_strong_count(name: str) -> None:
+    sample, batch = MIXERS[name], rows(9, strength=[1.0] * 8 + [0.0])
+    lams = sample(batch).lam
+    assert lams.equal(sample(batch._replace(copy=batch.copy + 1)).lam)
+    others = batch.index.clone()
+    others[1:] += 1
+    assert lams.equal(sample(batch._replace(index=others)).lam)
+    weak = torch.tensor([2**-10] + [1.0] * 7 + [0.0])
+    partner = sample(batch._replace(strength=weak)).partner
+    assert partner.equal(sample(batch).partner)
+    plain = sample(batch._replace(strength=batch.strength.flip(0))).lam  # as many strong rows
+    assert not lams.sort().values.equal(plain.sort().values)
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -812,6 +995,82 @@ def test_a_batch_of_mixed_rows_alone_reports_nothing() -> None:
     assert not sampler.table.visits.any()
 
 
+def test_the_table_leaves_out_what_manifold_mixup_mixed() -> None:
+    data = WeightedAugmentedDataset([(torch.rand(90), i % C) for i in range(20)])
+    sampler = CoresetSampler(data, Uniform(), count=10, seed=0)
+    sampler.refresh()
+    model = net()
+    manifold, mixed_rows = ManifoldMixup(model, ["", "1", "2"], C), 0
+    for batch in DataLoader(data, batch_size=10, sampler=sampler):
+        with manifold(batch) as mixed:
+            logits = model(batch.input)
+        assert mixed.mixed.equal(manifold.sample(batch).mixed)
+        visits = sampler.table.visits.clone()
+        losses = F.cross_entropy(logits, mixed.target, reduction="none")
+        sampler.report(mixed, loss=losses, logits=logits)
+        seen = (sampler.table.visits > visits).nonzero().flatten()
+        assert seen.equal(batch.index[~mixed.mixed].unique())
+        mixed_rows += int(mixed.mixed.sum())
+    assert mixed_rows > 4
+    assert (sampler.table.visits == 1).all()
+
+
+# On the GPU -------------------------------------------------------------------------------------
+
+
+def soft_rows() -> Sample:
+    random = torch.Generator().manual_seed(0)
+    batch = rows(16, strength=[1, 1, 0, 0.5] * 4)
+    return batch._replace(target=torch.rand(16, C, generator=random).softmax(1))
+
+
+@contextmanager
+def without_waiting() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def assert_as_on_the_cpu(there: Sample, here: Sample) -> None:
+    assert here.mixed.any()
+    assert there.mixed.equal(here.mixed)
+    for name in ("input", "target", "weight"):
+        found = getattr(there, name)
+        assert found.is_cuda
+        torch.testing.assert_close(found.cpu(), getattr(here, name), rtol=1e-5, atol=1e-6)
+
+
+@on_cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+def test_mixing_does_not_wait_for_the_gpu(kind: type[Mixup | CutMix]) -> None:
+    batch, mixer = soft_rows(), kind(C)
+    there = batch.to("cuda")
+    mixer(there)
+    with without_waiting():
+        out = mixer(there)
+    assert_as_on_the_cpu(out, mixer(batch))
+
+
+@on_cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("layer", ["", "1"])
+def test_manifold_mixup_does_not_wait_for_the_gpu(layer: str) -> None:
+    batch, model = soft_rows(), net().cuda()
+    there, manifold = batch.to("cuda"), ManifoldMixup(model, [layer], C)
+    with manifold(there):
+        model(there.input)
+    with without_waiting(), manifold(there) as mixed:
+        logits = model(there.input)
+    own = net()
+    with ManifoldMixup(own, [layer], C)(batch) as here:
+        expected = own(batch.input)
+    assert_as_on_the_cpu(mixed, here)
+    torch.testing.assert_close(logits.cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
 # What it raises ---------------------------------------------------------------------------------
 
 
@@ -822,6 +1081,14 @@ def assert_worded(raised: pytest.ExceptionInfo[Exception]) -> None:
 
 def mixing_of(partner: Any = (1, 0), lam: Any = (0.5, 0.5), **options: Any) -> Mixing:
     return Mixing(torch.tensor(partner), torch.tensor(lam), **options)
+
+
+def pasted(box: tuple[int, int, int, int], lam: float | None = None) -> Sample:
+    """CutMix of two images of 6 x 5 pixels; lam is the box's own if not given."""
+    if lam is None:
+        lam = 1 - abs((box[2] - box[0]) * (box[3] - box[1])) / 30
+    mixing = mixing_of(lam=(lam, lam), box=torch.tensor([box, box]))
+    return CutMix(C).apply(rows(2), mixing)
 
 
 def entered(manager: AbstractContextManager[Sample]) -> None:
@@ -863,6 +1130,30 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no box": (lambda: CutMix(C).apply(rows(2), mixing_of()), ValueError, "box must"),
     "box shape": (lambda: mixing_of(box=torch.zeros(2, 3).long()), ValueError, "box must"),
     "box dtype": (lambda: mixing_of(box=torch.zeros(2, 4)), TypeError, "box must"),
+    "box outside": (
+        lambda: pasted((2, 1, 7, 4)),
+        ValueError,
+        r"box must lie in images of 6 x 5 pixels and .* got 2 others \(first indices 0, 1\)",
+    ),
+    "box above": (lambda: pasted((-1, 0, 2, 2)), ValueError, "box must lie in images of 6 x 5"),
+    "box right of": (lambda: pasted((0, 3, 2, 6)), ValueError, "box must lie in images of 6 x 5"),
+    "box reversed": (lambda: pasted((5, 1, 2, 4)), ValueError, "box must lie in images of 6 x 5"),
+    "box reversed twice": (lambda: pasted((5, 4, 2, 1)), ValueError, "box must lie in images"),
+    "box of another lam": (
+        lambda: pasted((1, 1, 4, 4), 0.75),
+        ValueError,
+        r"box must .* hold .*1 - lam of them, got 2 others",
+    ),
+    "box of other images": (
+        lambda: CutMix(C).apply(rows(), CutMix(C).sample(rows(8, (3, 12, 10)))),
+        ValueError,
+        "box must lie in images of 6 x 5",
+    ),
+    "box to paste": (
+        lambda: mixing_of(box=torch.tensor([[0, 0, 9, 9]] * 2)).paste(torch.rand(2, 3, 6, 5)),
+        ValueError,
+        "box must lie in images of 6 x 5",
+    ),
     "one row": (lambda: Mixup(C)(rows(1)), ValueError, "batch must hold at least 2 rows .* got 1"),
     "one image": (lambda: CutMix(C)(rows(1)), ValueError, "at least 2 rows .* got 1"),
     "one row, a layer": (
@@ -917,6 +1208,33 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: Mixup(C)(rows(4)._replace(target=torch.ones(4, dtype=torch.bool))),
         TypeError,
         "target must be integer class labels, got torch.bool",
+    ),
+    "target (b, C) bool": (
+        lambda: CutMix(C)(rows(4)._replace(target=torch.ones(4, C, dtype=torch.bool))),
+        TypeError,
+        "target must be integer class labels, got torch.bool",
+    ),
+    "soft target above": (
+        lambda: Mixup(C)(rows(2)._replace(target=torch.tensor([[1.0, 0, 0, 0], [0, 1.5, 0, 0]]))),
+        ValueError,
+        r"target must be in \[0, 1\], got 1 rows outside \(first indices 1\)",
+    ),
+    "soft target below": (
+        lambda: CutMix()(rows(2)._replace(target=torch.tensor([[1.25, -0.25], [0, 1.0]]))),
+        ValueError,
+        r"target must be in \[0, 1\], got 1 rows outside \(first indices 0\)",
+    ),
+    "soft target nan": (
+        lambda: entered(
+            ManifoldMixup(net(), ["1"])(rows(2)._replace(target=torch.tensor([[0, torch.nan]] * 2)))
+        ),
+        ValueError,
+        r"target must be in \[0, 1\], got 2 rows outside \(first indices 0, 1\)",
+    ),
+    "soft target not mixed": (
+        lambda: Mixup()(rows(2, strength=0.0)._replace(target=torch.full((2, C), 2.0))),
+        ValueError,
+        r"target must be in \[0, 1\], got 2 rows",
     ),
     "target list": (
         lambda: Mixup(C)(rows(4)._replace(target=[0, 1, 2, 3])),
@@ -989,6 +1307,15 @@ def test_bad_input_is_named(name: str) -> None:
     with pytest.raises(error, match=words) as raised:
         call()
     assert_worded(raised)
+
+
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+def test_a_lone_strong_row_in_a_larger_batch_stays_unmixed(kind: type[Mixup | CutMix]) -> None:
+    batch = rows(4, strength=[0, 0.5, 0, 0])
+    out = kind(C)(batch)
+    assert not out.mixed.any()
+    assert out.weight.equal(batch.weight)
+    assert out.target.equal(F.one_hot(batch.target, C).float())
 
 
 @pytest.mark.parametrize("kind", [Mixup, CutMix])

@@ -1185,7 +1185,7 @@ def test_mixed_rows_are_left_out_of_a_report(
         few = given._replace(
             **{
                 name: getattr(given, name)[plain]
-                for name in ("target", "index", "strength", "copy", "mixed")
+                for name in ("target", "index", "weight", "strength", "copy", "mixed")
             }
         )
         without.report(few, **{name: part[plain] for name, part in values.items()})

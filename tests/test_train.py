@@ -163,8 +163,9 @@ def test_every_strength_rule_trains(folder: Path, rule: str) -> None:
 def test_refinement_changes_the_last_epochs_alone(folder: Path) -> None:
     plain, refined = curve(run(folder)), curve(run(folder, "--refined", "1"))
     assert plain[0] == refined[0]
-    assert plain[1]["draws"] == refined[1]["draws"]
-    assert plain[1]["loss"] != refined[1]["loss"]
+    assert (plain[1]["draws"], refined[1]["draws"]) == (36 + 11, 36)
+    assert plain[1]["refreshed"]
+    assert not refined[1]["refreshed"]
 
 
 def test_none_and_full_are_the_two_ends(folder: Path) -> None:
