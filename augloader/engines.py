@@ -35,6 +35,7 @@ from augloader.medoids import (
     scanned,
 )
 from augloader.neighbors import Factors, nearest, neighbor_graph
+from augloader.progress import progress
 from augloader.proxies import Proxies
 
 Engine = Literal["auto", "dense", "matrix-free", "graph"]
@@ -187,7 +188,7 @@ def facility_locations(
     if device.type == "cuda" and stochastic is None and engine in ("auto", "dense"):
         limit = free_memory(device) // 4 if memory_limit is None else memory_limit
         found = _at_once(tasks, proxies_of, device, limit, xi)
-    for t, task in enumerate(tasks):
+    for t, task in enumerate(progress(tasks, "selection")):
         if t not in found:
             found[t] = facility_location(
                 proxies_of(task),

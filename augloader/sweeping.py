@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from augloader import ranks
 from augloader.checks import require_dataset, require_finite, require_labels
 from augloader.dataset import WeightedAugmentedDataset
+from augloader.progress import progress
 from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
 from augloader.types import Evidence, Sample
 
@@ -33,7 +34,7 @@ def sweep(
     num_workers: int = 0,
     collate_fn: Callable[[list[Sample]], Sample] | None = None,
     autocast: bool | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Evidence:
     """Run a model over the un-augmented view of a dataset and return what a strategy may look at.
@@ -51,7 +52,7 @@ def sweep(
         num_workers: worker processes that fetch the samples.
         collate_fn: stacks Samples into a batch; None takes torch's default.
         autocast: run in torch's mixed precision; None does so on accelerators that have it.
-        progress: show a bar (needs tqdm).
+        progress: show a bar (needs tqdm); None does so where a terminal is attached.
         group: None, or the ranks that share the work, all of which call this: each sweeps its
             share, samples rank, rank + world, ..., and 16 of the next rank's, to see that both hold
             the same data. A model in DistributedDataParallel is given rank 0's buffers, as by its
@@ -105,7 +106,7 @@ def _sweep(
     num_workers: int,
     collate_fn: Callable[[list[Sample]], Sample] | None,
     autocast: bool | None,
-    progress: bool,
+    bar: bool | None,
 ) -> Evidence:
     """Sweep all samples, or the share of a place (rank, world)."""
     view = _clean(data)
@@ -116,7 +117,7 @@ def _sweep(
     if share is not None and not len(share):
         return Evidence(len(view), indices=share)
     loader = _loader(view, share, batch_size, num_workers, collate_fn, device)
-    batches = _bar(loader) if progress else loader
+    batches = progress(loader, "sweep", bar)
     head = _head(model, proxy.head) if isinstance(proxy, LastLayerGradient) else ("", None)
     labels: list[Tensor] = []
     losses: list[Tensor] = []
@@ -372,12 +373,3 @@ def _check_target(target: Any, logits: Tensor) -> Tensor:
         )
     require_labels("target", target, len(logits), logits.shape[1])
     return target.to(torch.int64)
-
-
-def _bar(batches: Iterable[Sample]) -> Iterable[Sample]:
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm. Install it: pip install tqdm") from error
-    bar: Iterable[Sample] = tqdm(batches, desc="sweep", leave=False)
-    return bar

@@ -14,6 +14,7 @@ PACKAGE = Path(augloader.__file__).parent
 # Every module may import those before it.
 ORDER = [
     "checks",
+    "progress",
     "kernels",
     "proxies",
     "types",
