@@ -155,7 +155,7 @@ class Mixing:
             )
         if not self.mixed.any():
             return None
-        return x.index_select(0, self.partner.to(x.device, non_blocking=True))
+        return x[self.partner.to(x.device, non_blocking=True)]  # keeps the memory format
 
 
 class _Mixer:
@@ -240,7 +240,7 @@ class _Mixer:
         if mixing.mixed.any():
             # Each sample's part of the row's weight, so that w L = lam w_i L_i + (1 - lam) w_j L_j.
             lam = _beside(mixing.lam, weight)
-            own = torch.where(whole > 0, lam * weight / whole, lam)
+            own = torch.where(whole > 0, lam * weight / whole, lam).clamp(max=1)
             partner = mixing.partner.to(target.device, non_blocking=True)
             target = torch.lerp(target[partner], target, _beside(own, target))
         mixed = torch.as_tensor(batch.mixed).cpu() | mixing.mixed
