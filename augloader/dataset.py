@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, is_dataclass
 from dataclasses import fields as dataclass_fields
+from math import prod
 from operator import index as as_index
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate, get_worker_info
 from torchvision.transforms.functional import to_pil_image
 
 from augloader.checks import require_dataset
-from augloader.types import Draw, Sample, stack
+from augloader.types import SMALL, Draw, Sample, stack
 
 Transform = Callable[..., Any]
 
@@ -29,7 +30,8 @@ class WeightedAugmentedDataset(Dataset[Sample]):
     Args:
         data: map-style dataset. Items are tuples, lists, dicts or dataclasses; fields other than
             input and target are kept in ``Sample.extra``.
-        weak: transform of the draws with ``weak`` (crop, flip), all unless scheduled; or None.
+        weak: transform of the draws with ``weak`` (crop, flip), all unless scheduled; or None. It
+            is given the input alone: let that be (image, mask) where a mask must move along.
         strong: transform of the draws with strength > 0, or None when the batch is augmented later.
             Any callable on one image: torchvision, PIL, Kornia (a batch dimension of one that it
             adds is dropped) or Albumentations (called with ``image=`` as an (H, W, C) array). One
@@ -106,38 +108,39 @@ class WeightedAugmentedDataset(Dataset[Sample]):
     def __getitems__(self, draws: Sequence[Draw | int]) -> Sequence[Any]:
         """Return the rows of a batch, fetched at once where the wrapped dataset can.
 
-        Its own ``__getitems__`` is used where it has one. Tensors in memory, a TensorDataset or
-        columns that ``__getitems__`` returns, are indexed once a batch where no transform needs
-        single images; ``augloader.collate`` then passes them on as they are.
+        Its own ``__getitems__`` is used where it has one: it returns a list of items, or a tuple or
+        mapping of columns. Tensors in memory, of a TensorDataset, a Subset of one or such columns,
+        are indexed once a batch where no transform needs single images; ``augloader.collate`` then
+        passes them on as they are.
 
         Raises:
             IndexError: index outside [0, n).
             ValueError: the wrapped ``__getitems__`` returned another number of items, or the
                 wrapped dataset has another length than when it was wrapped.
         """
-        drawn = [self._draw(draw) for draw in draws]
+        drawn = self._drawn(draws)
         if len(self.data) != self._n:
             raise ValueError(
                 f"data must keep its {self._n} samples, got {len(self.data)} now. Build dataset "
                 "and sampler anew when it has changed."
             )
-        indices = [draw.index for draw in drawn]
-        if type(self.data) is TensorDataset:
-            items: Any = tuple(column[indices] for column in self.data.tensors)
-        elif hasattr(self.data, "__getitems__"):
-            items = self.data.__getitems__(indices)
-        else:
-            items = [self.data[index] for index in indices]
-        if isinstance(items, tuple | Mapping):  # columns
-            if not self._transforms:
-                return Fetched(self, drawn, items)
+        items = self._items([draw.index for draw in drawn])
+        if not self._transforms:
+            return Fetched(self, drawn, items)
+        if isinstance(items, tuple | Mapping):
             items = [_row(items, i) for i in range(len(drawn))]
-        if len(items) != len(drawn):
-            raise ValueError(
-                f"data.__getitems__ must return one item an index, got {len(items)} items for "
-                f"{len(drawn)} indices. Return a list of items, or a tuple or dict of columns."
-            )
         return [self._sample(draw, item) for draw, item in zip(drawn, items, strict=True)]
+
+    def _items(self, indices: list[int]) -> Any:
+        """Return a list of the wrapped dataset's items, or columns."""
+        columns = None if self._transforms else _columns(self.data, indices)
+        if columns is not None:
+            return columns
+        if not callable(getattr(self.data, "__getitems__", None)):
+            return [self.data[index] for index in indices]
+        items = self.data.__getitems__(indices)
+        require_rows(items, len(indices))
+        return items
 
     def clean(self) -> WeightedAugmentedDataset:
         """Return the un-augmented view: the same items and ``final``, no weak or strong part.
@@ -156,6 +159,14 @@ class WeightedAugmentedDataset(Dataset[Sample]):
                 "Build the sampler on this dataset."
             )
         return draw._replace(strength=0.0) if self._clean else draw
+
+    def _drawn(self, draws: Sequence[Draw | int]) -> list[Draw]:
+        """Return the draws of a batch; what a CoresetSampler yields is checked all at once."""
+        if draws and not self._clean and all(type(draw) is Draw for draw in draws):
+            indices = [draw.index for draw in draws]  # type: ignore[union-attr]
+            if min(indices) >= 0 and max(indices) < self._n:
+                return list(draws)  # type: ignore[arg-type]
+        return [self._draw(draw) for draw in draws]
 
     def _strong(self, draw: Draw) -> _Adapted | None:
         """Return the strong transform of a draw."""
@@ -183,11 +194,17 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             image = strong(image, draw)
         return image if self.final is None else self.final(image, draw)
 
-    def _whole(self, draws: Sequence[Draw], columns: Any) -> Any:
-        """Return a batch of columns."""
+    def _whole(self, draws: Sequence[Draw], items: Any) -> Any:
+        """Return the batch of some items or columns, as the default collate makes it of rows."""
+        columns = items if isinstance(items, tuple | Mapping) else _transposed(items)
         image, target, extra = _split(columns, self.fields)
-        extra = list(extra) if isinstance(extra, tuple) else extra  # as the default collate does
-        return stack(draws)._replace(input=image, target=target, extra=extra)
+        rest: Any
+        if isinstance(extra, Mapping):
+            rest = {key: column(list, entries) for key, entries in extra.items()}
+        else:
+            rest = [column(tuple, entries) for entries in extra]
+        image, target = column(tuple, image), column(tuple, target)
+        return stack(draws)._replace(input=image, target=target, extra=rest)
 
     def _sample(self, draw: Draw, item: Any) -> Any:
         image, target, extra = _split(item, self.fields)
@@ -198,24 +215,31 @@ class WeightedAugmentedDataset(Dataset[Sample]):
 
 
 class Fetched(Sequence[Any]):
-    """The rows of a batch that was fetched as columns; ``whole`` is the batch."""
+    """The rows of a batch, made where they are asked for; ``whole`` is the batch.
 
-    def __init__(self, data: WeightedAugmentedDataset, draws: Sequence[Draw], items: Any) -> None:
-        self._data, self._draws, self._items = data, draws, items
+    Attributes:
+        draws: the draws of the rows.
+        items: as many items of the wrapped dataset, or a tuple or mapping of columns of them.
+    """
+
+    def __init__(self, data: WeightedAugmentedDataset, draws: list[Draw], items: Any) -> None:
+        self._data, self.draws, self.items = data, draws, items
+        self.columns = isinstance(items, tuple | Mapping)
 
     def whole(self) -> Any:
         """Return the batch, without going through its rows."""
-        return self._data._whole(self._draws, self._items)
+        return self._data._whole(self.draws, self.items)
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self._draws)
+        return len(self.draws)
 
     def __getitem__(self, i: Any) -> Any:
         """Return one row, or a list of them."""
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        return self._data._sample(self._draws[i], _row(self._items, i))
+        draw = self.draws[i]
+        return self._data._sample(draw, _row(self.items, i) if self.columns else self.items[i])
 
 
 def collate(rows: Sequence[Any]) -> Any:
@@ -238,7 +262,16 @@ def collate(rows: Sequence[Any]) -> Any:
         >>> next(iter(DataLoader(data, batch_size=2, collate_fn=collate))).target
         tensor([0, 1])
     """
-    return rows.whole() if isinstance(rows, Fetched) else default_collate(list(rows))
+    if isinstance(rows, Fetched):
+        return rows.whole()
+    if not rows or not all(type(row) is Sample for row in rows):
+        return default_collate(list(rows))
+    image, target, index, weight, strength, copy, epoch, extra, mixed = zip(*rows, strict=True)
+    named = zip(index, copy, weight, strength, epoch, strict=True)
+    parts = [default_collate(list(part)) for part in (extra, mixed)]
+    parts = [column(tuple, image), column(tuple, target), *parts]
+    draws = stack([Draw(*values) for values in named])
+    return draws._replace(**dict(zip(("input", "target", "extra", "mixed"), parts, strict=True)))
 
 
 def _row(columns: Any, i: int) -> Any:
@@ -248,10 +281,82 @@ def _row(columns: Any, i: int) -> Any:
     return tuple(column[i] for column in columns)
 
 
+def _transposed(items: list[Any]) -> Any:
+    """Return the columns of items, which all have the same fields."""
+    if is_dataclass(items[0]):
+        items = [_as_dict(item) for item in items]
+    first = items[0]
+    if isinstance(first, Mapping):
+        return {key: [item[key] for item in items] for key in first}
+    if not isinstance(first, tuple | list):
+        return first  # which is refused where it is split
+    if len({*map(len, items)}) > 1:
+        raise ValueError(
+            f"data must return items of one length, got {sorted({*map(len, items)})}. Give every "
+            "item the same fields."
+        )
+    return tuple(zip(*items, strict=True))
+
+
+def _as_dict(item: Any) -> Any:
+    if is_dataclass(item) and not isinstance(item, type):
+        return {field.name: getattr(item, field.name) for field in dataclass_fields(item)}
+    return item
+
+
+def column(kind: Callable[[Any], Any], entries: Any) -> Any:
+    """Return a column of a batch, as the default collate would return it of its entries."""
+    return entries if isinstance(entries, Tensor) else default_collate(kind(entries))
+
+
+def _columns(data: Any, indices: list[int]) -> tuple[Tensor, ...] | None:
+    """Return rows of tensors in memory, as columns; None where the data is something else."""
+    if type(data) is Subset:  # a random_split, for instance
+        return _columns(data.dataset, [data.indices[index] for index in indices])
+    if type(data) is not TensorDataset or not all(map(_is_plain, data.tensors)):
+        return None
+    rows = torch.tensor(indices)
+    return tuple(_taken(column, rows) for column in data.tensors)
+
+
+def _is_plain(column: Tensor) -> bool:
+    return type(column) is Tensor and column.layout == torch.strided and not column.requires_grad
+
+
+def _taken(column: Tensor, rows: Tensor) -> Tensor:
+    """Return rows of a tensor; in a worker in shared memory, which saves a copy."""
+    if column.device.type != "cpu":
+        return column[rows]
+    shape = (len(rows), *column.shape[1:])
+    if get_worker_info() is None or prod(shape) * column.element_size() <= SMALL:
+        return column.index_select(0, rows)
+    storage = column._typed_storage()._new_shared(prod(shape))
+    return torch.index_select(column, 0, rows, out=column.new(storage).resize_(shape))
+
+
+def require_rows(items: Any, count: int) -> None:
+    """Raise unless a wrapped ``__getitems__`` returned so many items, or columns of so many."""
+    if isinstance(items, tuple | Mapping):
+        parts = items.values() if isinstance(items, Mapping) else items
+        found = [len(part) if _is_column(part) else 0 for part in parts]
+        what = f"columns of {found}"
+    else:
+        found = [len(items)] if isinstance(items, Sized) else []
+        what = str(*found) if found else type(items).__name__
+    if set(found) != {count}:
+        raise ValueError(
+            f"data.__getitems__ must return one item an index, got {what} items for {count} "
+            "indices. Return a list of items, or a tuple or dict of columns."
+        )
+
+
+def _is_column(part: Any) -> bool:
+    return part.ndim > 0 if isinstance(part, Tensor | np.ndarray) else isinstance(part, Sized)
+
+
 def _split(item: Any, fields: tuple[int | str, int | str]) -> tuple[Any, Any, Any]:
     """Return the input, the target and the other fields of a wrapped dataset's item."""
-    if is_dataclass(item) and not isinstance(item, type):
-        item = {field.name: getattr(item, field.name) for field in dataclass_fields(item)}
+    item = _as_dict(item)
     if isinstance(item, Mapping):
         known: tuple[Any, ...] = tuple(item)
     elif isinstance(item, tuple | list):

@@ -119,6 +119,11 @@ class HardestOf:
                     f"{name} must be a tensor, got {type(value).__name__}. Pass the batch as the "
                     "loader collated it."
                 )
+            if name == "target" and value.ndim > 2:
+                raise ValueError(
+                    f"target must be (b,) or (b, C), got shape {tuple(value.shape)}. Candidates "
+                    "are moved without their masks."
+                )
             if value.shape[:1] != (b,) or (name in ("weight", "strength") and value.ndim != 1):
                 raise ValueError(
                     f"{name} must have {b} rows, as the batch, got shape {tuple(value.shape)}. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import repeat
@@ -33,8 +34,10 @@ from augloader.types import Draw, Evidence, Sample, Selection
 Base = Literal["full", "random", "selected", "none"]
 Weighting = Literal["cluster", "uniform", "downweight"]
 Plan = tuple[np.ndarray[Any, Any], ...]  # index, copy, weight, strength and weak of draws
-# Independent random streams:
 _VERSION = 1  # of saved states
+# What changes from epoch to epoch:
+_STATE = ("epoch", "selection", "strengths", "_refreshed", "_start", "_plan", "_loaded", "_passed")
+# Independent random streams:
 _SELECT, _SUBSET, _SHUFFLE, _STRENGTH, _STRONG, _WEAK = range(6)
 
 
@@ -184,6 +187,7 @@ class CoresetSampler(Sampler[Draw]):
         self.selection: Selection | None = None
         self._refreshed: int | None = None  # epoch of the last refresh
         self._loaded = False  # whether the epoch is one that was loaded and not yet set
+        self._passed: dict[str, Any] = {}  # what an earlier epoch was loaded over
         self._begin(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -201,17 +205,30 @@ class CoresetSampler(Sampler[Draw]):
 
         Cost: O(n), and the rule's; with a group also the exchange of the rule's columns.
         """
+        resumed = self._loaded and epoch == self.epoch
         if self.group is not None:
-            self._meet(epoch, self.group)
-        resumed, self._loaded = self._loaded and epoch == self.epoch, False
-        if not resumed:
-            self._begin(epoch)
+            self._meet(epoch, resumed, self.group)
+        with self._unchanged():
+            self._loaded, self._passed = False, {}
+            if not resumed:
+                self._begin(epoch)
 
-    def _meet(self, epoch: int, group: dist.ProcessGroup) -> None:
-        """Make what was learnt from reports the same on all ranks."""
+    def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
+        """Make what was learnt from reports the same on all ranks, where an epoch begins."""
         if self.table.learns:
-            ranks.require_same({"epoch": epoch}, group)
-            ranks.merge_learnt(self.table, group)
+            ranks.require_same({"epoch": epoch, "resumed": resumed}, group)
+            if not resumed:
+                ranks.merge_learnt(self.table, group)
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Put everything back where something is raised, Ctrl-C too."""
+        before = {name: getattr(self, name) for name in _STATE}
+        try:
+            yield
+        except BaseException:
+            self.__dict__.update(before)
+            raise
 
     def _begin(self, epoch: int) -> None:
         epoch = require_int("epoch", epoch, 0, "Epochs count from 0.")
@@ -287,14 +304,10 @@ class CoresetSampler(Sampler[Draw]):
         else:
             selection = self._select_together(evidence, generator, self.group)
         self._check_selection(selection)
-        before = self.selection, self._refreshed, self._plan
-        try:
+        with self._unchanged():
             self.selection, self._refreshed = selection, self.epoch
             self._plan = self._compose()
-        except BaseException:  # also Ctrl-C
-            self.selection, self._refreshed, self._plan = before
-            raise
-        self.table.restart()
+            self.table.restart()
         return selection
 
     def _select_together(
@@ -374,6 +387,11 @@ class CoresetSampler(Sampler[Draw]):
         if logits is not None and target is None:
             given["labels"] = batch.target
         for name, values in given.items():
+            if values is not None and not isinstance(values, Tensor):
+                raise TypeError(
+                    f"{name} must be a tensor, got {type(values).__name__}. Report tensors with a "
+                    "row a sample."
+                )
             if values is not None and values.shape[:1] != index.shape:
                 raise ValueError(
                     f"{name} must have {len(index)} rows, as the batch, got shape "
@@ -403,17 +421,29 @@ class CoresetSampler(Sampler[Draw]):
         Raises:
             RuntimeError: the first selection is due and was not made.
         """
-        *columns, weak = (column.tolist() for column in self._rest())
-        return _Draws(map(Draw, *columns, repeat(self.epoch), weak))
+        return _Draws(self)
 
     def _rest(self) -> Plan:
         """Return the epoch's draws in order, without those made before a resume."""
+        return self._at(np.arange(self._start, self._length))
+
+    def _at(self, places: np.ndarray[Any, Any]) -> Plan:
+        """Return some draws of the epoch; beyond the last come the first again, at weight 0."""
         plan = self._planned()
         whole = len(plan[0])
-        order = self._generator(_SHUFFLE, self.epoch).permutation(whole)
-        return _filled(
-            tuple(column[order] for column in plan), np.arange(self._start, self._length)
-        )
+        order = self._generator(_SHUFFLE, self.epoch).permutation(whole)[places % max(whole, 1)]
+        index, copies, weight, *others = (column[order] for column in plan)
+        return index, copies, np.where(places < whole, weight, np.float32(0)), *others
+
+    def _go_on(self, yielded: int) -> None:
+        """Leave out the draws that a loader says it was given of the epoch just loaded.
+
+        All of them where it is over: where ``set_epoch`` had begun a later one, that one goes on.
+        """
+        if self._passed:
+            self.__dict__.update(self._passed)
+        else:
+            self._start += self._used(yielded)
 
     @property
     def _length(self) -> int:
@@ -484,13 +514,15 @@ class CoresetSampler(Sampler[Draw]):
             )
         if self.epochs is not None:
             require_planned(state["epoch"], self.epochs)
-        chosen = state["selection"]
-        self.selection = None if chosen is None else Selection(*chosen)
-        self._refreshed = state["refreshed"]
-        self.epoch, self._start = state["epoch"], state["start"]
-        self.strengths = state["strengths"]
-        self._plan = self._compose()
-        self._loaded = True
+        chosen, before = state["selection"], {name: getattr(self, name) for name in _STATE}
+        with self._unchanged():
+            self.selection = None if chosen is None else Selection(*chosen)
+            self._refreshed = state["refreshed"]
+            self.epoch, self._start = state["epoch"], state["start"]
+            self.strengths = state["strengths"]
+            self._plan = self._compose()
+            self._loaded = True
+            self._passed = before if before["epoch"] > self.epoch else {}
 
     def _used(self, consumed: int) -> int:
         """Return how many draws of the whole epoch are used up by some of this rank's."""
@@ -602,8 +634,14 @@ class CoresetSampler(Sampler[Draw]):
 class _Draws(Iterator[Draw]):
     """The draws of an epoch, which know how far they got: torchdata saves and loads that."""
 
-    def __init__(self, draws: Iterator[Draw]) -> None:
-        self._draws, self._yielded = draws, 0
+    def __init__(self, sampler: CoresetSampler) -> None:
+        self._sampler = sampler
+        self._start()
+
+    def _start(self) -> None:
+        *columns, weak = (column.tolist() for column in self._sampler._rest())
+        self._draws = map(Draw, *columns, repeat(self._sampler.epoch), weak)
+        self._yielded = 0
 
     def __next__(self) -> Draw:
         """Return the next draw."""
@@ -612,13 +650,13 @@ class _Draws(Iterator[Draw]):
         return draw
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many draws were yielded."""
+        """Return how many draws were yielded, of those that the sampler's state leaves."""
         return {"yielded": self._yielded}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leave out the draws that were yielded before."""
-        for _ in range(state["yielded"] - self._yielded):
-            next(self)
+        """Go on where the loader was that saved this; its sampler's state was loaded before."""
+        self._sampler._go_on(state["yielded"])
+        self._start()
 
 
 class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
@@ -765,14 +803,14 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         self._reported.append(self._names(index, copies))
 
     def _rest(self) -> Plan:
-        return _filled(super()._rest(), np.arange(len(self)) * self.num_replicas + self.rank)
+        return self._at(self._start + np.arange(len(self)) * self.num_replicas + self.rank)
 
     def _begin(self, epoch: int) -> None:
         super()._begin(epoch)
         self._reported: list[np.ndarray[Any, Any]] = []  # names of the epoch's reported draws
         self._renamed = False  # whether HardestOf gave some of them other names
 
-    def _meet(self, epoch: int, group: dist.ProcessGroup) -> None:
+    def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
         ranks.require_same({"epoch": epoch}, group)
         if all(ranks.gather(self._sharded_again, group)):
             raise RuntimeError(
@@ -780,7 +818,7 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
                 f"{self.num_replicas}-th batch of each rank's draws. The loader shards a sampler "
                 "that shards already: use CoresetSampler there, as with accelerate."
             )
-        super()._meet(epoch, group)
+        super()._meet(epoch, resumed, group)
 
     def _names(self, index: Any, copies: Any) -> np.ndarray[Any, Any]:
         names: np.ndarray[Any, Any] = index * (self.copies + 1) + copies
@@ -801,13 +839,6 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         expected = np.arange(len(index)) // size % self.num_replicas == self.rank
         full = slice(size * self.num_replicas if part else 0, rounds * size * self.num_replicas)
         return len(seen[full]) > 0 and bool((seen == expected)[full].all())
-
-
-def _filled(plan: Plan, places: np.ndarray[Any, Any]) -> Plan:
-    """Return the draws at some places; beyond the last come the first again, at weight 0."""
-    whole = len(plan[0])
-    index, copies, weight, *others = (column[places % max(whole, 1)] for column in plan)
-    return index, copies, np.where(places < whole, weight, np.float32(0)), *others
 
 
 def _share(

@@ -22,6 +22,10 @@ from augloader.progress import progress
 from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
 from augloader.types import Evidence, Sample
 
+_OTHERS = (
+    "Of pixels or tokens, and in regression, report proxies instead: sampler.report(batch, "
+    "loss=loss, proxy=proxy), then sampler.refresh()."
+)
 _OVERLAP = 16  # samples of the next rank's share that a rank sweeps too
 
 
@@ -360,7 +364,7 @@ def _check_logits(logits: Any, n: int) -> Tensor:
     if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
         raise ValueError(
             f"model must return (n, C) logits for n={n}, C >= 2, got {tuple(logits.shape)}. Wrap "
-            "it in a module that returns one row of class scores a sample."
+            f"it in a module that returns one row of class scores a sample. {_OTHERS}"
         )
     return logits
 
@@ -371,5 +375,7 @@ def _check_target(target: Any, logits: Tensor) -> Tensor:
             f"target must collate to a tensor of class labels, got {type(target).__name__}. "
             "Return an int as each item's target."
         )
+    if target.is_floating_point() and target.ndim == 1:
+        raise TypeError(f"target must be integer class labels, got {target.dtype}. {_OTHERS}")
     require_labels("target", target, len(logits), logits.shape[1])
     return target.to(torch.int64)

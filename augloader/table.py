@@ -25,6 +25,12 @@ from augloader.types import Evidence
 
 _VERSION = 1  # of saved states
 _COLUMNS = ("losses", "logits", "proxies")
+_ROWS = {  # what to do about rows of another shape
+    "losses": 'Compute the loss with reduction="none"; of pixels or tokens report their mean.',
+    "logits": "Report one row of class scores a sample; of pixels or tokens, and in regression, "
+    "report the losses and proxies instead.",
+    "proxies": "Report one row a sample: pool or flatten its values.",
+}
 
 
 @dataclass
@@ -181,6 +187,11 @@ class SampleTable:
             )
         if labels is not None:
             labels = labels.detach().cpu()
+            if labels.is_floating_point() and labels.ndim == 1:
+                raise TypeError(
+                    f"labels must be integer, got {labels.dtype}. Of a number that is regressed "
+                    "report a range as group, target=torch.bucketize(target, edges), or none."
+                )
             require_labels("labels", labels, b, None if logits is None else logits.shape[1])
             moved["labels"] = labels
         learnt = [(m, m.learn(index, weakness, moved)) for m in self._memories.values()]
@@ -312,8 +323,10 @@ class SampleTable:
 
     def restart(self) -> None:
         """Begin a new refresh period: forget which samples were reported, keep the visit counts."""
-        for column in self._columns.values():
-            column.strength.fill_(torch.inf)
+        self._columns = {
+            name: _Column(column.values, torch.full_like(column.strength, torch.inf))
+            for name, column in self._columns.items()
+        }
 
     def merge(self, other: SampleTable) -> None:
         """Take over what another table, of another rank, has seen.
@@ -428,15 +441,15 @@ class SampleTable:
             self._check_width(name, values.shape[1:])
         columns = state["columns"].items()
         taken = {name: _Column(v.clone(), s.clone()) for name, (v, s) in columns}
-        learnt = {"strength": state["memory"]}
+        plain = [state[name].clone() for name in ("visits", "shared", "labels")]
+        learnt = {"strength": _clone(state["memory"])}
         if counted is not None:
-            learnt["forgetting"] = counted
-        self.visits = state["visits"].clone()
-        self._shared = state["shared"].clone()
-        self._labels = state["labels"].clone()
+            learnt["forgetting"] = _clone(counted)
+        # All of it was read: only now does anything change.
+        self.visits, self._shared, self._labels = plain
         self._columns = taken
         for name, known in learnt.items():
-            self._memories[name].columns = _clone(known)
+            self._memories[name].columns = known
 
     @property
     def kind(self) -> str:
@@ -488,8 +501,7 @@ class SampleTable:
         if values.ndim != ndim or len(values) != b:
             shape = f"({b},)" if ndim == 1 else f"({b}, width)"
             raise ValueError(
-                f"{name} must have shape {shape}, got {tuple(values.shape)}. Report one row a "
-                'sample; compute the loss with reduction="none".'
+                f"{name} must have shape {shape}, got {tuple(values.shape)}. {_ROWS[name]}"
             )
         self._check_width(name, values.shape[1:])
         stored = values.detach().cpu().to(self.dtype)
@@ -523,10 +535,16 @@ class SampleTable:
         when, other = "since the last refresh", "sweep(model, data, Residual())"
         if "forgetting" in name:
             when, other = "of a view with strength 0", "Evidence(n, forgetting=...)"
+        unlabelled = ""
+        if "labels" in name and bad.all():
+            unlabelled = (
+                " Where there are no classes report groups as target=, or choose among all "
+                "samples: FacilityLocation(per_class=False)."
+            )
         raise ValueError(
             f"{name} must be known for every sample, got {count_and_first(bad, 'samples')} without "
             f"a report {when}. Report every batch of a whole epoch over the full data, or pass "
-            f"evidence: sampler.refresh({other})."
+            f"evidence: sampler.refresh({other}).{unlabelled}"
         )
 
 

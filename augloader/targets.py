@@ -32,8 +32,9 @@ def follow(target: Any, params: Params) -> Any:
         params: of a policy, for the batch, or of one row for one image.
 
     Raises:
-        ValueError: another size than the images', a list of another length, boxes or points of a
-            whole batch in one tensor, rotated boxes, a mixture of several geometries (AugMix).
+        ValueError: plain integers of the images' size, another size than the images', a list of
+            another length, boxes or points of a whole batch in one tensor, rotated boxes, a mixture
+            of several geometries (AugMix).
 
     Cost: O(pixels) for masks, O(1) for each box; a loop over the entries of a list.
     """
@@ -51,6 +52,7 @@ def follow(target: Any, params: Params) -> Any:
             )
         return [follow(part, params.row(i)) for i, part in enumerate(target)]
     if not isinstance(target, tv_tensors.Mask | tv_tensors.BoundingBoxes | tv_tensors.KeyPoints):
+        _require_no_mask(target, params)
         return target
     if params.mix is not None:
         raise ValueError(
@@ -76,6 +78,21 @@ def follow(target: Any, params: Params) -> Any:
     if isinstance(target, tv_tensors.KeyPoints):
         return tv_tensors.wrap(_points(target.as_subclass(Tensor), params), like=target)
     return _boxes(target, params)
+
+
+def _require_no_mask(target: Any, params: Params) -> None:
+    """Raise for plain integers of the images' size: a mask that would stay where it is."""
+    rows, _, *size = params.shape
+    if not isinstance(target, Tensor) or target.is_floating_point():
+        return
+    if list(target.shape) in ([rows, *size], size) or (
+        list(target.shape[-2:]) == size and target.dtype != torch.uint8
+    ):
+        raise ValueError(
+            "masks must be tv_tensors.Mask to follow, got a plain tensor of shape "
+            f"{tuple(target.shape)}, as the default collate makes of them. Wrap it: "
+            "tv_tensors.Mask(masks)."
+        )
 
 
 def _mask(mask: Tensor, params: Params) -> Tensor:

@@ -83,18 +83,12 @@ class Sample(NamedTuple):
         return torch.stack(torch.broadcast_tensors(*parts), -1).to(torch.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Send a batch's small columns by value: a tensor costs a worker a file descriptor each."""
-        small = [
-            isinstance(part, Tensor)
-            and part.device.type == "cpu"
-            and part.ndim == 1
-            and part.dtype in _NUMPY
-            and part.numel() <= _SMALL
-            and not part.requires_grad
-            for part in self
-        ]
-        parts = [part.numpy() if s else part for part, s in zip(self, small, strict=True)]
-        return _restored, (parts, small)
+        """Send a batch's small tensors by value; see ``by_value``."""
+        return type(self), tuple(map(by_value, self))
+
+    def __copy__(self) -> Sample:
+        """Return this batch, as copying any tuple does."""
+        return self
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Sample:
         """Return the batch with input, target, weight and extra, nested ones too, on ``device``.
@@ -109,21 +103,48 @@ class Sample(NamedTuple):
         )
 
 
-_NUMPY = (torch.int64, torch.float32, torch.bool)
-_SMALL = 8192  # entries
+_NUMPY = {torch.from_numpy(np.empty(0, code)).dtype for code in "?bBhilefd"}
+SMALL = 2**20  # bytes of a tensor that is sent by value
 
 
-def _restored(parts: list[Any], small: list[bool]) -> Sample:
-    """Return what ``Sample.__reduce__`` took apart."""
-    return Sample(*(torch.from_numpy(p) if s else p for p, s in zip(parts, small, strict=True)))
+class _ByValue:
+    """What a worker sends as a copy of its values, and not as a handle of shared memory."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return torch.from_numpy, (self.tensor.numpy(),)
+
+
+def by_value(value: Any) -> Any:
+    """Return what is pickled by value, up to 1 MiB a tensor, and unpickled as it was.
+
+    Sharing the memory of a tensor costs a worker a file, and both sides a descriptor and a message
+    each: more than copying it does. Tensors in lists, tuples and dicts are found; all others, and
+    those of subclasses or that require gradients, are left to torch.
+    """
+    if type(value) is Tensor:
+        small = (
+            value.layout == torch.strided
+            and value.dtype in _NUMPY
+            and value.device.type == "cpu"
+            and not (value.requires_grad or value.is_neg() or value.is_nested)
+            and value.nbytes <= SMALL
+        )
+        return _ByValue(value) if small else value
+    if type(value) in (list, tuple):
+        return type(value)(map(by_value, value))
+    if type(value) is dict:
+        return {key: by_value(part) for key, part in value.items()}
+    return value
 
 
 def stack(draws: Sequence[Draw]) -> Sample:
     """Return the batch of some draws, its input and target still None."""
     index, copy, weight, strength, epoch, _ = zip(*draws, strict=True)
-    whole = (torch.tensor(part) for part in (index, copy, epoch))
-    real = (torch.tensor(part, dtype=torch.float32) for part in (weight, strength))
-    (i, c, e), (w, s) = whole, real
+    i, c, e = (torch.from_numpy(np.array(part, np.int64)) for part in (index, copy, epoch))
+    w, s = (torch.from_numpy(np.array(part, np.float32)) for part in (weight, strength))
     return Sample(None, None, i, w, s, c, e, (), torch.zeros(len(draws), dtype=torch.bool))
 
 
@@ -379,7 +400,7 @@ class Evidence:
 
 _SWEEP = "Take the evidence from augloader.sweep, or report it in every step."
 _SOURCE = {
-    "labels": _SWEEP,
+    "labels": f"{_SWEEP[:-1]}; or select among all samples: FacilityLocation(per_class=False).",
     "proxies": _SWEEP,
     "losses": _SWEEP,
     "features": "Take the evidence from augloader.sweep with LastLayerGradient(), or add your own.",

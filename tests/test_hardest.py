@@ -634,6 +634,11 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "losses of candidates must be finite, got 12 non-finite rows",
     ),
+    "masks": (
+        lambda: hardest()(rows(MIXED)._replace(target=torch.zeros(len(MIXED), 8, 8).long()), Net()),
+        ValueError,
+        r"target must be \(b,\) or \(b, C\), got shape .*without their masks",
+    ),
     "mean": (
         lambda: hardest(loss=F.cross_entropy)(rows(MIXED), Net()),
         ValueError,

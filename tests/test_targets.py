@@ -332,3 +332,15 @@ def test_segmentation_in_a_mixed_batch() -> None:
         assert torch.equal(plain(listed[i]["mask"]), plain(followed)[i])
         _, alone = strong((images[i], Mask(masks[i])), float(strength[i]), keys=keys[i])
         assert torch.equal(plain(alone), plain(followed)[i])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8])
+def test_plain_masks_are_refused_where_they_would_stay(dtype: torch.dtype) -> None:
+    strong = AdaptiveStrengthTransform("trivial", seed=0)
+    images = torch.rand(4, 3, 16, 12)
+    plain = torch.ones(4, 16, 12, dtype=dtype)
+    with pytest.raises(ValueError, match=r"masks must be tv_tensors.Mask to follow, .*\(4, 16, 12"):
+        strong((images, {"mask": plain}), 1.0)
+    _, labels, others = strong((images, torch.arange(4), images), 1.0)
+    assert torch.equal(labels, torch.arange(4))
+    assert others is images
