@@ -12,6 +12,7 @@ from torch import Tensor
 
 from augloader.checks import count_and_first, require_finite, require_int, require_labels
 from augloader.proxies import Proxies
+from augloader.summary import of_selection
 
 
 class Draw(NamedTuple):
@@ -281,6 +282,14 @@ class Selection:
     def __len__(self) -> int:
         """Return the number of chosen samples."""
         return len(self.indices)
+
+    def summary(self, labels: Tensor | None = None) -> None:
+        """Print the selection's size, weights, classes and certificate as a table.
+
+        Args:
+            labels: see ``augloader.summary.of_selection``, which returns the text.
+        """
+        print(of_selection(self, labels))
 
     def first(self, budget: int) -> Selection:
         """Return the selection of a smaller budget, without running the strategy again.
