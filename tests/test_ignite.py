@@ -1,0 +1,15 @@
+"""PyTorch Ignite on two ranks trains on each draw once."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.frameworks import TORCHRUN, accuracy, require_each_draw_once, run
+
+
+def test_two_ranks_train_on_each_draw_once(tmp_path: Path) -> None:
+    pytest.importorskip("ignite")
+    options = "--epochs", "3", "--images", "301"
+    printed = run("ignite_loop", "DistributedCoresetSampler", tmp_path, TORCHRUN, *options)
+    require_each_draw_once(tmp_path, ranks=2, epochs=3, images=301)
+    assert accuracy(printed) > 0.2
