@@ -106,7 +106,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         return sample
 
     def __getitems__(self, draws: Sequence[Draw | int]) -> Sequence[Any]:
-        """Return the rows of a batch, fetched at once where the wrapped dataset can.
+        """Return the rows of a batch, a sequence, fetched at once where the wrapped dataset can.
 
         Its own ``__getitems__`` is used where it has one: it returns a list of items, or a tuple or
         mapping of columns. Tensors in memory, of a TensorDataset, a Subset of one or such columns,
@@ -324,7 +324,7 @@ def _is_plain(column: Tensor) -> bool:
 
 
 def _taken(column: Tensor, rows: Tensor) -> Tensor:
-    """Return rows of a tensor; in a worker in shared memory, which saves a copy."""
+    """Return rows of a tensor; in a worker, unless they go by value, in memory it shares."""
     if column.device.type != "cpu":
         return column[rows]
     shape = (len(rows), *column.shape[1:])

@@ -28,6 +28,7 @@ from augloader.dataset import WeightedAugmentedDataset
 from augloader.schedule import Course, Every, Schedule, require_planned
 from augloader.strategies import Strategy, require_needs
 from augloader.strength import Constant, StrengthRule, require_rule
+from augloader.summary import of_sampler
 from augloader.table import SampleTable
 from augloader.types import Draw, Evidence, Sample, Selection
 
@@ -186,15 +187,15 @@ class CoresetSampler(Sampler[Draw]):
         self.table = SampleTable(self.n, dtype=table_dtype, rule=rule, forgetting=counting)
         self.selection: Selection | None = None
         self._refreshed: int | None = None  # epoch of the last refresh
-        self._loaded = False  # whether the epoch is one that was loaded and not yet set
+        self._loaded = False  # whether the epoch is one that was loaded
         self._passed: dict[str, Any] = {}  # what an earlier epoch was loaded over
         self._begin(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch, counted from 0, with the strengths that the rule finds now.
 
-        The length may change here and in ``refresh`` only. The first call after ``load_state_dict``
-        goes on with the loaded epoch if it is the same, so that a resumed loop needs no other code.
+        The length may change here and in ``refresh`` only. After ``load_state_dict`` calls with the
+        loaded epoch go on with it, so that a resumed loop needs no other code.
 
         Args:
             epoch: 0 or more.
@@ -209,14 +210,15 @@ class CoresetSampler(Sampler[Draw]):
         if self.group is not None:
             self._meet(epoch, resumed, self.group)
         with self._unchanged():
-            self._loaded, self._passed = False, {}
+            self._passed = {}
             if not resumed:
+                self._loaded = False
                 self._begin(epoch)
 
     def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
         """Make what was learnt from reports the same on all ranks, where an epoch begins."""
         if self.table.learns:
-            ranks.require_same({"epoch": epoch, "resumed": resumed}, group)
+            ranks.require_same({"epoch": f"{epoch}, resumed" if resumed else epoch}, group)
             if not resumed:
                 ranks.merge_learnt(self.table, group)
 
@@ -415,6 +417,17 @@ class CoresetSampler(Sampler[Draw]):
             picked["labels"] = _labels(labels)
         self.table.report(known[0][rows], strength=known[2][rows], **picked)
 
+    def summary(self) -> None:
+        """Print this epoch's draws, strengths, weights and selection as a table.
+
+        ``augloader.summary.of_sampler`` returns the text, and ``augloader.summary.log`` writes the
+        figures to TensorBoard.
+
+        Raises:
+            RuntimeError: the first selection is due and was not made.
+        """
+        print(of_sampler(self))
+
     def __iter__(self) -> Iterator[Draw]:
         """Return the draws of this epoch; a pure function of the sampler's state.
 
@@ -474,12 +487,15 @@ class CoresetSampler(Sampler[Draw]):
     def state_dict(self, consumed: int = 0) -> dict[str, Any]:
         """Return what the draws depend on, strengths too; O(1), never mutated.
 
-        Reports are the table's: save ``sampler.table.state_dict()`` beside it.
+        Reports are the table's: save ``sampler.table.state_dict()`` beside it. Give the loader a
+        ``generator`` of its own: starting it draws from torch's global stream else, and a resumed
+        epoch starts it once more.
 
         Args:
             consumed: draws that training used since the loader was last started, batches x batch
-                size (of this rank): a plain loader's workers have fetched more than these. 0
-                between epochs, and where torchdata's StatefulDataLoader counts.
+                size (of this rank), all of them where the epoch is over: a plain loader's workers
+                have fetched more than these. 0 where torchdata's StatefulDataLoader counts; load
+                both states then.
         """
         chosen = self.selection
         return {
@@ -495,7 +511,8 @@ class CoresetSampler(Sampler[Draw]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state; the sampler must be built with the same arguments.
 
-        The rest of the epoch has the strengths it began with, whatever was reported since.
+        The rest of the epoch has the strengths it began with, whatever was reported since. Loop
+        over ``range(sampler.epoch, epochs)`` then.
 
         Raises:
             ValueError: a state saved with other arguments, of an epoch that is not planned, of

@@ -28,6 +28,7 @@ import selection
 import transform
 
 from augloader import Loss, Rank, Sample, StableInfluence, fused
+from tests.scripts import run
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
@@ -221,6 +222,113 @@ def test_loader_reads_every_rule_in_every_round() -> None:
         assert row.set_epoch_share.median == pytest.approx(sum(epochs) / 2)
         assert name in str(row)
     assert loader.device_name(torch.device("cpu")) == "cpu"
+
+
+@pytest.mark.parametrize("workers", ["0", "2 fork"])
+def test_loaders_take_turns_and_are_compared_in_samples_per_second(workers: str) -> None:
+    found = loader.load(loader.in_memory(100), loader.IN_MEMORY, workers, rounds=2, batch=20)
+    assert (found.data, found.workers) == (loader.IN_MEMORY, workers)
+    assert found.rates.keys() == {"plain", "hand", "wrap"}
+    assert {len(rates) for rates in found.rates.values()} == {2}
+    assert found.ratio("plain") == common.Spread(1.0, 1.0, 1.0)
+    pairs = zip(found.rates["wrap"], found.rates["plain"], strict=True)
+    low, high = sorted(ours / plain for ours, plain in pairs)
+    assert found.ratio("wrap") == common.Spread((low + high) / 2, low, high)
+    assert str(found).count("handles") == 3
+    if workers == "0":
+        assert {*found.batch_bytes.values(), *found.handles.values()} == {0}
+    else:
+        pixels = 20 * 3 * 32 * 32
+        assert found.handles == {"plain": 2, "hand": 0, "wrap": 0}
+        assert all(pixels + 160 < size < pixels + 3000 for size in found.batch_bytes.values())
+
+
+def test_a_rate_counts_samples_and_not_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    by = loader.loaders(loader.in_memory(30), "0", 8)
+    assert {which: sum(len(x[0]) for x in each) for which, each in by.items()} == {
+        "plain": 30,
+        "hand": 39,
+        "wrap": 39,
+    }
+    times = iter([10.0, 13.0])
+    monkeypatch.setattr(loader, "perf_counter", lambda: next(times))
+    assert loader.rate(by["wrap"]) == 13
+
+
+def test_what_is_transported() -> None:
+    shared, value = torch.zeros(5, 8), torch.ones(3)
+    size, handles = loader.transported([shared, {"a": value}])
+    assert handles == 2
+    assert 160 + 12 < size < 160 + 12 + 100
+    assert loader.transported(Sample(value, 1, 2, 3, 4))[1] == 0
+
+
+def test_image_files_are_written_or_taken_from_every_class(tmp_path: Path) -> None:
+    for suffix in ("png", "jpg"):
+        loader.write_images(tmp_path / "train", 40, 32, suffix)
+    with loader.image_folder(tmp_path, 20, 32, "png") as data:
+        assert len(data) == 20
+        assert {label for _, label in data} == set(range(10))
+        assert {(x.shape, x.dtype) for x, _ in data} == {((3, 32, 32), torch.uint8)}
+    with loader.image_folder(None, 11, 224, "jpg") as data:
+        assert len(data) == 11
+        assert data[0][0].shape == (3, 224, 224)
+        assert data[0][0].float().std() > 10
+
+
+def test_the_smallest_ratio_is_of_all_workers_and_both_loaders() -> None:
+    def found(data: str, workers: str, hand: float, wrapped: float) -> loader.Load:
+        rates = {"plain": [1.0, 2.0, 4.0]}
+        rates["hand"] = [hand * rate for rate in rates["plain"]]
+        rates["wrap"] = [wrapped, wrapped * 2, wrapped * 40]  # the median leaves the last one out
+        return loader.Load(data, workers, rates, dict.fromkeys(rates, 1), dict.fromkeys(rates, 1))
+
+    loads = [
+        found(loader.IN_MEMORY, "0", 3.0, 4.0),
+        found(loader.IN_MEMORY, "2 fork", 2.5, 2.0),
+        found(loader.FOLDER, "0", 0.98, 1.01),
+        found(loader.JPEG, "0", 0.5, 0.5),
+    ]
+    summary = loader.loading_summary(loads)
+    assert list(summary) == ["benchmark", "machine", "in_memory_ratio", "image_folder_ratio"]
+    assert (summary["benchmark"], summary["machine"]) == ("loader", common.machine())
+    assert (summary["in_memory_ratio"], summary["image_folder_ratio"]) == (2.0, 0.98)
+
+
+SMALL = ["--tensors", "60", "--files", "20", "--jpegs", "10", "--device", "cpu", "--threads", "1"]
+
+
+def test_loader_quick_ends_with_a_line_of_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loader, "WORKERS", ("0",))
+    options = [*SMALL, "--quick", "--output", str(tmp_path)]
+    run(loader, monkeypatch, *options)
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(summary) == ["benchmark", "machine", "in_memory_ratio", "image_folder_ratio"]
+    assert min(summary["in_memory_ratio"], summary["image_folder_ratio"]) > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_loader_records_both_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loader, "WORKERS", ("0",))
+    monkeypatch.setattr(loader, "ROUNDS", 2)
+    monkeypatch.setattr(loader, "STEPS", 2)
+    size = loader.Size(n=60, batch=8, side=8)
+    monkeypatch.setattr(loader, "Size", lambda: size)
+    run(loader, monkeypatch, *SMALL, "--output", str(tmp_path))
+    record = json.loads((tmp_path / f"loader--{common.machine()}--cpu.json").read_text())
+    assert record["summary"] == json.loads(capsys.readouterr().out.splitlines()[-1])
+    keys = {"in_memory_ratio", "image_folder_ratio", "report_share", "loop_overhead", "device"}
+    assert keys < record["summary"].keys()
+    rows = record["loading"]["rows"]
+    assert [row["data"] for row in rows] == [loader.IN_MEMORY, loader.FOLDER, loader.JPEG]
+    assert all(row["ratio"]["plain"]["median"] == 1 for row in rows)
+    assert len(record["rows"]) == len(loader.RULES)
+    assert len(record["rounds"]) == 2
+    assert record["environment"]["threads"] == 1
 
 
 def test_noisy_digits_have_their_share_of_wrong_labels() -> None:

@@ -1,16 +1,21 @@
 """The values that pass between the parts."""
 
+import copy
+import pickle
+import pickletools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
-from torch.utils.data import default_collate
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, default_collate
+from torchvision import tv_tensors
 
 from augloader import Draw, Evidence, Proxies, Sample, Selection
-from augloader.types import take
+from augloader.types import SMALL, by_value, stack, take
 
 
 def test_a_plain_index_draws_at_full_strength() -> None:
@@ -46,6 +51,120 @@ def test_what_is_mixed_stays_on_the_cpu_and_is_false_unless_said() -> None:
     assert moved.mixed is batch.mixed
     assert Sample(None, 1, 7, 1.0, 0.5).mixed is False
     assert Sample(None, 1, 7, 1.0, 0.5).to("meta").mixed is False
+
+
+# What a worker sends ------------------------------------------------------------------------------
+
+
+def through(value: Any, protocol: int = pickle.DEFAULT_PROTOCOL) -> Any:
+    return pickle.loads(pickle.dumps(value, protocol))
+
+
+DTYPES = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+DTYPES += [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64]
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_batch_comes_back_as_it_was_sent(dtype: torch.dtype, protocol: int) -> None:
+    column = torch.arange(6).to(dtype)
+    grid = column.view(2, 3).t()
+    empty = torch.empty(0, dtype=dtype)
+    extra = {"deep": [column, ("name", grid)], "array": np.arange(3), "none": None, 3: empty}
+    sent = Sample(grid, column, column, column, column[::2], column[3], empty, extra, column)
+    found = through(sent, protocol)
+    assert type(found) is Sample
+    assert found.extra.pop("array").tolist() == [0, 1, 2]
+    sent.extra.pop("array")
+    assert same(found, sent)
+    for part in (*found[:5], found.extra["deep"][0]):
+        part.zero_()  # without a warning that it cannot be written
+    assert torch.equal(column, torch.arange(6).to(dtype))
+
+
+@pytest.mark.parametrize("shape", [(SMALL // 4,), (SMALL // 4 + 1,), (2, SMALL // 4), (0,), ()])
+def test_large_tensors_come_back_too(shape: tuple[int, ...]) -> None:
+    sent = Sample(torch.ones(shape), 1, torch.ones(shape), None, None)
+    assert same(through(sent), sent)
+
+
+def test_only_small_plain_tensors_go_by_value() -> None:
+    plain = torch.ones(SMALL // 4)
+    left = [
+        torch.ones(SMALL // 4 + 1),
+        torch.ones(2, requires_grad=True),
+        nn.Parameter(torch.ones(2)),
+        tv_tensors.Image(torch.ones(3, 2, 2)),
+        torch.ones(2, dtype=torch.bfloat16),
+        torch.ones(2, device="meta"),
+        torch.eye(2).to_sparse(),
+        np.ones(2),
+        "name",
+        None,
+    ]
+    assert all(by_value(value) is value for value in left)
+    for value in (plain, plain[:0], plain[3], plain[::2], plain.bool()):
+        assert type(by_value(value)).__name__ == "_ByValue"
+    nested = by_value({"a": [plain, (plain, left[0])], "b": left[3]})
+    assert nested["a"][1][1] is left[0]
+    assert same(through(nested), {"a": [plain, (plain, left[0])], "b": through(left[3])})
+    kept = through(Sample(left[1], left[2], left[3], left[4], 0.5, extra=left[6]))
+    assert kept.input.requires_grad
+    assert type(kept.target) is nn.Parameter
+    assert type(kept.index) is tv_tensors.Image
+    assert kept.weight.dtype == torch.bfloat16
+    assert kept.extra.is_sparse
+
+
+def test_a_view_sends_its_own_values_only() -> None:
+    rows = torch.zeros(1000, 1000)[:2]
+    assert len(pickle.dumps(Sample(rows, None, None, None, None))) < 10_000
+    names = [op.name for op, *_ in pickletools.genops(pickle.dumps(Sample(1, 2, 3, 4.0, 0.5)))]
+    assert "REDUCE" in names
+
+
+def test_copies_of_a_batch() -> None:
+    batch = Sample(torch.ones(2), 1, torch.arange(2), torch.ones(2), torch.ones(2), extra=[[1]])
+    shallow, deep = copy.copy(batch), copy.deepcopy(batch)
+    assert shallow.input is batch.input
+    assert same(shallow, batch)
+    assert same(deep, batch)
+    deep.input.zero_()
+    deep.extra[0].append(2)
+    assert batch.input.tolist() == [1, 1]
+    assert batch.extra == [[1]]
+
+
+def identity(rows: list[Any]) -> Any:
+    return rows[0]
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_samples_travel_from_workers(start: str) -> None:
+    sent = [
+        Sample(torch.rand(2, 3), 1, i, np.float32(0.5), 0.5, extra={"mask": torch.ones(2) > 0})
+        for i in range(2)
+    ]
+    sent.append(Sample(torch.rand(SMALL), None, torch.arange(3), None, None, mixed=torch.ones(2)))
+    loader: DataLoader[Any] = DataLoader(
+        sent,  # type: ignore[arg-type]
+        num_workers=1,
+        multiprocessing_context=start,
+        collate_fn=identity,
+        generator=torch.Generator(),
+    )
+    assert all(map(same, loader, sent))
+
+
+def test_stacked_draws_are_what_the_default_collate_makes_of_them() -> None:
+    draws = [Draw(3, 1, 0.1, 0.7, 5), Draw(0, 0, 2.0, 0.0, 5, False)]
+    weights = [(np.float32(draw.weight), np.float32(draw.strength)) for draw in draws]
+    rows = [
+        Sample(0, 0, draw.index, *real, draw.copy, draw.epoch)
+        for draw, real in zip(draws, weights, strict=True)
+    ]
+    expected = default_collate(rows)._replace(input=None, target=None, extra=())
+    assert same(stack(draws), expected)
 
 
 # Rows of a batch ----------------------------------------------------------------------------------
