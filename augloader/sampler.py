@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -648,32 +648,43 @@ class CoresetSampler(Sampler[Draw]):
             )
 
 
-class _Draws(Iterator[Draw]):
-    """The draws of an epoch, which know how far they got: torchdata saves and loads that."""
+class _Draws(chain):  # type: ignore[type-arg]
+    """The draws of an epoch, which know how far they got: torchdata saves and loads that.
 
-    def __init__(self, sampler: CoresetSampler) -> None:
-        self._sampler = sampler
-        self._start()
+    A chain of one map, for a ``__next__`` in C: it is called for every draw.
+    """
 
-    def _start(self) -> None:
-        *columns, weak = (column.tolist() for column in self._sampler._rest())
-        self._draws = map(Draw, *columns, repeat(self._sampler.epoch), weak)
-        self._yielded = 0
+    _sampler: CoresetSampler
+    _given: dict[str, Any]
+    _count: int
+    _left: Any  # an iterator that knows how much of it is left
 
-    def __next__(self) -> Draw:
-        """Return the next draw."""
-        draw = next(self._draws)
-        self._yielded += 1
-        return draw
+    def __new__(cls, sampler: CoresetSampler) -> _Draws:
+        """Return the draws that the sampler has left."""
+        given: dict[str, Any] = {}  # may change until the first draw is asked for
+
+        def draws() -> Iterator[Any]:
+            yield map(Draw, *given["columns"])
+
+        made: Any = cls.from_iterable(draws())
+        made._given, made._sampler = given, sampler
+        made._fill()
+        return cast(_Draws, made)
+
+    def _fill(self) -> None:
+        index, *columns, weak = (column.tolist() for column in self._sampler._rest())
+        self._count, self._left = len(index), iter(index)
+        epoch = repeat(self._sampler.epoch)
+        self._given["columns"] = (self._left, *columns, epoch, weak)
 
     def state_dict(self) -> dict[str, int]:
         """Return how many draws were yielded, of those that the sampler's state leaves."""
-        return {"yielded": self._yielded}
+        return {"yielded": self._count - self._left.__length_hint__()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where the loader was that saved this; its sampler's state was loaded before."""
         self._sampler._go_on(state["yielded"])
-        self._start()
+        self._fill()
 
 
 class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):

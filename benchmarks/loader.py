@@ -468,7 +468,7 @@ def feedback(options: argparse.Namespace, device: torch.device) -> tuple[dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="loading alone, three rounds")
+    parser.add_argument("--quick", action="store_true", help="loading alone")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", type=Path, help="folder with train/<class>/<image>")
@@ -479,7 +479,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    loads = load_all(options, 3 if options.quick else ROUNDS)
+    loads = load_all(options, ROUNDS)
     print(*loads, sep="\n")
     summary = loading_summary(loads)
     if options.quick:
