@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from augloader import ranks
 from augloader.checks import require_dataset, require_finite, require_labels
-from augloader.dataset import WeightedAugmentedDataset
+from augloader.dataset import WeightedAugmentedDataset, collate
 from augloader.progress import progress
 from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
 from augloader.types import Evidence, Sample
@@ -54,7 +54,7 @@ def sweep(
         proxy: ``Residual()``, ``LastLayerGradient()``, or None for losses and labels alone.
         batch_size: samples a forward pass, at least 1.
         num_workers: worker processes that fetch the samples.
-        collate_fn: stacks Samples into a batch; None takes torch's default.
+        collate_fn: stacks Samples into a batch; None takes ``augloader.collate``.
         autocast: run in torch's mixed precision; None does so on accelerators that have it.
         progress: show a bar (needs tqdm); None does so where a terminal is attached.
         group: None, or the ranks that share the work, all of which call this: each sweeps its
@@ -240,7 +240,7 @@ def _loader(
         sampler=None if share is None else share.tolist(),
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=collate_fn,
+        collate_fn=collate_fn or collate,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # its own: a loader would draw from the global one
     )
