@@ -127,6 +127,11 @@ def require_dataset(data: object) -> int:
 
 def require_labels(name: str, labels: Tensor, n: int, classes: int | None = None) -> None:
     """Raise unless ``labels`` is an (n,) integer tensor in [0, classes)."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor of class labels, got {type(labels).__name__}. "
+            "Pass torch.as_tensor(labels)."
+        )
     if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         raise TypeError(
             f"{name} must be integer class labels, got {labels.dtype}. "

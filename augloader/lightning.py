@@ -203,11 +203,23 @@ class CoresetCallback(Callback):
         """Keep a state until the training starts; testing needs none."""
         self._state = state_dict
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget what Lightning restored to validate or test: no training goes on from it."""
+        if stage != "fit":
+            self._state = {}
+
     def _take_over(self, sampler: CoresetSampler) -> bool:
         """Load the state, and return whether it is that of the epoch to train."""
-        rank = 0 if sampler.group is None else dist.get_rank(sampler.group)
+        rank, world = 0, 1
+        if sampler.group is not None:
+            rank, world = dist.get_rank(sampler.group), dist.get_world_size(sampler.group)
         state, self._state = self._state, {}
-        sampler.table.load_state_dict(state["tables"][rank % len(state["tables"])])
+        if len(state["tables"]) != world:
+            raise ValueError(
+                f"state must be of {world} ranks, got that of {len(state['tables'])}. Resume on as "
+                "many as saved it."
+            )
+        sampler.table.load_state_dict(state["tables"][rank])
         sampler.load_state_dict(state["sampler"])
         self._epoch, self._batches, self._consumed = state["epoch"], state["batches"], 0
         return sampler.epoch == self._epoch
@@ -254,10 +266,14 @@ def _draws_from(loader: Any, sampler: CoresetSampler) -> bool:
     return any(getattr(part, "sampler", None) is sampler for part in parts)
 
 
-def _drawn(batch: Any, returned: Any) -> Any:
-    """Return the Sample that a batch is, or that ``wrap`` added to it, or that was returned."""
-    if isinstance(batch, Mapping):
-        return batch.get("draw", returned)
-    if isinstance(batch, tuple | list) and not isinstance(batch, Sample):
-        return batch[-1] if isinstance(batch[-1], Sample) else returned
-    return getattr(batch, "draw", batch)
+def _drawn(batch: Any, returned: Any) -> Sample:
+    """Return the Sample in what the loader gave, or that ``wrap`` added to it, or the returned."""
+    parts = tree_leaves(batch, is_leaf=lambda part: isinstance(part, Sample))
+    held = [part for part in (*parts, getattr(batch, "draw", None), returned) if part is not None]
+    for part in held:
+        if isinstance(part, Sample):
+            return part
+    raise TypeError(
+        f"batch must hold a Sample of the sampler's loader, got {type(batch).__name__}. Return it "
+        'from training_step under "batch".'
+    )

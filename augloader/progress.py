@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
+import torch.distributed as dist
+
 T = TypeVar("T")
 
 
@@ -15,8 +17,8 @@ def progress(items: Iterable[T], what: str, wanted: bool | None = None) -> Itera
     Args:
         items: what is gone through.
         what: what the bar is called.
-        wanted: True: a bar at once; False: none; None: one where stderr is a terminal and tqdm is
-            installed.
+        wanted: True: a bar at once; False: none; None: one on the first rank, where stderr is a
+            terminal and tqdm is installed.
 
     Raises:
         ImportError: wanted without tqdm.
@@ -25,7 +27,7 @@ def progress(items: Iterable[T], what: str, wanted: bool | None = None) -> Itera
         >>> list(progress(range(3), "nothing to see"))
         [0, 1, 2]
     """
-    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+    if wanted is False or (wanted is None and not _watched()):
         return items
     try:
         from tqdm import tqdm
@@ -35,3 +37,9 @@ def progress(items: Iterable[T], what: str, wanted: bool | None = None) -> Itera
         raise ImportError("progress=True needs tqdm. Install it: pip install tqdm") from error
     bar: Iterable[T] = tqdm(items, desc=what, leave=False, delay=0 if wanted else 1)
     return bar
+
+
+def _watched() -> bool:
+    """Whether stderr is a terminal, and on several ranks this is the first."""
+    first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+    return first and sys.stderr is not None and sys.stderr.isatty()

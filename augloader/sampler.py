@@ -53,8 +53,8 @@ class CoresetSampler(Sampler[Draw]):
     history. The strengths of the copies, ``sampler.strengths``, (n,) float32, are computed where an
     epoch begins, in ``set_epoch``, from what was reported until then, and hold for all of it.
 
-    On several ranks every rank's sampler yields the whole epoch. What shards it, as accelerate and
-    Lightning do by themselves, covers each draw once; where nothing does, take
+    On several ranks every rank's sampler yields the whole epoch. accelerate shards it by itself,
+    each draw once with ``multiple``; for Lightning, and where nothing shards, take
     ``DistributedCoresetSampler``. With a ``group`` each rank sweeps and reports its share only, and
     the ranks select together.
 
@@ -187,7 +187,7 @@ class CoresetSampler(Sampler[Draw]):
         self.table = SampleTable(self.n, dtype=table_dtype, rule=rule, forgetting=counting)
         self.selection: Selection | None = None
         self._refreshed: int | None = None  # epoch of the last refresh
-        self._loaded = False  # whether the epoch is one that was loaded
+        self._loaded = False  # whether the epoch was loaded, or begun within
         self._passed: dict[str, Any] = {}  # what an earlier epoch was loaded over
         self._begin(0)
 
@@ -422,9 +422,6 @@ class CoresetSampler(Sampler[Draw]):
 
         ``augloader.summary.of_sampler`` returns the text, and ``augloader.summary.log`` writes the
         figures to TensorBoard.
-
-        Raises:
-            RuntimeError: the first selection is due and was not made.
         """
         print(of_sampler(self))
 
@@ -472,7 +469,9 @@ class CoresetSampler(Sampler[Draw]):
         return self._length - self._start
 
     def skip(self, draws: int) -> None:
-        """Leave out the first draws of this epoch, made before a resume; ``set_epoch`` ends it.
+        """Leave out the first draws of this epoch, made before a resume.
+
+        ``set_epoch`` of the same epoch goes on with the rest; that of another ends it.
 
         Args:
             draws: number of draws, 0 to the length of the epoch: batches done x batch size.
@@ -482,7 +481,7 @@ class CoresetSampler(Sampler[Draw]):
                 f"draws must be at most {self._length}, the epoch's length, got {draws}. "
                 "Count the draws of this epoch only."
             )
-        self._start = draws
+        self._start, self._loaded = draws, True
 
     def state_dict(self, consumed: int = 0) -> dict[str, Any]:
         """Return what the draws depend on, strengths too; O(1), never mutated.

@@ -325,7 +325,7 @@ def _quantiles(values: Tensor, shares: Tensor) -> list[float]:
 
 def _refreshes(sampler: Any) -> str:
     every = sampler.every
-    refreshed = sampler.state_dict()["refreshed"]
+    refreshed = sampler._refreshed
     last = "none yet" if refreshed is None else f"last at epoch {refreshed}"
     if sampler.refresh_due:
         due = "due now"

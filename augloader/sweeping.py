@@ -207,7 +207,8 @@ def gradient_norms(
 
     gradients = vmap(grad(loss), in_dims=(None, 0, 0))
     norms: list[Tensor] = []
-    for batch in _loader(view, None, batch_size, num_workers, collate_fn, device):
+    loader = _loader(view, None, batch_size, num_workers, collate_fn, device)
+    for batch in progress(loader, "gradient norms"):
         moved = batch.to(device)
         if not norms:
             with torch.no_grad():  # of one image, to know the number of classes

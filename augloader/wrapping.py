@@ -181,28 +181,17 @@ class _Collate:
         if self.extras != "none":
             drawn = stack(draws)
             batch = _added(batch, self.extras, drawn if self.extras == "draw" else drawn.index)
-        sent = None if get_worker_info() is None else _SENT.get(type(batch))
-        return batch if sent is None else sent(batch)
+        return _Sent(batch) if get_worker_info() and type(batch) in (list, tuple, dict) else batch
 
 
-class _SentList(list[Any]):
-    """A list in a worker, a plain one in the main process, its small tensors sent by value."""
+class _Sent:
+    """A batch in a worker, itself in the main process; its small tensors are sent by value."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return list, (by_value(list(self)),)
-
-
-class _SentTuple(tuple[Any, ...]):
-    def __reduce__(self) -> tuple[Any, ...]:
-        return tuple, (by_value(tuple(self)),)
-
-
-class _SentDict(dict[Any, Any]):
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (by_value(dict(self)),)
-
-
-_SENT: dict[type, Callable[[Any], Any]] = {list: _SentList, tuple: _SentTuple, dict: _SentDict}
+        return type(self.batch), (by_value(self.batch),)
 
 
 def _check(loader: Any) -> None:
@@ -317,4 +306,4 @@ def _with_field(kind: Any, name: str) -> Any:
     def reduce(batch: Any) -> tuple[Any, ...]:
         return _named, (kind, name, by_value(tuple(batch)))
 
-    return type(kind.__name__, (made,), {"__reduce__": reduce, "__slots__": ()})
+    return type(kind.__name__, (made, kind), {"__reduce__": reduce, "__slots__": ()})

@@ -20,6 +20,8 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
 T = TypeVar("T")
 Reading = dict[str, float]
 
@@ -78,10 +80,8 @@ def run_child(script: str, job: dict[str, Any], threads: int, spin: bool = False
 
 
 def progress(steps: Sequence[T]) -> Iterator[T]:
-    """Yield the steps and count them on stderr."""
-    for i, step in enumerate(steps, 1):
-        print(f"\r{i} / {len(steps)}", end="\n" * (i == len(steps)), file=sys.stderr, flush=True)
-        yield step
+    """Yield the steps, with a bar where a terminal is attached."""
+    yield from tqdm(steps, disable=None)
 
 
 def environment(threads: int, packages: Iterable[str], spin: bool = False) -> dict[str, Any]:

@@ -4,7 +4,8 @@
 
 Handlers do what lines of a loop of your own do elsewhere. The first epoch is begun before ``run``,
 which asks for the loader's length. Ignite keeps that length for all epochs: where a schedule
-changes it, call ``begin(epoch)`` and ``engine.run(loader, max_epochs=1)`` for each.
+changes it, leave the EPOCH_STARTED handler out, and call ``begin(epoch)`` and
+``engine.run(loader, max_epochs=1)`` for each.
 """
 
 from __future__ import annotations

@@ -101,6 +101,8 @@ def main() -> None:
     found = trainer.test(network, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         print(f"{options.devices} devices: {found[0]['accuracy']:.3f} of other digits right")
+    if dist.is_initialized():  # Lightning leaves the group to the end of the process
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -48,3 +48,10 @@ def test_small_integer_types_are_labels() -> None:
         require_labels("y", torch.tensor([0, 2], dtype=dtype), 2, 3)
     with pytest.raises(TypeError, match=r"y must be integer class labels, got torch\.bool"):
         require_labels("y", torch.tensor([True, False]), 2)
+
+
+def test_labels_are_tensors() -> None:
+    with pytest.raises(
+        TypeError, match="labels must be a tensor of class labels, got list"
+    ):
+        require_labels("labels", [0, 1], 2)  # type: ignore[arg-type]

@@ -33,6 +33,7 @@ pytest.importorskip("lightning")
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from augloader import lightning as lightning_module
 from augloader.lightning import CoresetCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own
@@ -166,6 +167,7 @@ if __name__ == "__main__":
         assert rest.draws == whole.draws[26 * epochs + 4 * batches :], (step, rank)
         assert torch.equal(rest.layer.weight, whole.layer.weight), (step, rank)
     (FOLDER / f"done-{rank}").touch()
+    torch.distributed.destroy_process_group()  # Lightning leaves it to the end of the process
 """
 
 
@@ -318,3 +320,45 @@ def test_loaders_made_by_wrap_and_mixed_batches_are_reported(tmp_path: Path) -> 
     assert len(network.draws) == N + 4
     first = {i for _, i, *_ in network.draws[:8]}  # the other batches were mixed
     assert len(sampler.table.missing("logits")) == N - len(first)
+
+
+def test_a_validated_checkpoint_is_no_place_to_go_on_from(tmp_path: Path) -> None:
+    def chosen() -> CoresetSampler:
+        return CoresetSampler(dataset(), Uniform(), fraction=0.3, refresh=Every(2), seed=0)
+
+    whole = fit(4, tmp_path, chosen())
+    sampler, network = chosen(), Network()
+    saving = ModelCheckpoint(tmp_path / "saved", filename="{epoch}", save_top_k=-1)
+    trainer = Trainer(
+        max_epochs=2, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False,
+        callbacks=[CoresetCallback(sampler, dataset()), saving], enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    loader = DataLoader(dataset(), batch_size=8, sampler=sampler)
+    trainer.fit(network, loader)
+    first = tmp_path / "saved" / "epoch=0.ckpt"
+    trainer.validate(network, DataLoader(dataset(), batch_size=8), ckpt_path=first, verbose=False)
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(network, loader)
+    assert network.draws == whole.draws
+
+
+def test_a_state_of_other_ranks_is_refused(tmp_path: Path) -> None:
+    saving = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    fit(1, tmp_path, learning(), saving)
+    path = tmp_path / "epoch=0.ckpt"
+    saved = torch.load(path)
+    (state,) = (part for name, part in saved["callbacks"].items() if "Coreset" in name)
+    state["tables"] *= 2
+    torch.save(saved, path)
+    with pytest.raises(ValueError, match="state must be of 1 ranks, got that of 2"):
+        fit(2, tmp_path, learning(), resume=path)
+
+
+def test_the_sample_is_found_in_batches_of_several_loaders() -> None:
+    held = Sample(*([torch.zeros(2)] * 7))
+    for batch in ([held, torch.zeros(1)], {"a": torch.zeros(1), "coreset": held}, held):
+        assert lightning_module._drawn(batch, None) is held
+    assert lightning_module._drawn({"a": torch.zeros(1)}, held) is held
+    with pytest.raises(TypeError, match="batch must hold a Sample"):
+        lightning_module._drawn({"a": torch.zeros(1)}, None)

@@ -37,3 +37,8 @@ def test_tqdm_is_asked_for_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPat
     assert progress([1], "work") == [1]
     with pytest.raises(ImportError, match="pip install tqdm"):
         progress([1], "work", True)
+
+
+def test_without_stderr_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert progress([1], "work") == [1]

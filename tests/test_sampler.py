@@ -1290,3 +1290,14 @@ def test_a_loaders_batches_are_not_mixed() -> None:
         assert not given.mixed.any()
         sampler.report(given, loss=given.index.float())
     assert not len(sampler.table.missing("losses"))
+
+
+def test_skipped_draws_stay_skipped_where_a_framework_sets_the_epoch_again() -> None:
+    sampler = ready()
+    sampler.set_epoch(1)
+    whole = list(sampler)
+    sampler.skip(7)
+    sampler.set_epoch(1)
+    assert list(sampler) == whole[7:]
+    sampler.set_epoch(2)
+    assert len(sampler) == len(whole)

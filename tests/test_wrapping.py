@@ -702,3 +702,22 @@ def test_sending_by_value_ends_in_the_main_process() -> None:
             batch[1].add_(1)  # what it is given it may write to
     loader, _ = wrapped([{"x": i} for i in range(N)], {"num_workers": 1})
     assert {type(batch) for batch in loader} == {dict}
+
+
+class Methodical(NamedTuple):
+    image: Any
+    label: Any
+
+    def first(self) -> Any:
+        return self.image[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_named_tuples_keep_their_class(workers: int) -> None:
+    items = [Methodical(torch.tensor(float(i)), i) for i in range(6)]
+    plain: DataLoader[Any] = DataLoader(items, batch_size=3, num_workers=workers)  # type: ignore[arg-type]
+    loader, sampler = wrap(plain, Uniform(), fraction=0.5)
+    sampler.refresh()
+    for batch in loader:
+        assert isinstance(batch, Methodical)
+        assert batch.first() == batch.draw.index[0]  # type: ignore[attr-defined]
