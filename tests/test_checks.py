@@ -51,7 +51,5 @@ def test_small_integer_types_are_labels() -> None:
 
 
 def test_labels_are_tensors() -> None:
-    with pytest.raises(
-        TypeError, match="labels must be a tensor of class labels, got list"
-    ):
+    with pytest.raises(TypeError, match="labels must be a tensor of class labels, got list"):
         require_labels("labels", [0, 1], 2)  # type: ignore[arg-type]
