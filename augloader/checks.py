@@ -55,6 +55,32 @@ def require_seed(seed: object) -> int:
     return seed
 
 
+def kind(value: object) -> str:
+    """Return the dtype of a tensor, the class of anything else."""
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+
+
+def require_strengths(strength: Tensor | float, batch: tuple[int, ...]) -> Tensor:
+    """Return every row's strength as float32 on the CPU; ``batch`` is (B,), or () for one image."""
+    number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
+    if not number and not (isinstance(strength, Tensor) and strength.is_floating_point()):
+        raise TypeError(
+            f"strength must be a float or a floating tensor, got {kind(strength)}. "
+            "Convert it first."
+        )
+    values = torch.as_tensor(strength, dtype=torch.float32, device="cpu").detach()
+    if values.ndim > 0 and values.shape != batch:
+        raise ValueError(
+            f"strength must be one number or of shape {batch}, got shape {tuple(values.shape)}. "
+            "Pass one strength per image."
+        )
+    bad = ~((values >= 0) & (values <= 1))
+    if bad.any():
+        got = count_and_first(bad, "values outside") if values.ndim else values.item()
+        raise ValueError(f"strength must be in [0, 1], got {got}. Clamp or rescale it.")
+    return values.expand(batch or (1,))
+
+
 def require_state(name: str, state: Mapping[str, object], version: int, keys: Set[str]) -> None:
     """Raise ValueError unless a saved state is of this version and whole."""
     if state.get("version") != version:

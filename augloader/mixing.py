@@ -23,6 +23,7 @@ from augloader.checks import (
     require_labels,
     require_number,
     require_seed,
+    require_strengths,
 )
 from augloader.keyed import uniforms
 from augloader.schedule import Course, Schedule
@@ -195,18 +196,19 @@ class _Mixer:
 
         Cost: O(b) on the CPU.
         """
-        return self._sample(batch, _rng(self.seed, batch, generator))
+        return self._sample(batch, *_drawing(self.seed, batch, generator))
 
-    def _sample(self, batch: Sample, rng: np.random.Generator) -> Mixing:
-        partner, share, _ = self._pairs(batch, rng)
+    def _sample(self, batch: Sample, strength: Array, rng: np.random.Generator) -> Mixing:
+        partner, share, _ = self._pairs(batch, strength, rng)
         return Mixing(torch.from_numpy(partner), torch.from_numpy(1 - share).float())
 
-    def _pairs(self, batch: Sample, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    def _pairs(
+        self, batch: Sample, strength: Array, rng: np.random.Generator
+    ) -> tuple[Array, Array, Array]:
         """Return each row's partner, the share it takes, 1 - lam, and the number of its pair."""
         epoch = int(batch.keys[0, 0])
         gamma = self.gamma * self._schedule.at(epoch)
         chance = self._probability.at(epoch)
-        strength = _strength(batch)
         b = len(strength)
         partner, share, pair = np.arange(b), np.zeros(b), np.zeros(b, np.int64)
         rows = rng.permutation(np.flatnonzero(strength > 0))
@@ -365,13 +367,13 @@ class CutMix(_Mixer):
         """Return the shares of partners at strength 1; boxes may cover more than half an image."""
         return rng.beta(gamma, gamma, count)
 
-    def _sample(self, batch: Sample, rng: np.random.Generator) -> Mixing:
+    def _sample(self, batch: Sample, strength: Array, rng: np.random.Generator) -> Mixing:
         if not isinstance(batch.input, Tensor) or batch.input.ndim < 3:
             raise ValueError(
                 f"input must be (b, ..., H, W) images, got {_shape(batch.input)}. Mixup takes "
                 "other inputs."
             )
-        partner, share, pair = self._pairs(batch, rng)
+        partner, share, pair = self._pairs(batch, strength, rng)
         sides = np.array(batch.input.shape[-2:])
         centre = (rng.random((pair.max() + 1, 2)) * sides).astype(np.int64)[pair]
         half = (0.5 * np.sqrt(share)[:, None] * sides).astype(np.int64)
@@ -471,8 +473,8 @@ class ManifoldMixup(_Mixer):
     @contextmanager
     def __call__(self, batch: Sample, generator: torch.Generator | None = None) -> Iterator[Sample]:
         """Yield the batch with mixed targets and weights; mix in the forward pass of the block."""
-        rng = _rng(self.seed, batch, generator)
-        mixing = self._sample(batch, rng)
+        strength, rng = _drawing(self.seed, batch, generator)
+        mixing = self._sample(batch, strength, rng)
         mixed = self._mix(batch, mixing, batch.input)
         if not mixing.mixed.any():
             yield mixed
@@ -512,8 +514,10 @@ class ManifoldMixup(_Mixer):
             )
 
 
-def _rng(seed: int, batch: Sample, generator: torch.Generator | None) -> np.random.Generator:
-    """Return the random numbers of a batch, which its first row names in a whole training.
+def _drawing(
+    seed: int, batch: Sample, generator: torch.Generator | None
+) -> tuple[Array, np.random.Generator]:
+    """Return the rows' strengths, and random numbers, which the first row names in a training.
 
     Not by its copy, which HardestOf chooses by score.
     """
@@ -528,34 +532,20 @@ def _rng(seed: int, batch: Sample, generator: torch.Generator | None) -> np.rand
             f"batch must have rows, got index of shape {tuple(torch.as_tensor(batch.index).shape)}."
             " Pass what the loader collated."
         )
+    given = torch.as_tensor(batch.strength, dtype=torch.float32)
+    strength = require_strengths(given, (len(batch.keys),)).numpy().astype(np.float64)
     if generator is None:
         first = batch.keys[:1].cpu().numpy()
-        first[0, 2] = _strength(batch)[0] > 0
-        return np.random.default_rng(int(uniforms(seed, first, 1)[0, 0] * 2**53))
+        first[0, 2] = strength[0] > 0
+        named = int(uniforms(seed, first, 1)[0, 0] * 2**53)
+        return strength, np.random.default_rng(named)
     if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
         raise TypeError(
             f"generator must be a torch.Generator on the CPU, got {generator!r}. "
             "Pass for example torch.Generator().manual_seed(0)."
         )
-    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-
-
-def _strength(batch: Sample) -> Array:
-    strength = torch.as_tensor(batch.strength).cpu().double()
-    if strength.shape not in ((), (len(batch.keys),)):
-        raise ValueError(
-            f"strength must be one number or of shape ({len(batch.keys)},), got shape "
-            f"{tuple(strength.shape)}. Pass the batch's own."
-        )
-    strength = strength.expand(len(batch.keys))
-    bad = ~((strength >= 0) & (strength <= 1))
-    if bad.any():
-        raise ValueError(
-            f"strength must be in [0, 1], got {count_and_first(bad, 'values outside')}. "
-            "Pass the batch's own."
-        )
-    found: Array = strength.numpy()
-    return found
+    drawn = int(torch.randint(2**62, (), generator=generator))
+    return strength, np.random.default_rng(drawn)
 
 
 def _soft(target: Any, classes: int | None, b: int) -> Tensor:

@@ -271,15 +271,17 @@ class CoresetSampler(Sampler[Draw]):
 
     @property
     def _idle(self) -> bool:
-        """Whether schedules leave no strong draw from this epoch on to the period's end."""
-        if self.base not in ("full", "random"):
-            return False
+        """Whether what is selected matters in no epoch from this one on to the period's end."""
         end = self.epoch + 1
         if self.epochs is not None:
             interval = self.every.interval or self.epochs
             end = min(self.every.begin(self.epoch) + interval, self.epochs)
-        courses = self._schedule, self._probability
-        return all(0 in (part.at(e) for part in courses) for e in range(self.epoch, end))
+        return not any(map(self._matters, range(self.epoch, end)))
+
+    def _matters(self, epoch: int) -> bool:
+        """Whether an epoch may have strong draws, or has a base of what was selected."""
+        strong = self._schedule.at(epoch) > 0 and self._probability.at(epoch) > 0
+        return strong or self.base not in ("full", "random")
 
     def refresh(self, evidence: Evidence | None = None) -> Selection:
         """Select anew, at this epoch, whether due or not. Nothing changes if it raises.

@@ -154,6 +154,8 @@ class Cosine(_Fade):
     Example:
         >>> [round(Cosine(2)(epoch, 3), 9) for epoch in range(3)]
         [1.0, 0.5, 0.0]
+
+    Source: the shape is that of Loshchilov & Hutter (2017), Eq. 5; fading: He et al. (2019), 4.1.
     """
 
     def _left(self, t: float) -> float:
@@ -174,6 +176,8 @@ class WarmUp(_Factor):
     Example:
         >>> [WarmUp(2)(epoch, 4) for epoch in range(4)]
         [0.0, 0.5, 1.0, 1.0]
+
+    Source: the gradual warm-up of Goyal et al. (2017), section 2.2, of augmentation for the rate.
     """
 
     first: int

@@ -352,11 +352,8 @@ def _next(sampler: Any) -> int | None:
         start = every.begin(sampler.epoch) + every.interval
     if end is None:
         end = start + 1  # without planned epochs all of them are alike
-    for epoch in range(start, end):  # the first one with strong draws, or the period's first
-        strong = sampler._schedule.at(epoch) > 0 and sampler._probability.at(epoch) > 0
-        if strong or sampler.base not in ("full", "random"):
-            return int(every.begin(epoch))
-    return None
+    matters = (epoch for epoch in range(start, end) if sampler._matters(epoch))
+    return next((int(every.begin(epoch)) for epoch in matters), None)
 
 
 def _percent(part: int, whole: int) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from augloader.applying import Output, apply_params
-from augloader.checks import count_and_first, require_one_of, require_seed
+from augloader.checks import kind, require_one_of, require_seed, require_strengths
 from augloader.geometry import Interpolation
 from augloader.keyed import uniforms
 from augloader.kornia_ops import KorniaOperations, KorniaParams
@@ -219,7 +219,7 @@ class AdaptiveStrengthTransform:
             raise ValueError(
                 f"batch_shape must be (B, C, H, W) or (C, H, W), got {given}. Pass images.shape."
             )
-        values = _check_strength(strength, given[:-3])
+        values = require_strengths(strength, given[:-3])
         channels, height, width = given[-3:]
         shape = (len(values), channels, height, width)
         if min(channels, height, width) < 1:
@@ -387,16 +387,11 @@ def _check_fill(fill: tuple[float, ...], images: Tensor) -> None:
         )
 
 
-def _kind(value: object) -> str:
-    """Return the dtype of a tensor, the class of anything else."""
-    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
-
-
 def _check_images(images: Tensor) -> None:
     """Raise unless images are a batch or an image of a supported type."""
     if not isinstance(images, Tensor) or images.dtype not in _DTYPES:
         raise TypeError(
-            f"images must be a uint8 or floating tensor, got {_kind(images)}. Convert them first."
+            f"images must be a uint8 or floating tensor, got {kind(images)}. Convert them first."
         )
     if images.ndim not in (3, 4):
         raise ValueError(
@@ -405,31 +400,10 @@ def _check_images(images: Tensor) -> None:
         )
 
 
-def _check_strength(strength: Tensor | float, batch: tuple[int, ...]) -> Tensor:
-    """Return every row's strength as float32 on the CPU; ``batch`` is (B,), or () for one image."""
-    number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
-    if not number and not (isinstance(strength, Tensor) and strength.is_floating_point()):
-        raise TypeError(
-            f"strength must be a float or a floating tensor, got {_kind(strength)}. "
-            "Convert it first."
-        )
-    values = torch.as_tensor(strength, dtype=torch.float32, device="cpu").detach()
-    if values.ndim > 0 and values.shape != batch:
-        raise ValueError(
-            f"strength must be one number or of shape {batch}, got shape {tuple(values.shape)}. "
-            "Pass one strength per image."
-        )
-    bad = ~((values >= 0) & (values <= 1))
-    if bad.any():
-        got = count_and_first(bad, "values outside") if values.ndim else values.item()
-        raise ValueError(f"strength must be in [0, 1], got {got}. Clamp or rescale it.")
-    return values.expand(batch or (1,))
-
-
 def _check_keys(keys: Tensor, batch: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Return the keys as (B, k) integers; ``batch`` is (B,), or () for one image."""
     if not isinstance(keys, Tensor) or keys.dtype not in _INTEGERS:
-        raise TypeError(f"keys must be an integer tensor, got {_kind(keys)}. Pass batch.keys.")
+        raise TypeError(f"keys must be an integer tensor, got {kind(keys)}. Pass batch.keys.")
     if keys.ndim != 1 + len(batch) or keys.shape[:-1] != batch or not keys.shape[-1]:
         rows = f"({batch[0]}, k), a row an image" if batch else "(k,), k at least 1, of one image"
         raise ValueError(

@@ -20,6 +20,7 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any, TypeVar
 
+import torch
 from tqdm import tqdm
 
 T = TypeVar("T")
@@ -106,6 +107,13 @@ def environment(threads: int, packages: Iterable[str], spin: bool = False) -> di
 def machine() -> str:
     """Return a short name of this machine, such as amd-epyc-2c."""
     return slug(_cpu_model(), os.cpu_count() or 1)
+
+
+def device_name(device: torch.device) -> str:
+    """Return cpu, or the GPU's name as a file name may have it."""
+    if device.type != "cuda":
+        return device.type
+    return torch.cuda.get_device_name(device).lower().replace(" ", "-")
 
 
 def slug(model: str, cores: int) -> str:

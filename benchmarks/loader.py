@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Spread, environment, machine, progress, save
+from common import Spread, device_name, environment, machine, progress, save
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, TensorDataset
@@ -243,13 +243,6 @@ def summarise(bench: Bench, rounds: list[Round]) -> list[Row]:
         )
         for name in bench.samplers
     ]
-
-
-def device_name(device: torch.device) -> str:
-    """Return cpu, or the GPU's name as a file name may have it."""
-    if device.type != "cuda":
-        return device.type
-    return torch.cuda.get_device_name(device).lower().replace(" ", "-")
 
 
 # Loading ------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Spread, environment, machine, progress, save
+from common import Spread, device_name, environment, machine, progress, save
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -383,13 +383,6 @@ def report(rows: Sequence[Row], line: dict[str, Any]) -> None:
         speedup, best = line["speedup_30"][kind], ideal(kind, HEADLINE)
         judged = "met" if speedup >= goal else f"MISSED, the counts allow {best:.2f}x"
         print(f"{kind} at 30 %: {speedup:.2f}x, goal {goal}x: {judged}")
-
-
-def device_name(device: torch.device) -> str:
-    """Return cpu, or the GPU's name as a file name may have it."""
-    if device.type != "cuda":
-        return device.type
-    return torch.cuda.get_device_name(device).lower().replace(" ", "-")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

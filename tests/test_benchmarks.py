@@ -221,7 +221,7 @@ def test_loader_reads_every_rule_in_every_round() -> None:
         epochs = [r.set_epoch[name] / (8 * r.step) for r in rounds]
         assert row.set_epoch_share.median == pytest.approx(sum(epochs) / 2)
         assert name in str(row)
-    assert loader.device_name(torch.device("cpu")) == "cpu"
+    assert common.device_name(torch.device("cpu")) == "cpu"
 
 
 @pytest.mark.parametrize("workers", ["0", "2 fork"])
