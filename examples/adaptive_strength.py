@@ -15,9 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -134,6 +135,22 @@ def main() -> None:
 def spread(values: list[float]) -> str:
     """Return mean ± standard deviation over the seeds."""
     return f"{mean(values):9.3f} ± {stdev(values) if len(values) > 1 else 0.0:.3f}"
+
+
+def conclude(
+    title: str, heads: dict[str, str], runs: dict[str, list[Any]], output: Path | None
+) -> None:
+    """Print mean ± deviation of some fields of each method's runs, and write all runs as JSON."""
+    width = 1 + max(map(len, (title, *runs)))
+    print(
+        f"{title:{width}}" + "".join(f"{head:>16}" for head in heads.values()) + f"{'seconds':>9}"
+    )
+    for name, of in runs.items():
+        scores = "".join(spread([getattr(run, field) for run in of]) for field in heads)
+        print(f"{name:{width}}{scores}{mean(run.seconds for run in of):9.1f}")
+    if output:
+        figures = {name: [asdict(run) for run in of] for name, of in runs.items()}
+        output.write_text(json.dumps({"about": about(), "runs": figures}, indent=1) + "\n")
 
 
 def record(runs: dict[str, list[Run]]) -> str:

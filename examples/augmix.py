@@ -18,17 +18,16 @@ on a random 30 % and on the coreset.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 import torch
 import torch.nn.functional as F
-from adaptive_strength import as_uint8, spread
+from adaptive_strength import as_uint8, conclude
 from cifar import jensen_shannon
-from quickstart import Problem, about, accuracy, digits, folder, network, transformed_views
+from quickstart import Problem, accuracy, digits, folder, network, transformed_views
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -124,13 +123,7 @@ def main() -> None:
             for name in METHODS:
                 bar.set_description(f"{name}, seed {seed}")
                 runs[name].append(train(problem, name, args.epochs, seed, bar))
-    print(f"{'AugMix':13}{'clean':>16}{'transformed':>16}{'seconds':>9}")
-    for name, of in runs.items():
-        scores = "".join(spread([getattr(run, k) for run in of]) for k in ("clean", "transformed"))
-        print(f"{name:13}{scores}{mean(run.seconds for run in of):9.1f}")
-    if args.json:
-        figures = {name: [asdict(run) for run in of] for name, of in runs.items()}
-        args.json.write_text(json.dumps({"about": about(), "runs": figures}, indent=1) + "\n")
+    conclude("AugMix", {"clean": "clean", "transformed": "transformed"}, runs, args.json)
 
 
 if __name__ == "__main__":

@@ -18,17 +18,14 @@ noisier ones: without augmentation, with all sounds augmented, and with 30 % of 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 import torch
-from adaptive_strength import spread
-from quickstart import about
+from adaptive_strength import conclude
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
@@ -168,13 +165,9 @@ def main() -> None:
         seconds = time.perf_counter() - started
         errors = error(model, waves, target), error(model, disturbed, target)
         runs[name].append(Run(*errors, seconds))
-    print(f"{'error, semitones':16}{'as recorded':>16}{'disturbed':>16}{'seconds':>9}")
-    for name, of in runs.items():
-        scores = "".join(spread([getattr(run, k) for run in of]) for k in ("clean", "disturbed"))
-        print(f"{name:16}{scores}{mean(run.seconds for run in of):9.1f}")
-    if args.json:
-        kept = {name: [asdict(run) for run in of] for name, of in runs.items()}
-        args.json.write_text(json.dumps({"about": about(), "runs": kept}, indent=1) + "\n")
+    conclude(
+        "error, semitones", {"clean": "as recorded", "disturbed": "disturbed"}, runs, args.json
+    )
 
 
 if __name__ == "__main__":

@@ -18,16 +18,13 @@ without strong augmentation, with all images augmented, with a random 30 % and w
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 
 import torch
 import torch.nn.functional as F
-from adaptive_strength import spread
-from quickstart import about
+from adaptive_strength import conclude
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
@@ -187,13 +184,7 @@ def main() -> None:
         model = train(pictures, name, args.epochs, seed)
         seconds = time.perf_counter() - started
         runs[name].append(Run(mean_iou(model, *tests), mean_iou(model, *views), seconds))
-    print(f"{'mean IoU':14}{'as drawn':>16}{'transformed':>16}{'seconds':>9}")
-    for name, of in runs.items():
-        scores = "".join(spread([getattr(run, k) for run in of]) for k in ("clean", "transformed"))
-        print(f"{name:14}{scores}{mean(run.seconds for run in of):9.1f}")
-    if args.json:
-        kept = {name: [asdict(run) for run in of] for name, of in runs.items()}
-        args.json.write_text(json.dumps({"about": about(), "runs": kept}, indent=1) + "\n")
+    conclude("mean IoU", {"clean": "as drawn", "transformed": "transformed"}, runs, args.json)
 
 
 if __name__ == "__main__":
