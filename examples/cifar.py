@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-DEPTHS = {"resnet20": 3, "resnet32": 5, "resnet56": 9}  # blocks a stage
+DEPTHS = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet56": 9}  # blocks a stage
 
 
 class Block(nn.Module):
@@ -33,8 +33,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(x)
-        if self.new:  # subsample, and half of the new channels before, half after
-            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.new // 2, self.new // 2))
+        if (
+            self.new
+        ):  # subsample (a pool keeps channels last), half of the new channels on each side
+            x = F.pad(F.avg_pool2d(x, 1, 2), (0, 0, 0, 0, self.new // 2, self.new // 2))
         return F.relu(x + y)
 
 
@@ -55,7 +57,7 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = (images / 255 - self.mean) / self.std
         x = self.body(x.contiguous(memory_format=torch.channels_last))
-        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+        return self.head(F.avg_pool2d(x, x.shape[2:]).flatten(1))  # type: ignore[no-any-return]
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -80,25 +82,33 @@ def read(
     size: int = 32,
     limit: int | None = None,
     imbalance: float = 1.0,
+    per_class: int | None = None,
 ) -> Images:
     """Decode a folder with a folder a class into memory, in random order, resized to ``size``."""
     image = v2.Compose([v2.PILToTensor(), v2.Resize((size, size), antialias=True)])
     folder = ImageFolder(root, transform=image)
     order = rng.permutation(len(folder))[:limit]
-    order = order[imbalanced(np.array(folder.targets)[order], imbalance)]
+    order = order[imbalanced(np.array(folder.targets)[order], imbalance, per_class)]
     with ThreadPoolExecutor() as pool:
         decoded = pool.map(folder.__getitem__, order)
         images, labels = zip(*tqdm(decoded, root.name, len(order), disable=None), strict=True)
     return Images(torch.stack(images), torch.tensor(labels), folder.classes)
 
 
-def imbalanced(labels: np.ndarray, ratio: float) -> np.ndarray:
-    """Return where the first n ratio^(-c / (C - 1)) samples of every class c are."""
+def imbalanced(labels: np.ndarray, ratio: float, most: int | None = None) -> np.ndarray:
+    """Return where the first n ratio^(-c / (C - 1)) samples of every class c are, n at most."""
     classes, sizes = np.unique(labels, return_counts=True)
     share = ratio ** -(np.arange(len(classes)) / max(1, len(classes) - 1))
-    wanted = (sizes.max() * share + 1e-9).astype(int)
+    wanted = (min(sizes.max(), most or len(labels)) * share + 1e-9).astype(int)
     kept = [np.flatnonzero(labels == c)[:n] for c, n in zip(classes, wanted, strict=True)]
     return np.sort(np.concatenate(kept))
+
+
+def add_noise(labels: Tensor, share: float, classes: int, rng: np.random.Generator) -> Tensor:
+    """Replace a share of the labels by a uniformly random other one."""
+    wrong = torch.from_numpy(rng.choice(len(labels), round(share * len(labels)), replace=False))
+    shift = torch.from_numpy(rng.integers(1, classes, len(wrong)))
+    return labels.index_copy(0, wrong, (labels[wrong] + shift) % classes)
 
 
 def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:

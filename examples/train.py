@@ -19,8 +19,8 @@ from typing import Any, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cifar import DEPTHS, Images, ResNet, mean_and_std, read
-from torch import Tensor, nn
+from cifar import DEPTHS, Images, ResNet, add_noise, mean_and_std, read
+from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -45,13 +45,6 @@ STRENGTHS: dict[str, augloader.StrengthRule] = {
     "lossrank": augloader.LossRank(),
     "confidence": augloader.Confidence(),
 }
-
-
-def add_noise(labels: Tensor, share: float, classes: int, rng: np.random.Generator) -> Tensor:
-    """Replace a share of the labels by a uniformly random other one."""
-    wrong = torch.from_numpy(rng.choice(len(labels), round(share * len(labels)), replace=False))
-    shift = torch.from_numpy(rng.integers(1, classes, len(wrong)))
-    return labels.index_copy(0, wrong, (labels[wrong] + shift) % classes)
 
 
 @torch.inference_mode()

@@ -1,0 +1,113 @@
+"""Train the papers' tables: what accuracy and time the four methods give, on real images.
+
+    python benchmarks/papers.py table4 --data DIR                     the reduced schedule, on a CPU
+    python benchmarks/papers.py table4 table5 --data DIR --device cuda    the papers' own
+
+DIR holds train/ and test/ with one folder a class, as CIFAR-10. Each run, a problem, a method and a
+seed, is trained once, whichever tables it belongs to; what is on disk is not run again. On a CPU
+two runs go side by side with a thread each; seconds are then of the processor's work, without the
+wait for busy cores. benchmarks/report.py makes the tables.
+
+The reduced schedule: 500 images a class (the whole test set), ResNet-8, 30 epochs of a one-cycle
+rate, R = 5. The papers': all images, ResNet-20 or -32, 200 epochs, rate divided by 10 twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from common import device_name, environment
+from recipe import PAPER, REDUCED, Outcome, Schedule, Trainer, images
+from records import RESULTS, Run, commit, path_of, read
+from tables import TABLES, Row
+from tqdm import tqdm
+
+PACKAGES = ("augloader", "numpy", "torch", "torchvision", "numba", "triton", "faiss-gpu")
+
+_decoded = lru_cache(maxsize=3)(images)
+
+
+def train(
+    row: Row, schedule: Schedule, seed: int, data: Path, device: torch.device, threads: int
+) -> Outcome:
+    """Train one run; in a process of the pool."""
+    torch.set_num_threads(threads)
+    given = _decoded(data, row.problem, schedule)
+    return Trainer(row.problem, schedule, row.method, seed, given, device).run()
+
+
+def missing(
+    names: Sequence[str], schedule: Schedule, seeds: Sequence[int], folder: Path
+) -> list[tuple[int, Row]]:
+    """Return the seeds and rows that are still to be run, each once: table by table, by seed."""
+    wanted: dict[tuple[int, Path], Row] = {}
+    for name in names:
+        for seed in seeds:
+            for row in TABLES[name].rows:
+                record = read(folder, row.problem, schedule, row.method)
+                if seed not in {run.seed for run in record.runs}:
+                    place = path_of(folder, row.problem, schedule, row.method)
+                    wanted.setdefault((seed, place), row)
+    return [(seed, row) for (seed, _), row in wanted.items()]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    add = parser.add_argument
+    add("tables", nargs="+", choices=[*TABLES, "all"], metavar="TABLE", help=", ".join(TABLES))
+    add("--data", type=Path, required=True, help="folder with train/ and test/")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--epochs", type=int, help="other than the schedule's; the results go to another folder")
+    add("--per-class", type=int, help="training images a class; the same")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--jobs", type=int, help="runs side by side (one a core; 1 on a GPU)")
+    add("--output", type=Path, default=RESULTS)
+    options = parser.parse_args(argv)
+    device = torch.device(options.device)
+    cuda = device.type == "cuda"
+    schedule = planned(PAPER if cuda else REDUCED, options.epochs, options.per_class)
+    cores = os.cpu_count() or 1
+    jobs = options.jobs or (1 if cuda else cores)
+    threads = max(1, cores // jobs)
+    about = environment(threads, PACKAGES) | {
+        "device": device_name(device),
+        "clock": "wall" if cuda else "cpu",
+        "commit": commit(),
+    }
+    names = list(TABLES) if "all" in options.tables else options.tables
+    wanted = missing(names, schedule, options.seeds, options.output)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn) as pool, tqdm(total=len(wanted), disable=None) as bar:
+        running = {
+            pool.submit(train, row, schedule, seed, options.data, device, threads): (seed, row)
+            for seed, row in wanted
+        }
+        for done in as_completed(running):
+            seed, row = running[done]
+            run = Run(seed, done.result(), about)
+            record = read(options.output, row.problem, schedule, row.method).plus(run)
+            record.write(path_of(options.output, row.problem, schedule, row.method))
+            bar.update()
+            bar.write(f"{row.problem.name}, {row.method.name}, seed {seed}: {run.outcome}")
+
+
+def planned(schedule: Schedule, epochs: int | None, per_class: int | None) -> Schedule:
+    """Return the schedule, or another one under another name."""
+    if epochs is not None:
+        schedule = replace(schedule, name=f"{schedule.name}-{epochs}-epochs", epochs=epochs)
+    if per_class is not None:
+        name = f"{schedule.name}-{per_class}-a-class"
+        schedule = replace(schedule, name=name, per_class=per_class)
+    return schedule
+
+
+if __name__ == "__main__":
+    main()

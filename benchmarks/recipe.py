@@ -1,0 +1,399 @@
+"""How a run of the papers' tables is trained: the same loop for every method.
+
+A run is a problem (which images and labels), a schedule (network, epochs, rate) and a method (what
+augloader does), with a seed. Images lie on the device as uint8; crops, flips and strong
+augmentation are made there, a chunk of batches at a time, in bfloat16 and channels last. The random
+numbers of an image's augmentation follow from the seed and its own draw.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+
+from cifar import DEPTHS, Images, ResNet, add_noise, mean_and_std, read
+
+from augloader import (
+    AdaptiveStrengthTransform,
+    Constant,
+    CoresetSampler,
+    CutMix,
+    Every,
+    ManifoldMixup,
+    Mixup,
+    Residual,
+    Sample,
+    Strategy,
+    StrengthRule,
+    SwitchOff,
+    Uniform,
+    WeightedAugmentedDataset,
+    collate,
+    sweep,
+)
+from augloader.keyed import uniforms
+from augloader.proxies import LastLayerGradient
+from augloader.sampler import Base, Weighting
+
+PAD = 4  # pixels on each side, of which random crops are cut
+REFINED = 0.2  # share of the epochs, the last ones, without strong augmentation
+GAMMA = {"mixup": 1.0, "manifold": 2.0, "cutmix": 1.0}  # of Beta; the papers'
+CHUNK = 64  # batches fetched and augmented at once on a GPU
+PHASES = ("load", "augment", "train", "sweep", "select", "evaluate")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """CIFAR-10 with a share of wrong labels, or a long tail: largest class / smallest class."""
+
+    name: str
+    noise: float = 0.0
+    imbalance: float = 1.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all methods share: data set's size, network, epochs, rate and refresh interval.
+
+    Attributes:
+        name: folder of the results.
+        per_class: training images of the largest class; None takes all.
+        networks: of the balanced problems, and of those with a long tail.
+        rates: knots (share of the training, rate) of a piecewise linear rate; or the first rate and
+            the shares at which it is divided by 10.
+        small_batch: batch size where the subset alone is trained on.
+        refresh: R, epochs between selections.
+    """
+
+    name: str
+    per_class: int | None
+    networks: tuple[str, str]
+    epochs: int
+    batch: int
+    small_batch: int
+    refresh: int
+    rate: float
+    shape: Literal["one-cycle", "steps"]
+    decay: float
+    nesterov: bool
+
+    def rate_at(self, done: float) -> float:
+        """Return the learning rate when a share of the training is done."""
+        if self.shape == "steps":
+            return self.rate * 0.1 ** ((done >= 0.5) + (done >= 0.75))
+        return float(self.rate * np.interp(done, [0, 0.25, 1], [0.1, 1, 0.001]))
+
+
+PAPER = Schedule(
+    "paper", None, ("resnet20", "resnet32"), 200, 128, 128, 20, 0.1, "steps", 1e-4, False
+)
+REDUCED = Schedule(
+    "reduced", 500, ("resnet8", "resnet8"), 30, 128, 16, 5, 0.2, "one-cycle", 5e-4, True
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What augloader is asked for.
+
+    Attributes:
+        name: of the file that has its results.
+        strategy: None never augments strongly.
+        fraction: share of the data to select; or
+        per_class: number of images to select for each class, on average.
+        proxy: what FacilityLocation sees; None where the strategy needs the losses alone.
+        free: select by what training reported, after a first period with a sweep.
+        copies: 0 augments in place.
+        refresh: None takes the schedule's.
+        policy: strong augmentation; None leaves it to mixing.
+        refined: whether the last epochs are without strong augmentation.
+        epochs: share of the schedule's epochs.
+    """
+
+    name: str
+    strategy: Strategy | None = None
+    fraction: float | None = None
+    per_class: int | None = None
+    base: Base = "full"
+    base_fraction: float | None = None
+    copies: int = 1
+    weighting: Weighting = "cluster"
+    proxy: Literal["residual", "last layer"] | None = "residual"
+    free: bool = False
+    refresh: int | None = None
+    strength: StrengthRule = Constant()  # noqa: RUF009 - frozen
+    policy: str | None = "trivial"
+    mix: Literal["mixup", "manifold", "cutmix"] | None = None
+    refined: bool = False
+    epochs: float = 1.0
+
+    def planned(self, schedule: Schedule) -> int:
+        """Return for how many epochs it is trained."""
+        return max(1, round(schedule.epochs * self.epochs))
+
+    def sampler(self, data: Any, schedule: Schedule, classes: int, seed: int) -> CoresetSampler:
+        """Return the sampler of a run."""
+        epochs = self.planned(schedule)
+        whole = self.fraction == 1  # then nothing is chosen
+        every = Every(None if whole else self.refresh or schedule.refresh)
+        if self.strategy is None:
+            every = Every(None, warmup=epochs)
+        count = None if self.per_class is None else self.per_class * classes
+        return CoresetSampler(
+            data,
+            self.strategy or Uniform(),
+            fraction=(self.fraction or 1.0) if count is None else None,
+            count=count,
+            base=self.base,
+            base_fraction=self.base_fraction,
+            copies=self.copies,
+            refresh=every,
+            weighting=self.weighting,
+            strength=self.strength,
+            epochs=epochs,
+            schedule=SwitchOff(round(REFINED * epochs) if self.refined else 0),
+            plain_copies=self.base == "none",
+            seed=seed,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave: accuracy after the last epoch, rows trained on, and seconds by phase.
+
+    Attributes:
+        rows: images that went through a training step.
+        strength: mean strength of the strong draws, the last epoch that had any.
+    """
+
+    accuracy: float
+    loss: float
+    rows: int
+    swept: int
+    strength: float
+    seconds: dict[str, float]
+
+
+class Clock:
+    """Seconds by phase: of the processor's work here, or of a GPU's until it is done."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self.kind = "wall" if self._cuda else "cpu"
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+
+    def now(self) -> float:
+        if not self._cuda:
+            return process_time()  # other processes on the cores do not count
+        torch.cuda.synchronize()
+        return perf_counter()
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = self.now()
+        yield
+        self.seconds[phase] += self.now() - start
+
+
+def images(data: Path, problem: Problem, schedule: Schedule) -> tuple[Images, Images]:
+    """Decode a problem's training and test images, the same ones for every method and seed."""
+    rng = np.random.default_rng(0)
+    size = {"imbalance": problem.imbalance, "per_class": schedule.per_class}
+    train, test = read(data / "train", rng, **size), read(data / "test", rng)  # type: ignore[arg-type]
+    if train.classes != test.classes:
+        raise SystemExit("train/ and test/ must hold folders of the same names")
+    train.labels = add_noise(train.labels, problem.noise, len(train.classes), rng)
+    return train, test
+
+
+def crop_and_flip(pixels: Tensor, keys: Tensor, seed: int) -> Tensor:
+    """Cut a random window out of each padded image, half of them mirrored; uint8, any device."""
+    drawn = torch.from_numpy(uniforms(seed, keys.numpy(), 3)).to(pixels.device)
+    top, left = (drawn[:, :2] * (2 * PAD + 1)).long().unbind(1)
+    padded = F.pad(pixels, (PAD,) * 4)
+    windows = padded.unfold(2, pixels.shape[2], 1).unfold(3, pixels.shape[3], 1)
+    cut = windows[torch.arange(len(pixels), device=pixels.device), :, top, left]
+    return torch.where((drawn[:, 2] < 0.5).view(-1, 1, 1, 1), cut.flip(3), cut)
+
+
+def split(batch: Sample, rows: int) -> Iterator[Sample]:
+    """Yield a batch's parts, views of so many rows."""
+    fields = batch._asdict().items()
+    columns = {k: v.split(rows) for k, v in fields if isinstance(v, Tensor) and v.ndim}
+    for parts in zip(*columns.values(), strict=True):
+        yield batch._replace(**dict(zip(columns, parts, strict=True)))
+
+
+class Trainer:
+    """One network, its optimizer, and what augloader puts between the images and it."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        schedule: Schedule,
+        method: Method,
+        seed: int,
+        given: tuple[Images, Images],
+        device: torch.device,
+    ) -> None:
+        self.schedule, self.method, self.seed, self.device = schedule, method, seed, device
+        train, self.test = given
+        classes = len(train.classes)
+        torch.manual_seed(seed)
+        depth = DEPTHS[schedule.networks[problem.imbalance > 1]]
+        network = ResNet(depth, classes, *mean_and_std(train.images))
+        self.model = network.to(device).to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            schedule.rate,
+            momentum=0.9,
+            nesterov=schedule.nesterov,
+            weight_decay=schedule.decay,
+            fused=device.type == "cuda",
+        )
+        self.data = WeightedAugmentedDataset(
+            TensorDataset(train.images.to(device), train.labels.to(device))
+        )
+        self.sampler = method.sampler(self.data, schedule, classes, seed)
+        options = {"dataset": "cifar10"} if method.policy == "auto" else {}
+        policy = method.policy or "trivial"  # not asked where there is none
+        self.strong = AdaptiveStrengthTransform(policy, seed=seed, **options)  # type: ignore[arg-type]
+        self.mixer = self._mixer(classes)
+        self.batch = schedule.small_batch if method.base == "selected" else schedule.batch
+        self.view = 2048 if device.type == "cuda" else 128  # images a forward pass
+        self.clock = Clock(device)
+        whole = device.type == "cuda" and method.mix != "manifold"  # whose hooks need Python
+        self.compiled = torch.compile(self.forward, mode="reduce-overhead") if whole else None
+
+    def _mixer(self, classes: int) -> Mixup | CutMix | ManifoldMixup | None:
+        mix, seed = self.method.mix, self.seed
+        if mix == "manifold":
+            blocks = [f"body.{i}" for i in range(3, len(self.model.body))]
+            layers = ["", *blocks[: 2 * len(blocks) // 3]]  # the input, and two stages of blocks
+            return ManifoldMixup(self.model, layers, classes, GAMMA[mix], seed=seed)
+        if mix is None:
+            return None
+        kind = Mixup if mix == "mixup" else CutMix
+        return kind(classes, GAMMA[mix], seed=seed)
+
+    def forward(self, pixels: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        """Return the mean weighted loss, every row's and the logits."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            logits = self.model(pixels)
+        logits = logits.float()
+        losses = F.cross_entropy(logits, target, reduction="none")
+        return (losses * weight).mean(), losses, logits
+
+    def mixed(self, batch: Sample) -> AbstractContextManager[Sample]:
+        """Return the batch as mixed, for the length of the forward pass."""
+        if isinstance(self.mixer, ManifoldMixup):
+            return self.mixer(batch)
+        return nullcontext(batch if self.mixer is None else self.mixer(batch))
+
+    def step(self, batch: Sample, rate: float) -> tuple[Tensor, Tensor, Tensor, Sample]:
+        """Train on a batch; return its loss, the rows', their logits and the batch as mixed."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        whole = len(batch.index) == self.batch
+        forward = self.compiled if self.compiled is not None and whole else self.forward
+        with self.mixed(batch) as mixed:
+            loss, losses, logits = forward(mixed.input, mixed.target, mixed.weight)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        # A CUDA graph overwrites what it returned.
+        return loss.detach(), losses.detach().clone(), logits.detach().clone(), mixed
+
+    def chunks(self, rows: int) -> Iterator[Sample]:
+        """Yield the epoch's draws on the device, so many at a time, augmented."""
+        loader = iter(DataLoader(self.data, rows, sampler=self.sampler, collate_fn=collate))
+        while True:
+            with self.clock("load"):
+                chunk = next(loader, None)
+            if chunk is None:
+                return
+            with self.clock("augment"):
+                pixels = crop_and_flip(chunk.input, chunk.keys, self.seed)
+                if self.method.policy is not None:
+                    pixels = self.strong(pixels, chunk.strength, keys=chunk.keys)
+                if self.mixer is not None:
+                    pixels = pixels.float()
+                chunk = chunk._replace(input=pixels, weight=chunk.weight.to(self.device))
+            yield chunk
+
+    def epoch(self, epoch: int, epochs: int) -> float:
+        """Train for an epoch; return its mean loss."""
+        rows, seen, total = len(self.sampler), 0, torch.zeros((), device=self.device)
+        self.model.train()
+        for chunk in self.chunks(self.batch * (CHUNK if self.device.type == "cuda" else 1)):
+            with self.clock("train"):
+                found = []
+                for batch in split(chunk, self.batch):
+                    rate = self.schedule.rate_at((epoch + seen / rows) / epochs)
+                    loss, losses, logits, batch = self.step(batch, rate)
+                    total += loss * len(batch.index)
+                    seen += len(batch.index)
+                    found.append((batch, losses, logits))
+                for batch, losses, logits in found:  # after all steps, for it waits for the GPU
+                    self.sampler.report(batch, loss=losses, logits=logits)
+        return total.item() / rows
+
+    def refresh(self) -> int:
+        """Select anew; return how many images were swept for it."""
+        needs, method, evidence = self.sampler.strategy.needs, self.method, None
+        if needs and not (method.free and self.sampler.epoch):
+            proxy = Residual() if method.proxy == "residual" else LastLayerGradient()
+            with self.clock("sweep"):
+                evidence = sweep(
+                    self.model,
+                    self.data,
+                    proxy if method.proxy and "proxies" in needs else None,
+                    batch_size=self.view,
+                    autocast=True,
+                    progress=False,
+                )
+        with self.clock("select"):
+            self.sampler.refresh(evidence)
+        return 0 if evidence is None else evidence.n
+
+    def run(self) -> Outcome:
+        """Train to the end."""
+        rows = swept = 0
+        strength, loss, epochs = 0.0, 0.0, self.method.planned(self.schedule)
+        for epoch in range(epochs):
+            self.sampler.set_epoch(epoch)
+            if self.sampler.refresh_due:
+                swept += self.refresh()
+            rows += len(self.sampler)
+            loss = self.epoch(epoch, epochs)
+            chosen = self.sampler.strengths[self.sampler.strengths > 0]
+            strength = float(chosen.mean()) if len(chosen) else strength
+        with self.clock("evaluate"):
+            accuracy = self.accuracy()
+        seconds = {name: round(spent, 3) for name, spent in self.clock.seconds.items()}
+        return Outcome(accuracy, loss, rows, swept, strength, seconds)
+
+    @torch.inference_mode()
+    def accuracy(self) -> float:
+        """Return the accuracy on the test images, un-augmented."""
+        self.model.eval()
+        right = 0
+        parts = (self.test.images.split(self.view), self.test.labels.split(self.view))
+        with torch.autocast(self.device.type, torch.bfloat16):
+            for pixels, labels in zip(*parts, strict=True):
+                found = self.model(pixels.to(self.device)).argmax(1)
+                right += int((found == labels.to(self.device)).sum())
+        return right / len(self.test)

@@ -1,0 +1,156 @@
+"""The papers' tables on disk: a file for each problem and method, with a line for each seed.
+
+results/papers/<schedule>/<problem>--<method>.json
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from recipe import PHASES, Method, Outcome, Problem, Schedule
+
+RESULTS = Path(__file__).parent / "results" / "papers"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed: its outcome, and where, when and from which commit it came."""
+
+    seed: int
+    outcome: Outcome
+    environment: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        found = self.outcome
+        seconds = found.seconds.values()
+        if set(found.seconds) != set(PHASES) or not all(map(math.isfinite, seconds)):
+            raise ValueError(f"seconds must be of {PHASES}, got {found.seconds}. Run it again.")
+        if not 0 <= found.accuracy <= 1 or not math.isfinite(found.loss):
+            raise ValueError(f"outcome must be finite, got {found}. Run it again.")
+        missing = {"machine", "device", "clock", "commit", "date", "versions"} - set(
+            self.environment
+        )
+        if missing:
+            raise ValueError(f"environment must have {sorted(missing)}. Run it again.")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean and spread, the standard deviation, over n seeds; 0 of one seed."""
+
+    mean: float
+    spread: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Mean:
+        values = list(values)
+        return cls(mean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
+
+    def above(self, other: Mean) -> tuple[float, bool]:
+        """Return the difference, and whether it is a tie: inside the spread of a difference."""
+        difference = self.mean - other.mean
+        return difference, abs(difference) <= math.hypot(self.spread, other.spread)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was run, fully described, and the runs, by seed."""
+
+    described: dict[str, Any]
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def accuracy(self) -> Mean:
+        return Mean.of(run.outcome.accuracy for run in self.runs)
+
+    def seconds(self, *phases: str) -> Mean:
+        """Return the seconds of some phases, together."""
+        return Mean.of(sum(run.outcome.seconds[name] for name in phases) for run in self.runs)
+
+    @property
+    def rows(self) -> float:
+        return mean(run.outcome.rows for run in self.runs)
+
+    def plus(self, run: Run) -> Record:
+        """Return the record with a seed's run added, or replaced."""
+        others = [other for other in self.runs if other.seed != run.seed]
+        return Record(self.described, tuple(sorted([*others, run], key=lambda run: run.seed)))
+
+    def write(self, path: Path) -> None:
+        """Write a file; it is always a whole one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        summary: dict[str, Any] = {"accuracy": asdict(self.accuracy), "rows": self.rows}
+        summary["seconds"] = {name: asdict(self.seconds(name)) for name in PHASES}
+        head = json.dumps({**self.described, "summary": summary}, indent=1)[:-2]
+        lines = ",\n  ".join(json.dumps(asdict(run)) for run in self.runs)
+        part = path.with_suffix(".part")
+        part.write_text(f'{head},\n "runs": [\n  {lines}\n ]\n}}\n')
+        part.replace(path)
+
+
+def describe(problem: Problem, schedule: Schedule, method: Method) -> dict[str, Any]:
+    """Return all that the result depends on but the seed; strategies and rules as their repr."""
+    plain = (str, int, float, bool, type(None))
+    chosen = {f.name: getattr(method, f.name) for f in fields(method)}
+    asked = {name: v if isinstance(v, plain) else repr(v) for name, v in chosen.items()}
+    parts = {"problem": asdict(problem), "schedule": asdict(schedule), "method": asked}
+    described: dict[str, Any] = json.loads(json.dumps(parts))  # tuples become lists, as when read
+    return described
+
+
+def path_of(folder: Path, problem: Problem, schedule: Schedule, method: Method) -> Path:
+    return folder / schedule.name / f"{problem.name}--{method.name}.json"
+
+
+def read(folder: Path, problem: Problem, schedule: Schedule, method: Method) -> Record:
+    """Read what there is of a problem and method.
+
+    Raises:
+        ValueError: the file is of another problem, schedule or method, or not as it should be.
+    """
+    path, described = (
+        path_of(folder, problem, schedule, method),
+        describe(problem, schedule, method),
+    )
+    if not path.exists():
+        return Record(described)
+    record = parse(json.loads(path.read_text()))
+    if record.described != described:
+        raise ValueError(
+            f"{path.name} must be of {described}, got {record.described}. Name the method anew, or "
+            "delete the file."
+        )
+    return record
+
+
+def parse(stored: dict[str, Any]) -> Record:
+    """Return a file's record; raise unless it has what a record must have, and nothing else."""
+    described = {name: stored[name] for name in ("problem", "schedule", "method")}
+    if set(stored) != {*described, "summary", "runs"}:
+        raise ValueError(f"a record must have no other fields, got {sorted(stored)}. Delete it.")
+    runs = tuple(
+        Run(run["seed"], Outcome(**run["outcome"]), run["environment"]) for run in stored["runs"]
+    )
+    if len({run.seed for run in runs}) < len(runs):
+        raise ValueError("seeds must differ. Delete the file.")
+    return Record(described, runs)
+
+
+def commit() -> str:
+    """Return the commit that is checked out, with a + where files differ from it."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)

@@ -1,0 +1,29 @@
+"""The papers' tables, a module each."""
+
+from tables import (
+    ablations,
+    combination,
+    refinement,
+    sada,
+    table1,
+    table4,
+    table5,
+    table6,
+)
+from tables.table import Row, Table
+
+TABLES: dict[str, Table] = {
+    "table1": table1.TABLE,
+    "table4": table4.TABLE,
+    "table4-tail": table4.TABLE_TAIL,
+    "table5": table5.TABLE,
+    "table6": table6.TABLE,
+    "refinement": refinement.TABLE,
+    "sada": sada.TABLE,
+    "sada-noise": sada.TABLE_NOISE,
+    "sada-tail": sada.TABLE_TAIL,
+    "combination": combination.TABLE,
+    "ablations": ablations.TABLE,
+}
+
+__all__ = ["TABLES", "Row", "Table"]

@@ -1,0 +1,41 @@
+"""What a table is: rows with the paper's numbers beside, and which row is compared with which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recipe import Method, Problem
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        label: what the reader sees.
+        against: label of the row, of the same problem, that it is compared with; or "".
+        paper: what the paper's table says of it, in its own unit; or "".
+    """
+
+    label: str
+    problem: Problem
+    method: Method
+    against: str = ""
+    paper: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper, or of our own.
+
+    Attributes:
+        source: which table of which paper, and how ours differs.
+        none: label of the row without strong augmentation, where gains are of interest; or "".
+        full: label of the row in which everything is strongly augmented.
+    """
+
+    title: str
+    source: str
+    rows: tuple[Row, ...]
+    none: str = ""
+    full: str = ""
