@@ -33,7 +33,7 @@ from augloader.table import SampleTable
 from augloader.types import Draw, Evidence, Sample, Selection
 
 Base = Literal["full", "random", "selected", "none"]
-Weighting = Literal["cluster", "uniform", "downweight"]
+Weighting = Literal["cluster", "uniform", "population", "downweight"]
 Plan = tuple[np.ndarray[Any, Any], ...]  # index, copy, weight, strength and weak of draws
 _VERSION = 1  # of saved states
 # What changes from epoch to epoch:
@@ -46,8 +46,9 @@ class CoresetSampler(Sampler[Draw]):
     """Yield each epoch's draws: a base at strength 0, and strong copies of the selected samples.
 
     An epoch is the base and r copies of each of the k selected samples, shuffled together. A copy
-    weighs gamma_j / r (gamma_j: number of samples that j stands for), a base draw n / (size of the
-    base); all weights are then scaled to mean 1, so that a fraction does not change the loss.
+    weighs gamma_j k / (n r), gamma_j the number of samples that j stands for, 1 / r on average; a
+    base draw weighs 1. All weights are then scaled to mean 1, so that a fraction does not change
+    the loss.
 
     What it yields depends on (seed, epoch, selection, strengths) alone: not on workers, ranks or
     history. The strengths of the copies, ``sampler.strengths``, (n,) float32, are computed where an
@@ -70,8 +71,11 @@ class CoresetSampler(Sampler[Draw]):
         copies: r; 0 augments the selected samples in place instead of appending copies.
         refresh: when to select again. Before the first selection an epoch is the base alone
             (every sample where the base is "selected" or "none"), with weight 1.
-        weighting: "cluster" as above; "uniform": every draw weighs 1; or "downweight": the draws of
-            a sample share the weight of one, 1 / |f_T(z)| each (Kuchnik & Smith, section 4.2).
+        weighting: "cluster" as above; "uniform": every draw weighs 1; "population": copies weigh
+            gamma_j / r and base draws n / (size of the base), so that the copies weigh together as
+            much as the base, however few they are, as Eq. 10 reads: small fractions then train
+            badly (benchmarks/papers.py); or "downweight": the draws of a sample share the weight of
+            one, 1 / |f_T(z)| each (Kuchnik & Smith, section 4.2).
         strength: the rule of how strongly each sample's copies are augmented, as
             ``StableInfluence()``; base draws have strength 0 under every rule.
         epochs: how many epochs are planned; None plans no end. Schedules need it.
@@ -597,12 +601,15 @@ class CoresetSampler(Sampler[Draw]):
             base = np.sort(generator.choice(self.n, self.base_size, replace=False))
         else:
             base = np.arange(self.n)
-        base_weight = np.full(len(base), self.n / len(base))
+        population = self.weighting == "population"
+        each = self.n / len(base) if population else 1.0  # what a base draw weighs
+        base_weight = np.full(len(base), each)
         if self.selection is None:
             chosen, gamma = base[:0], base_weight[:0]
         else:
             chosen = self.selection.indices.numpy()
             gamma = self.selection.weights.numpy().astype(np.float64)
+            gamma = gamma if population else gamma * len(chosen) / self.n
             if self.base == "selected":
                 base, base_weight = chosen, gamma
             elif self.base == "none":
@@ -620,7 +627,7 @@ class CoresetSampler(Sampler[Draw]):
         if not self.plain_copies:
             plain = (np.arange(len(index)) >= len(base)) & (strength == 0)
             if self.base in ("full", "random"):
-                weight[plain] = self.n / self.base_size
+                weight[plain] = each
             kept = (copies == 0) | ~plain
             index, copies, weight, strength = (
                 column[kept] for column in (index, copies, weight, strength)

@@ -119,7 +119,8 @@ class Method:
         copies: 0 augments in place.
         refresh: None takes the schedule's.
         policy: strong augmentation; None leaves it to mixing.
-        refined: whether the last epochs are without strong augmentation.
+        refined: whether the last epochs are without strong augmentation; where there is none
+            anyway, without crops and flips.
         epochs: share of the schedule's epochs.
     """
 
@@ -139,6 +140,10 @@ class Method:
     mix: Literal["mixup", "manifold", "cutmix"] | None = None
     refined: bool = False
     epochs: float = 1.0
+
+    def last(self, epochs: int) -> int:
+        """Return how many epochs refine."""
+        return round(REFINED * epochs) if self.refined else 0
 
     def planned(self, schedule: Schedule) -> int:
         """Return for how many epochs it is trained."""
@@ -164,7 +169,7 @@ class Method:
             weighting=self.weighting,
             strength=self.strength,
             epochs=epochs,
-            schedule=SwitchOff(round(REFINED * epochs) if self.refined else 0),
+            schedule=SwitchOff(self.last(epochs)),
             plain_copies=self.base == "none",
             seed=seed,
         )
@@ -271,6 +276,8 @@ class Trainer:
         options = {"dataset": "cifar10"} if method.policy == "auto" else {}
         policy = method.policy or "trivial"  # not asked where there is none
         self.strong = AdaptiveStrengthTransform(policy, seed=seed, **options)  # type: ignore[arg-type]
+        self.epochs = method.planned(schedule)
+        self.cropped = SwitchOff(0 if method.strategy else method.last(self.epochs))
         self.mixer = self._mixer(classes)
         self.batch = schedule.small_batch if method.base == "selected" else schedule.batch
         self.view = 2048 if device.type == "cuda" else 128  # images a forward pass
@@ -326,7 +333,9 @@ class Trainer:
             if chunk is None:
                 return
             with self.clock("augment"):
-                pixels = crop_and_flip(chunk.input, chunk.keys, self.seed)
+                pixels = chunk.input
+                if self.cropped(self.sampler.epoch, self.epochs):
+                    pixels = crop_and_flip(pixels, chunk.keys, self.seed)
                 if self.method.policy is not None:
                     pixels = self.strong(pixels, chunk.strength, keys=chunk.keys)
                 if self.mixer is not None:
@@ -334,7 +343,7 @@ class Trainer:
                 chunk = chunk._replace(input=pixels, weight=chunk.weight.to(self.device))
             yield chunk
 
-    def epoch(self, epoch: int, epochs: int) -> float:
+    def epoch(self, epoch: int) -> float:
         """Train for an epoch; return its mean loss."""
         rows, seen, total = len(self.sampler), 0, torch.zeros((), device=self.device)
         self.model.train()
@@ -342,7 +351,7 @@ class Trainer:
             with self.clock("train"):
                 found = []
                 for batch in split(chunk, self.batch):
-                    rate = self.schedule.rate_at((epoch + seen / rows) / epochs)
+                    rate = self.schedule.rate_at((epoch + seen / rows) / self.epochs)
                     loss, losses, logits, batch = self.step(batch, rate)
                     total += loss * len(batch.index)
                     seen += len(batch.index)
@@ -372,13 +381,13 @@ class Trainer:
     def run(self) -> Outcome:
         """Train to the end."""
         rows = swept = 0
-        strength, loss, epochs = 0.0, 0.0, self.method.planned(self.schedule)
-        for epoch in range(epochs):
+        strength = loss = 0.0
+        for epoch in range(self.epochs):
             self.sampler.set_epoch(epoch)
             if self.sampler.refresh_due:
                 swept += self.refresh()
             rows += len(self.sampler)
-            loss = self.epoch(epoch, epochs)
+            loss = self.epoch(epoch)
             chosen = self.sampler.strengths[self.sampler.strengths > 0]
             strength = float(chosen.mean()) if len(chosen) else strength
         with self.clock("evaluate"):

@@ -82,21 +82,26 @@ def test_full_base_and_appended_copies(copies: int) -> None:
 
 @pytest.mark.parametrize("copies", [1, 2])
 @pytest.mark.parametrize("base", ["full", "random", "none", "selected"])
-def test_weights_are_cluster_sizes_over_copies_at_mean_one(base: Base, copies: int) -> None:
-    sampler = ready(base=base, copies=copies)
+@pytest.mark.parametrize("weighting", ["cluster", "population"])
+def test_weights_are_cluster_sizes_over_copies_at_mean_one(
+    weighting: str, base: Base, copies: int
+) -> None:
+    sampler = ready(base=base, copies=copies, weighting=weighting)
     assert sampler.selection is not None
     gamma = dict(
         zip(sampler.selection.indices.tolist(), sampler.selection.weights.tolist(), strict=True)
     )
     draws = list(sampler)
     size = {"full": N, "random": 10, "none": 0, "selected": 10}[base]
-    total = (N if base != "none" else 0) + N
-    scale = (size + 10 * copies) / total
+    # The mass of the base and that of the copies: as many as draws, or the population each.
+    base_mass, copy_mass = (size, 10) if weighting == "cluster" else (N * (size > 0), N)
+    scale = (size + 10 * copies) / (base_mass + copy_mass)
     for draw in draws:
+        cluster = gamma[draw.index] * copy_mass / N
         if draw.strength == 1:
-            raw = gamma[draw.index] / copies
+            raw = cluster / copies
         else:
-            raw = gamma[draw.index] if base == "selected" else N / size
+            raw = cluster if base == "selected" else base_mass / size
         assert draw.weight == pytest.approx(raw * scale, rel=1e-6)
     assert np.mean([draw.weight for draw in draws]) == pytest.approx(1, abs=1e-6)
 

@@ -24,6 +24,7 @@ TABLES: dict[str, Table] = {
     "sada-tail": sada.TABLE_TAIL,
     "combination": combination.TABLE,
     "ablations": ablations.TABLE,
+    "weights": ablations.TABLE_WEIGHTS,
 }
 
 __all__ = ["TABLES", "Row", "Table"]

@@ -9,19 +9,25 @@ from recipe import Method, Problem
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table.
+    """A result of a table.
 
     Attributes:
-        label: what the reader sees.
+        line: what the reader sees at its left.
         against: label of the row, of the same problem, that it is compared with; or "".
         paper: what the paper's table says of it, in its own unit; or "".
+        column: what the reader sees above it, where a line has several results; or "".
     """
 
-    label: str
+    line: str
     problem: Problem
     method: Method
     against: str = ""
     paper: str = ""
+    column: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.column}, {self.line}" if self.column else self.line
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,7 @@ class Table:
     rows: tuple[Row, ...]
     none: str = ""
     full: str = ""
+
+    def row(self, label: str) -> Row:
+        """Return the row of a label."""
+        return next(row for row in self.rows if row.label == label)

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from recipe import Method
 
-from tables.methods import CLEAN, STRATEGIES
-from tables.table import Row, Table
+from tables.methods import CLEAN, STRATEGIES, grid
+from tables.table import Table
 
-PAPER = {  # images a class: random, max-loss, coreset
-    5: ("33.5", "< 15", "37.8"),
-    10: ("42.7", "< 15", "45.1"),
-    25: ("58.7", "< 15", "63.9"),
-    50: ("74.4", "< 15", "74.7"),
+SIZES = (5, 10, 25, 50)
+PAPER = {
+    "5 a class": ("33.5", "< 15", "37.8"),
+    "10 a class": ("42.7", "< 15", "45.1"),
+    "25 a class": ("58.7", "< 15", "63.9"),
+    "50 a class": ("74.4", "< 15", "74.7"),
+}
+METHODS = {
+    f"{size} a class": {
+        kind: Method(f"only-{kind}-{size}", strategy, per_class=size, base="selected", refresh=1)
+        for kind, strategy in STRATEGIES.items()
+    }
+    for size in SIZES
 }
 
 TABLE = Table(
     "Only an augmented subset",
-    "Liu & Mirzasoleiman (2022), Table 1, CIFAR-10 / ResNet-20, R = 1. The same number of images a "
-    "class; the reduced schedule chooses them from 500 a class, not 5,000.",
-    tuple(
-        Row(
-            f"{kind}, {size} a class",
-            CLEAN,
-            Method(
-                f"only-{kind}-{size}", STRATEGIES[kind], per_class=size, base="selected", refresh=1
-            ),
-            "" if kind == "random" else f"random, {size} a class",
-            published,
-        )
-        for size, numbers in PAPER.items()
-        for kind, published in zip(STRATEGIES, numbers, strict=True)
-    ),
+    "Liu & Mirzasoleiman (2022), Table 1, CIFAR-10 / ResNet-20, R = 1. As many images a class; the "
+    "reduced schedule chooses them from 500 a class, not 5,000.",
+    grid(CLEAN, METHODS, PAPER),
 )

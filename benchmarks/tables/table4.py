@@ -4,37 +4,27 @@ from __future__ import annotations
 
 from recipe import Problem
 
-from tables.methods import CLEAN, FULL, STRATEGIES, TAIL, WEAK, augmented
+from tables.methods import CLEAN, FULL, TAIL, WEAK, grid, subsets
 from tables.table import Row, Table
 
-FRACTIONS = (0.05, 0.1, 0.3)
-Shares = dict[str, tuple[str, ...]]
+METHODS = subsets((0.05, 0.1, 0.3))
+Shares = dict[str, tuple[str, str, str]]
 PAPER: Shares = {  # shares of the gain
-    "random": ("21.8 %", "39.9 %", "65.6 %"),
-    "max-loss": ("32.9 %", "47.8 %", "73.5 %"),
-    "coreset": ("34.9 %", "51.5 %", "75.0 %"),
+    "5%": ("21.8 %", "32.9 %", "34.9 %"),
+    "10%": ("39.9 %", "47.8 %", "51.5 %"),
+    "30%": ("65.6 %", "73.5 %", "75.0 %"),
 }
 PAPER_TAIL: Shares = {
-    "random": ("25.9 %", "45.2 %", "74.6 %"),
-    "max-loss": ("31.3 %", "39.6 %", "74.6 %"),
-    "coreset": ("37.4 %", "49.4 %", "74.8 %"),
+    "5%": ("25.9 %", "31.3 %", "37.4 %"),
+    "10%": ("45.2 %", "39.6 %", "49.4 %"),
+    "30%": ("74.6 %", "74.6 %", "74.8 %"),
 }
 
 
 def rows(problem: Problem, none: str, full: str, shares: Shares) -> tuple[Row, ...]:
     """Return the rows of one problem."""
-    subsets = [
-        Row(
-            f"{kind}, {fraction:.0%}",
-            problem,
-            augmented(kind, fraction),
-            "" if kind == "random" else f"random, {fraction:.0%}",
-            shares[kind][i],
-        )
-        for i, fraction in enumerate(FRACTIONS)
-        for kind in STRATEGIES
-    ]
-    return (Row("none", problem, WEAK, "", none), Row("all", problem, FULL, "none", full), *subsets)
+    ends = (Row("none", problem, WEAK, "", none), Row("all", problem, FULL, "none", full))
+    return (*ends, *grid(problem, METHODS, shares))
 
 
 TABLE = Table(

@@ -1,0 +1,267 @@
+"""Make the papers' tables out of the results: the README's, all figures in full, and the picture.
+
+    python benchmarks/report.py             print what goes into the README
+    python benchmarks/report.py --write     write it there, and results/papers/README.md beside
+
+Accuracies are means after the last epoch ± the spread, the standard deviation over the seeds. A
+difference is a tie where it is inside the root of both spreads' squares.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from recipe import PAPER, REDUCED, Schedule
+from records import RESULTS, Mean, Record, read
+from tables import TABLES, Row, Table
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- benchmarks/report.py writes from here -->", "<!-- to here -->"
+SEEDS = 3  # wanted; other numbers are said
+
+
+class Report:
+    """The tables of a schedule, from what there is of their rows on disk."""
+
+    def __init__(self, schedule: Schedule, folder: Path = RESULTS) -> None:
+        self.schedule, self.folder = schedule, folder
+
+    def record(self, row: Row) -> Record | None:
+        """Return a row's record; None where it was not run."""
+        record = read(self.folder, row.problem, self.schedule, row.method)
+        return record if record.runs else None
+
+    def found(self, table: Table) -> bool:
+        """Return whether anything of a table was run."""
+        return any(self.record(row) for row in table.rows)
+
+    def difference(self, table: Table, row: Row) -> tuple[float, bool] | None:
+        """Return how far a row lies above the one it is compared with, and whether it is a tie."""
+        own, other = self.record(row), self.record(table.row(row.against)) if row.against else None
+        return own.accuracy.above(other.accuracy) if own and other else None
+
+    def gain(self, table: Table, row: Row) -> float | None:
+        """Return what share of full augmentation's gain a row has."""
+        if not table.none or row.label in (table.none, table.full):
+            return None
+        none, full = (self.record(table.row(label)) for label in (table.none, table.full))
+        own = self.record(row)
+        if not (own and none and full):
+            return None
+        whole = full.accuracy.mean - none.accuracy.mean
+        return (own.accuracy.mean - none.accuracy.mean) / whole
+
+    def cell(self, table: Table, row: Row) -> str:
+        """Return a row's accuracy, marked by how it compares; its gain, and the paper's number."""
+        record = self.record(row)
+        if record is None:
+            return f"not run [{row.paper}]" if row.paper else "not run"
+        text, compared, gain = percent(record.accuracy), self.difference(table, row), None
+        if compared is not None and not compared[1]:
+            text = f"**{text}**" if compared[0] > 0 else f"_{text}_"
+        gain = self.gain(table, row)
+        text += f", {gain:.0%}" if gain is not None else ""
+        return f"{text} [{row.paper}]" if row.paper else text
+
+    def short(self, table: Table) -> str:
+        """Return a table as the README has it: lines and columns of cells, or a list."""
+        columns = list(dict.fromkeys(row.column for row in table.rows if row.column))
+        if not columns:
+            return self.listed(table)
+        lines: dict[str, dict[str, Row]] = {}
+        for row in table.rows:
+            if row.column:
+                lines.setdefault(row.line, {})[row.column] = row
+        body = [
+            [line, *(self.cell(table, cells[c]) if c in cells else "" for c in columns)]
+            for line, cells in lines.items()
+        ]
+        ends = [f"{row.line}: {self.cell(table, row)}" for row in table.rows if not row.column]
+        text = grid(["", *columns], body)
+        return f"{text}\n\n{'; '.join(ends)}" if ends else text
+
+    def listed(self, table: Table) -> str:
+        """Return a table without columns: accuracy, difference, and what it costs."""
+        heads = ["", "accuracy", "difference", "images trained", "seconds", "of them selecting"]
+        body = []
+        for row in table.rows:
+            record, compared = self.record(row), self.difference(table, row)
+            if record is None:
+                body.append([row.line, "not run", "", "", "", ""])
+                continue
+            said = "" if compared is None else verdict(*compared)
+            against = f" to {row.against}" if said and row.against != table.rows[0].label else ""
+            selecting, whole = record.seconds("sweep", "select"), spent(record)
+            body.append(
+                [
+                    row.line,
+                    percent(record.accuracy),
+                    said + against,
+                    f"{record.rows:,.0f}",
+                    f"{whole.mean:.0f}",
+                    f"{selecting.mean:.1f}",
+                ]
+            )
+        return grid(heads, body)
+
+    def long(self, table: Table) -> str:
+        """Return every row of a table with all that was measured."""
+        heads = [
+            "",
+            "accuracy",
+            "seeds",
+            "against",
+            "difference",
+            "gain",
+            "paper",
+            "images trained",
+        ]
+        heads += [
+            "loading s",
+            "augmenting s",
+            "training s",
+            "sweeping s",
+            "selecting s",
+            "strength",
+        ]
+        body = []
+        for row in table.rows:
+            record = self.record(row)
+            if record is None:
+                body.append([row.label, "not run", *[""] * (len(heads) - 2)])
+                continue
+            compared, gain = self.difference(table, row), self.gain(table, row)
+            phases = ("load", "augment", "train", "sweep", "select")
+            body.append(
+                [
+                    row.label,
+                    percent(record.accuracy),
+                    str(record.accuracy.n),
+                    row.against,
+                    "" if compared is None else verdict(*compared),
+                    "" if gain is None else f"{gain:.0%}",
+                    row.paper,
+                    f"{record.rows:,.0f}",
+                    *(f"{record.seconds(name).mean:.1f}" for name in phases),
+                    f"{Mean.of(run.outcome.strength for run in record.runs).mean:.2f}",
+                ]
+            )
+        return grid(heads, body)
+
+    def whole(self, full: bool) -> str:
+        """Return all tables of which anything was run, in short or in full."""
+        made = self.long if full else self.short
+        parts = [
+            f"{'##' if full else '####'} {table.title}\n\n{table.source}\n\n{made(table)}\n"
+            for table in TABLES.values()
+            if self.found(table)
+        ]
+        return "\n".join(parts)
+
+    def picture(self) -> Figure:
+        """Draw accuracy over the size of the subset, and over the images trained on."""
+        grids = {
+            name: table
+            for name, table in TABLES.items()
+            if name in ("table4", "table5", "table6", "table1") and self.found(table)
+        }
+        figure = Figure(figsize=(4 * len(grids) + 5, 4), layout="constrained")
+        axes = figure.subplots(1, len(grids) + 1, width_ratios=[4] * len(grids) + [5])
+        for at, table in zip(axes, grids.values(), strict=False):
+            columns = list(dict.fromkeys(row.column for row in table.rows if row.column))
+            for column in columns:
+                rows = [row for row in table.rows if row.column == column]
+                points = [(row.line, r.accuracy) for row in rows if (r := self.record(row))]
+                if points:
+                    means = [100 * found.mean for _, found in points]
+                    bars = [100 * found.spread for _, found in points]
+                    at.errorbar([line for line, _ in points], means, bars, capsize=3, label=column)
+            for row in table.rows:
+                record = self.record(row)
+                if not row.column and record:
+                    at.axhline(100 * record.accuracy.mean, color="gray", linestyle=":")
+                    at.annotate(row.line, (0, 100 * record.accuracy.mean), fontsize=8)
+            at.set_title(table.title, fontsize=9)
+            at.set_ylabel("accuracy, %")
+            at.grid(alpha=0.3)
+            at.legend(fontsize=8)
+        for row in TABLES["combination"].rows:
+            record = self.record(row)
+            if record:
+                found = record.accuracy
+                place = (record.rows / 1000, 100 * found.mean)
+                axes[-1].errorbar(*place, 100 * found.spread, fmt="o", capsize=3)
+                axes[-1].annotate(
+                    row.line, place, fontsize=7, xytext=(4, 3), textcoords="offset points"
+                )
+        axes[-1].set(xlabel="thousand images trained on", title="Together")
+        axes[-1].grid(alpha=0.3)
+        return figure
+
+
+def spent(record: Record) -> Mean:
+    """Return a run's seconds without the evaluation."""
+    return record.seconds("load", "augment", "train", "sweep", "select")
+
+
+def percent(found: Mean) -> str:
+    """Write an accuracy in percent, with the number of seeds where it is not the usual one."""
+    text = f"{100 * found.mean:.1f} ± {100 * found.spread:.1f}"
+    return text if found.n == SEEDS else f"{text} ({found.n} seed{'s' * (found.n > 1)})"
+
+
+def verdict(difference: float, tie: bool) -> str:
+    """Write a difference in points, and whether it is a tie."""
+    return f"{100 * difference:+.1f}{' (tie)' if tie else ''}".replace("-", "−")
+
+
+def grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Write a table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def section(folder: Path = RESULTS) -> str:
+    """Return what goes into the README: all schedules that anything was run of."""
+    named = {"On a CPU, by the reduced schedule": REDUCED, "By the papers' schedule": PAPER}
+    parts = []
+    for title, schedule in named.items():
+        report = Report(schedule, folder)
+        if any(map(report.found, TABLES.values())):
+            parts.append(f"### {title}\n\n{report.whole(full=False)}")
+    return "\n".join(parts)
+
+
+def written(text: str, new: str) -> str:
+    """Return a text with what lies between the marks replaced."""
+    before, _, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"README.md must have the lines {BEGIN!r} and {END!r}. Add them.")
+    return f"{before}{BEGIN}\n\n{new}\n{END}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument(
+        "--write", action="store_true", help="into the README and beside the results"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(argv)
+    text = section(options.results)
+    print(text)
+    if options.write:
+        README.write_text(written(README.read_text(), text))
+        for schedule in (REDUCED, PAPER):
+            report = Report(schedule, options.results)
+            if any(map(report.found, TABLES.values())):
+                place = options.results / schedule.name
+                (place / "README.md").write_text(f"# All figures\n\n{report.whole(full=True)}")
+                report.picture().savefig(place / "tables.png", dpi=100)
+
+
+if __name__ == "__main__":
+    main()
