@@ -97,7 +97,7 @@ def test_weights_are_cluster_sizes_over_copies_at_mean_one(
     base_mass, copy_mass = (size, 10) if weighting == "cluster" else (N * (size > 0), N)
     scale = (size + 10 * copies) / (base_mass + copy_mass)
     for draw in draws:
-        cluster = gamma[draw.index] * copy_mass / N
+        cluster = gamma.get(draw.index, 0.0) * copy_mass / N
         if draw.strength == 1:
             raw = cluster / copies
         else:
