@@ -126,7 +126,7 @@ def of_sampler(sampler: Any) -> str:
         draws      12: 10 base, 2 copies (1 of each); 2 strong
         strength   of strong draws mean 1, median 1, middle 90 % 1 to 1
         rule       Constant(value=1.0)
-        weights    0.6 to 3 (cluster); mean 1
+        weights    1 to 1 (cluster); mean 1
         schedules  strength × 1, probability 1, weak 1
         reports    0; of 0 of 10 samples
     """
