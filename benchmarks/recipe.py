@@ -235,10 +235,15 @@ def crop_and_flip(pixels: Tensor, keys: Tensor, seed: int) -> Tensor:
 
 
 def split(batch: Sample, rows: int) -> Iterator[Sample]:
-    """Yield a batch's parts, views of so many rows."""
+    """Yield a batch's parts, views of so many rows; what is left over is dropped.
+
+    A last batch of a few rows takes a step as large as any other, in the direction of its noise.
+    """
     fields = batch._asdict().items()
     columns = {k: v.split(rows) for k, v in fields if isinstance(v, Tensor) and v.ndim}
-    for parts in zip(*columns.values(), strict=True):
+    for parts in zip(
+        *(column[: len(batch.index) // rows] for column in columns.values()), strict=True
+    ):
         yield batch._replace(**dict(zip(columns, parts, strict=True)))
 
 
@@ -283,7 +288,8 @@ class Trainer:
         self.view = 2048 if device.type == "cuda" else 128  # images a forward pass
         self.clock = Clock(device)
         whole = device.type == "cuda" and method.mix != "manifold"  # whose hooks need Python
-        self.compiled = torch.compile(self.forward, mode="reduce-overhead") if whole else None
+        if whole:
+            self.forward = torch.compile(self.forward, mode="reduce-overhead")  # type: ignore[method-assign]
 
     def _mixer(self, classes: int) -> Mixup | CutMix | ManifoldMixup | None:
         mix, seed = self.method.mix, self.seed
@@ -314,10 +320,8 @@ class Trainer:
         """Train on a batch; return its loss, the rows', their logits and the batch as mixed."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        whole = len(batch.index) == self.batch
-        forward = self.compiled if self.compiled is not None and whole else self.forward
         with self.mixed(batch) as mixed:
-            loss, losses, logits = forward(mixed.input, mixed.target, mixed.weight)
+            loss, losses, logits = self.forward(mixed.input, mixed.target, mixed.weight)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -343,22 +347,23 @@ class Trainer:
                 chunk = chunk._replace(input=pixels, weight=chunk.weight.to(self.device))
             yield chunk
 
-    def epoch(self, epoch: int) -> float:
-        """Train for an epoch; return its mean loss."""
-        rows, seen, total = len(self.sampler), 0, torch.zeros((), device=self.device)
+    def epoch(self, epoch: int) -> tuple[float, int]:
+        """Train for an epoch; return its mean loss, and on how many images."""
+        draws, seen, total = len(self.sampler), 0, torch.zeros((), device=self.device)
+        rows = min(self.batch, draws)
         self.model.train()
-        for chunk in self.chunks(self.batch * (CHUNK if self.device.type == "cuda" else 1)):
+        for chunk in self.chunks(rows * (CHUNK if self.device.type == "cuda" else 1)):
             with self.clock("train"):
                 found = []
-                for batch in split(chunk, self.batch):
-                    rate = self.schedule.rate_at((epoch + seen / rows) / self.epochs)
+                for batch in split(chunk, rows):
+                    rate = self.schedule.rate_at((epoch + seen / draws) / self.epochs)
                     loss, losses, logits, batch = self.step(batch, rate)
-                    total += loss * len(batch.index)
-                    seen += len(batch.index)
+                    total += loss * rows
+                    seen += rows
                     found.append((batch, losses, logits))
                 for batch, losses, logits in found:  # after all steps, for it waits for the GPU
                     self.sampler.report(batch, loss=losses, logits=logits)
-        return total.item() / rows
+        return total.item() / seen, seen
 
     def refresh(self) -> int:
         """Select anew; return how many images were swept for it."""
@@ -386,8 +391,8 @@ class Trainer:
             self.sampler.set_epoch(epoch)
             if self.sampler.refresh_due:
                 swept += self.refresh()
-            rows += len(self.sampler)
-            loss = self.epoch(epoch)
+            loss, seen = self.epoch(epoch)
+            rows += seen
             chosen = self.sampler.strengths[self.sampler.strengths > 0]
             strength = float(chosen.mean()) if len(chosen) else strength
         with self.clock("evaluate"):
