@@ -141,6 +141,10 @@ class Method:
     refined: bool = False
     epochs: float = 1.0
 
+    def batch(self, schedule: Schedule) -> int:
+        """Return the batch size."""
+        return schedule.small_batch if self.base == "selected" else schedule.batch
+
     def last(self, epochs: int) -> int:
         """Return how many epochs refine."""
         return round(REFINED * epochs) if self.refined else 0
@@ -171,6 +175,7 @@ class Method:
             epochs=epochs,
             schedule=SwitchOff(self.last(epochs)),
             plain_copies=self.base == "none",
+            multiple=self.batch(schedule),  # no step of a few rows, as large as any other
             seed=seed,
         )
 
@@ -180,7 +185,8 @@ class Outcome:
     """What a run gave: accuracy after the last epoch, rows trained on, and seconds by phase.
 
     Attributes:
-        rows: images that went through a training step.
+        rows: images that went through a training step, those of weight 0 too that fill up the last
+            batch of each epoch.
         strength: mean strength of the strong draws, the last epoch that had any.
     """
 
@@ -235,15 +241,10 @@ def crop_and_flip(pixels: Tensor, keys: Tensor, seed: int) -> Tensor:
 
 
 def split(batch: Sample, rows: int) -> Iterator[Sample]:
-    """Yield a batch's parts, views of so many rows; what is left over is dropped.
-
-    A last batch of a few rows takes a step as large as any other, in the direction of its noise.
-    """
+    """Yield a batch's parts, views of so many rows."""
     fields = batch._asdict().items()
     columns = {k: v.split(rows) for k, v in fields if isinstance(v, Tensor) and v.ndim}
-    for parts in zip(
-        *(column[: len(batch.index) // rows] for column in columns.values()), strict=True
-    ):
+    for parts in zip(*columns.values(), strict=True):
         yield batch._replace(**dict(zip(columns, parts, strict=True)))
 
 
@@ -284,7 +285,7 @@ class Trainer:
         self.epochs = method.planned(schedule)
         self.cropped = SwitchOff(0 if method.strategy else method.last(self.epochs))
         self.mixer = self._mixer(classes)
-        self.batch = schedule.small_batch if method.base == "selected" else schedule.batch
+        self.batch = method.batch(schedule)
         self.view = 2048 if device.type == "cuda" else 128  # images a forward pass
         self.clock = Clock(device)
         whole = device.type == "cuda" and method.mix != "manifold"  # whose hooks need Python
@@ -347,23 +348,22 @@ class Trainer:
                 chunk = chunk._replace(input=pixels, weight=chunk.weight.to(self.device))
             yield chunk
 
-    def epoch(self, epoch: int) -> tuple[float, int]:
-        """Train for an epoch; return its mean loss, and on how many images."""
+    def epoch(self, epoch: int) -> float:
+        """Train for an epoch; return its mean loss."""
         draws, seen, total = len(self.sampler), 0, torch.zeros((), device=self.device)
-        rows = min(self.batch, draws)
         self.model.train()
-        for chunk in self.chunks(rows * (CHUNK if self.device.type == "cuda" else 1)):
+        for chunk in self.chunks(self.batch * (CHUNK if self.device.type == "cuda" else 1)):
             with self.clock("train"):
                 found = []
-                for batch in split(chunk, rows):
+                for batch in split(chunk, self.batch):
                     rate = self.schedule.rate_at((epoch + seen / draws) / self.epochs)
                     loss, losses, logits, batch = self.step(batch, rate)
-                    total += loss * rows
-                    seen += rows
+                    total += loss * self.batch
+                    seen += self.batch
                     found.append((batch, losses, logits))
                 for batch, losses, logits in found:  # after all steps, for it waits for the GPU
                     self.sampler.report(batch, loss=losses, logits=logits)
-        return total.item() / seen, seen
+        return total.item() / draws
 
     def refresh(self) -> int:
         """Select anew; return how many images were swept for it."""
@@ -391,8 +391,8 @@ class Trainer:
             self.sampler.set_epoch(epoch)
             if self.sampler.refresh_due:
                 swept += self.refresh()
-            loss, seen = self.epoch(epoch)
-            rows += seen
+            loss = self.epoch(epoch)
+            rows += len(self.sampler)
             chosen = self.sampler.strengths[self.sampler.strengths > 0]
             strength = float(chosen.mean()) if len(chosen) else strength
         with self.clock("evaluate"):
