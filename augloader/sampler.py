@@ -90,8 +90,9 @@ class CoresetSampler(Sampler[Draw]):
         weak: probability of a draw to get the dataset's weak transform. A schedule or a number;
             ``SwitchOff(last=20)`` refines without weak augmentation, too.
         multiple: the epoch is filled up to a multiple of this many draws, with its first ones at
-            weight 0: ranks x batch size where a framework shards batches (accelerate), which would
-            else train on some draws twice.
+            weight 0. The batch size: else a last batch of a few rows takes a step as large as any
+            other; or drop it (``DataLoader(drop_last=True)``). Ranks x batch size where a framework
+            shards batches (accelerate), which would train on some draws twice.
         seed: 0 or more.
         table_dtype: torch.float32 or torch.float16, how reported values are kept.
         group: the ranks whose reports and selection are one. All of them call ``refresh`` and, if

@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         epochs=args.epochs,
         schedule=augloader.SwitchOff(args.refined),
         plain_copies=args.base == "none" or not args.refined,
+        multiple=args.batch,  # no step of a few rows, as large as any other
         seed=args.seed,
     )
     loader = DataLoader(
