@@ -232,7 +232,8 @@ def images(data: Path, problem: Problem, schedule: Schedule) -> tuple[Images, Im
 
 def crop_and_flip(pixels: Tensor, keys: Tensor, seed: int) -> Tensor:
     """Cut a random window out of each padded image, half of them mirrored; uint8, any device."""
-    drawn = torch.from_numpy(uniforms(seed, keys.numpy(), 3)).to(pixels.device)
+    own = seed + 2**32  # other numbers than strong augmentation draws of the same keys
+    drawn = torch.from_numpy(uniforms(own, keys.numpy(), 3)).to(pixels.device)
     top, left = (drawn[:, :2] * (2 * PAD + 1)).long().unbind(1)
     padded = F.pad(pixels, (PAD,) * 4)
     windows = padded.unfold(2, pixels.shape[2], 1).unfold(3, pixels.shape[3], 1)
