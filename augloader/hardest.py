@@ -27,7 +27,7 @@ class HardestOf:
 
     K candidates of every row with strength > 0 are made on the batch's device and scored by the
     model in eval mode without gradients; rows with strength 0 cost nothing. The S chosen rows share
-    their draw's weight, gamma / S each. All weights are then multiplied by (rows after) / (rows
+    their draw's weight, w / S each. All weights are then multiplied by (rows after) / (rows
     before), so that the mean of weight x loss over the larger batch is that over the draws of
     weight x (mean loss of the S), and neither the learning rate nor ranks with more rows than
     others are affected.

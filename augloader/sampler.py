@@ -35,7 +35,7 @@ from augloader.types import Draw, Evidence, Sample, Selection
 Base = Literal["full", "random", "selected", "none"]
 Weighting = Literal["cluster", "uniform", "population", "downweight"]
 Plan = tuple[np.ndarray[Any, Any], ...]  # index, copy, weight, strength and weak of draws
-_VERSION = 1  # of saved states
+_VERSION = 2  # of saved states
 # What changes from epoch to epoch:
 _STATE = ("epoch", "selection", "strengths", "_refreshed", "_start", "_plan", "_loaded", "_passed")
 # Independent random streams:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -103,6 +103,10 @@ class Sample(NamedTuple):
             **{name: move(getattr(self, name), device, non_blocking) for name in moved}
         )
 
+    def pin_memory(self) -> Sample:
+        """Return the batch in page-locked memory, but for what is on a device already."""
+        return Sample(*map(pinned, self))
+
 
 _NUMPY = {torch.from_numpy(np.empty(0, code)).dtype for code in "?bBhilefd"}
 SMALL = 2**20  # bytes of a tensor that is sent by value
@@ -176,14 +180,25 @@ def take(value: Any, rows: Tensor) -> Any:
 
 def move(value: Any, device: torch.device | str, non_blocking: bool = True) -> Any:
     """Return ``value`` with every tensor in it on ``device``; what holds none is kept."""
+    return _mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking), value)
+
+
+def pinned(value: Any) -> Any:
+    """Return ``value`` with every tensor in it that is on the CPU in page-locked memory."""
+    return _mapped(
+        lambda tensor: tensor if tensor.device.type != "cpu" else tensor.pin_memory(), value
+    )
+
+
+def _mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=non_blocking)
+        return change(value)
     if isinstance(value, Mapping):
-        return {key: move(part, device, non_blocking) for key, part in value.items()}
+        return {key: _mapped(change, part) for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(move(part, device, non_blocking) for part in value))
+        return type(value)(*(_mapped(change, part) for part in value))
     if isinstance(value, list | tuple):
-        return type(value)(move(part, device, non_blocking) for part in value)
+        return type(value)(_mapped(change, part) for part in value)
     return value
 
 

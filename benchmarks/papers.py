@@ -23,16 +23,34 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import records
 import torch
+from cifar import Images
 from common import device_name, environment
-from recipe import PAPER, REDUCED, Outcome, Schedule, Trainer, images
+from recipe import PAPER, REDUCED, Method, Outcome, Problem, Schedule, Trainer, images
 from records import RESULTS, Run, commit, path_of, read
 from tables import TABLES, Row
 from tqdm import tqdm
 
-PACKAGES = ("augloader", "numpy", "torch", "torchvision", "numba", "triton", "faiss-gpu")
+from augloader import FacilityLocation
+
+PACKAGES = ("augloader", "numpy", "torch", "torchvision", "kornia", "numba", "triton")
+FAISS = ("faiss-gpu", "faiss-cpu", "faiss-gpu-cuvs")  # one of them
 
 _decoded = lru_cache(maxsize=3)(images)
+
+
+@lru_cache
+def warm_up(device: torch.device) -> None:
+    """Do everything once in this process, so that no run's time has compilers in it."""
+    schedule = replace(REDUCED, epochs=1, batch=PAPER.batch)
+    labels = torch.arange(4 * schedule.batch) % 10
+    generator = torch.Generator().manual_seed(0)
+    shape = (len(labels), 3, 32, 32)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    given = Images(pixels, labels, [str(c) for c in range(10)])
+    method = Method("warm-up", FacilityLocation(), 0.5)
+    Trainer(Problem("warm-up"), schedule, method, 0, (given, given), device).run()
 
 
 def train(
@@ -40,6 +58,7 @@ def train(
 ) -> Outcome:
     """Train one run; in a process of the pool."""
     torch.set_num_threads(threads)
+    warm_up(device)
     given = _decoded(data, row.problem, schedule)
     return Trainer(row.problem, schedule, row.method, seed, given, device).run()
 
@@ -77,26 +96,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     cores = os.cpu_count() or 1
     jobs = options.jobs or (1 if cuda else cores)
     threads = max(1, cores // jobs)
-    about = environment(threads, PACKAGES) | {
-        "device": device_name(device),
-        "clock": "wall" if cuda else "cpu",
-        "commit": commit(),
-    }
+    os.environ["OMP_WAIT_POLICY"] = "passive"  # in the processes of the pool
+    version = commit()
     names = list(TABLES) if "all" in options.tables else options.tables
     wanted = missing(names, schedule, options.seeds, options.output)
-    spawn = multiprocessing.get_context("spawn")
+    spawn, failed = multiprocessing.get_context("spawn"), 0
     with ProcessPoolExecutor(jobs, spawn) as pool, tqdm(total=len(wanted), disable=None) as bar:
         running = {
             pool.submit(train, row, schedule, seed, options.data, device, threads): (seed, row)
             for seed, row in wanted
         }
-        for done in as_completed(running):
-            seed, row = running[done]
-            run = Run(seed, done.result(), about)
-            record = read(options.output, row.problem, schedule, row.method).plus(run)
-            record.write(path_of(options.output, row.problem, schedule, row.method))
-            bar.update()
-            bar.write(f"{row.problem.name}, {row.method.name}, seed {seed}: {run.outcome}")
+        try:
+            for done in as_completed(running):
+                seed, row = running[done]
+                name = f"{row.problem.name}, {row.method.name}, seed {seed}"
+                try:
+                    about = environment(threads, PACKAGES + FAISS) | {"device": device_name(device)}
+                    about |= {"clock": "wall" if cuda else "cpu", "commit": version}
+                    run = Run(seed, done.result(), about)
+                    records.add(run, options.output, row.problem, schedule, row.method)
+                    bar.write(f"{name}: {run.outcome}")
+                except Exception as error:  # the others go on
+                    failed += 1
+                    bar.write(f"{name} failed: {error!r}")
+                bar.update()
+        except BaseException:  # Ctrl-C
+            pool.shutdown(cancel_futures=True)
+            raise
+    if failed:
+        raise SystemExit(f"{failed} of {len(wanted)} runs failed. Call it again for these.")
 
 
 def planned(schedule: Schedule, epochs: int | None, per_class: int | None) -> Schedule:

@@ -9,6 +9,7 @@ numbers of an image's augmentation follow from the seed and its own draw.
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -50,8 +51,10 @@ from augloader.sampler import Base, Weighting
 
 PAD = 4  # pixels on each side, of which random crops are cut
 REFINED = 0.2  # share of the epochs, the last ones, without strong augmentation
-GAMMA = {"mixup": 1.0, "manifold": 2.0, "cutmix": 1.0}  # of Beta; the papers'
+GAMMA = 1.0  # of Beta, for all kinds of mixing; He et al. (2019), section 4.1
+CUTMIX = 0.5  # probability, the same
 CHUNK = 64  # batches fetched and augmented at once on a GPU
+VERSION = 1  # of this file's meaning: change it with anything that results depend on
 PHASES = ("load", "augment", "train", "sweep", "select", "evaluate")
 
 
@@ -114,11 +117,12 @@ class Method:
         strategy: None never augments strongly.
         fraction: share of the data to select; or
         per_class: number of images to select for each class, on average.
-        proxy: what FacilityLocation sees; None where the strategy needs the losses alone.
+        proxy: what FacilityLocation sees.
         free: select by what training reported, after a first period with a sweep.
         copies: 0 augments in place.
         refresh: None takes the schedule's.
-        policy: strong augmentation; None leaves it to mixing.
+        policy: strong augmentation, such as "trivial", or several one after the other, as
+            "auto+cutout"; None: strong draws are cropped and flipped as all are, and mixed.
         refined: whether the last epochs are without strong augmentation; where there is none
             anyway, without crops and flips.
         epochs: share of the schedule's epochs.
@@ -132,7 +136,7 @@ class Method:
     base_fraction: float | None = None
     copies: int = 1
     weighting: Weighting = "cluster"
-    proxy: Literal["residual", "last layer"] | None = "residual"
+    proxy: Literal["residual", "last layer"] = "residual"
     free: bool = False
     refresh: int | None = None
     strength: StrengthRule = Constant()  # noqa: RUF009 - frozen
@@ -185,9 +189,12 @@ class Outcome:
     """What a run gave: accuracy after the last epoch, rows trained on, and seconds by phase.
 
     Attributes:
+        loss: mean over the last epoch's draws.
         rows: images that went through a training step, those of weight 0 too that fill up the last
             batch of each epoch.
-        strength: mean strength of the strong draws, the last epoch that had any.
+        swept: images that went through a sweep.
+        strength: mean strength of the draws that had any; 0 where none had.
+        data: checksum of the training images and labels.
     """
 
     accuracy: float
@@ -195,6 +202,7 @@ class Outcome:
     rows: int
     swept: int
     strength: float
+    data: int
     seconds: dict[str, float]
 
 
@@ -249,6 +257,13 @@ def split(batch: Sample, rows: int) -> Iterator[Sample]:
         yield batch._replace(**dict(zip(columns, parts, strict=True)))
 
 
+def strong(policy: str, seed: int) -> AdaptiveStrengthTransform:
+    """Return a strong augmentation as for CIFAR."""
+    if policy == "auto":
+        return AdaptiveStrengthTransform(policy, dataset="cifar10", seed=seed)
+    return AdaptiveStrengthTransform(policy, seed=seed)
+
+
 class Trainer:
     """One network, its optimizer, and what augloader puts between the images and it."""
 
@@ -280,17 +295,17 @@ class Trainer:
             TensorDataset(train.images.to(device), train.labels.to(device))
         )
         self.sampler = method.sampler(self.data, schedule, classes, seed)
-        options = {"dataset": "cifar10"} if method.policy == "auto" else {}
-        policy = method.policy or "trivial"  # not asked where there is none
-        self.strong = AdaptiveStrengthTransform(policy, seed=seed, **options)  # type: ignore[arg-type]
+        names = method.policy.split("+") if method.policy else []
+        self.strong = [strong(name, seed + i * 2**33) for i, name in enumerate(names)]
         self.epochs = method.planned(schedule)
         self.cropped = SwitchOff(0 if method.strategy else method.last(self.epochs))
         self.mixer = self._mixer(classes)
         self.batch = method.batch(schedule)
         self.view = 2048 if device.type == "cuda" else 128  # images a forward pass
         self.clock = Clock(device)
-        whole = device.type == "cuda" and method.mix != "manifold"  # whose hooks need Python
-        if whole:
+        self.strengths: list[float] = []  # of all strong draws
+        self.checksum = zlib.crc32(train.images.numpy().tobytes() + train.labels.numpy().tobytes())
+        if device.type == "cuda" and method.mix != "manifold":  # whose hooks need Python
             self.forward = torch.compile(self.forward, mode="reduce-overhead")  # type: ignore[method-assign]
 
     def _mixer(self, classes: int) -> Mixup | CutMix | ManifoldMixup | None:
@@ -298,11 +313,10 @@ class Trainer:
         if mix == "manifold":
             blocks = [f"body.{i}" for i in range(3, len(self.model.body))]
             layers = ["", *blocks[: 2 * len(blocks) // 3]]  # the input, and two stages of blocks
-            return ManifoldMixup(self.model, layers, classes, GAMMA[mix], seed=seed)
-        if mix is None:
-            return None
-        kind = Mixup if mix == "mixup" else CutMix
-        return kind(classes, GAMMA[mix], seed=seed)
+            return ManifoldMixup(self.model, layers, classes, GAMMA, seed=seed)
+        if mix == "cutmix":
+            return CutMix(classes, GAMMA, probability=CUTMIX, seed=seed)
+        return None if mix is None else Mixup(classes, GAMMA, seed=seed)
 
     def forward(self, pixels: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
         """Return the mean weighted loss, every row's and the logits."""
@@ -318,8 +332,8 @@ class Trainer:
             return self.mixer(batch)
         return nullcontext(batch if self.mixer is None else self.mixer(batch))
 
-    def step(self, batch: Sample, rate: float) -> tuple[Tensor, Tensor, Tensor, Sample]:
-        """Train on a batch; return its loss, the rows', their logits and the batch as mixed."""
+    def step(self, batch: Sample, rate: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Train on a batch; return its loss, and of its rows loss, logits and whether mixed."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self.mixed(batch) as mixed:
@@ -327,8 +341,9 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+        which = torch.as_tensor(mixed.mixed).expand(len(batch.index))
         # A CUDA graph overwrites what it returned.
-        return loss.detach(), losses.detach().clone(), logits.detach().clone(), mixed
+        return loss.detach(), losses.detach().clone(), logits.detach().clone(), which
 
     def chunks(self, rows: int) -> Iterator[Sample]:
         """Yield the epoch's draws on the device, so many at a time, augmented."""
@@ -342,29 +357,32 @@ class Trainer:
                 pixels = chunk.input
                 if self.cropped(self.sampler.epoch, self.epochs):
                     pixels = crop_and_flip(pixels, chunk.keys, self.seed)
-                if self.method.policy is not None:
-                    pixels = self.strong(pixels, chunk.strength, keys=chunk.keys)
+                for transform in self.strong:
+                    pixels = transform(pixels, chunk.strength, keys=chunk.keys)
                 if self.mixer is not None:
                     pixels = pixels.float()
-                chunk = chunk._replace(input=pixels, weight=chunk.weight.to(self.device))
-            yield chunk
+            yield chunk._replace(input=pixels)
 
     def epoch(self, epoch: int) -> float:
         """Train for an epoch; return its mean loss."""
         draws, seen, total = len(self.sampler), 0, torch.zeros((), device=self.device)
+        weighed = 0.0
         self.model.train()
         for chunk in self.chunks(self.batch * (CHUNK if self.device.type == "cuda" else 1)):
             with self.clock("train"):
                 found = []
-                for batch in split(chunk, self.batch):
+                for batch in split(chunk._replace(weight=chunk.weight.to(self.device)), self.batch):
                     rate = self.schedule.rate_at((epoch + seen / draws) / self.epochs)
-                    loss, losses, logits, batch = self.step(batch, rate)
+                    loss, *parts = self.step(batch, rate)
                     total += loss * self.batch
                     seen += self.batch
-                    found.append((batch, losses, logits))
-                for batch, losses, logits in found:  # after all steps, for it waits for the GPU
-                    self.sampler.report(batch, loss=losses, logits=logits)
-        return total.item() / draws
+                    found.append(parts)
+                # After all steps, for it waits for the GPU:
+                losses, logits, mixed = (torch.cat(parts) for parts in zip(*found, strict=True))
+                self.sampler.report(chunk._replace(mixed=mixed), loss=losses, logits=logits)
+                weighed += float(chunk.weight.sum())
+                self.strengths += chunk.strength[chunk.strength > 0].tolist()
+        return total.item() / weighed
 
     def refresh(self) -> int:
         """Select anew; return how many images were swept for it."""
@@ -375,7 +393,7 @@ class Trainer:
                 evidence = sweep(
                     self.model,
                     self.data,
-                    proxy if method.proxy and "proxies" in needs else None,
+                    proxy if "proxies" in needs else None,
                     batch_size=self.view,
                     autocast=True,
                     progress=False,
@@ -387,19 +405,18 @@ class Trainer:
     def run(self) -> Outcome:
         """Train to the end."""
         rows = swept = 0
-        strength = loss = 0.0
+        loss = 0.0
         for epoch in range(self.epochs):
             self.sampler.set_epoch(epoch)
             if self.sampler.refresh_due:
                 swept += self.refresh()
             loss = self.epoch(epoch)
             rows += len(self.sampler)
-            chosen = self.sampler.strengths[self.sampler.strengths > 0]
-            strength = float(chosen.mean()) if len(chosen) else strength
         with self.clock("evaluate"):
             accuracy = self.accuracy()
         seconds = {name: round(spent, 3) for name, spent in self.clock.seconds.items()}
-        return Outcome(accuracy, loss, rows, swept, strength, seconds)
+        strength = float(np.mean(self.strengths)) if self.strengths else 0.0
+        return Outcome(accuracy, loss, rows, swept, strength, self.checksum, seconds)
 
     @torch.inference_mode()
     def accuracy(self) -> float:

@@ -5,6 +5,7 @@ results/papers/<schedule>/<problem>--<method>.json
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import subprocess
@@ -14,8 +15,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from recipe import PHASES, Method, Outcome, Problem, Schedule
+from recipe import PHASES, VERSION, Method, Outcome, Problem, Schedule
 
+SEEDS = 3  # of which differences are judged
 RESULTS = Path(__file__).parent / "results" / "papers"
 
 
@@ -54,10 +56,15 @@ class Mean:
         values = list(values)
         return cls(mean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
 
-    def above(self, other: Mean) -> tuple[float, bool]:
-        """Return the difference, and whether it is a tie: inside the spread of a difference."""
-        difference = self.mean - other.mean
-        return difference, abs(difference) <= math.hypot(self.spread, other.spread)
+    def above(self, other: Mean) -> Mean:
+        """Return the difference and its spread, and the smaller number of seeds."""
+        spread = math.hypot(self.spread, other.spread)
+        return Mean(self.mean - other.mean, spread, min(self.n, other.n))
+
+    @property
+    def tie(self) -> bool:
+        """Whether a difference lies inside its spread, or is of too few seeds to tell."""
+        return self.n < SEEDS or abs(self.mean) <= self.spread
 
 
 @dataclass(frozen=True)
@@ -101,9 +108,19 @@ def describe(problem: Problem, schedule: Schedule, method: Method) -> dict[str, 
     plain = (str, int, float, bool, type(None))
     chosen = {f.name: getattr(method, f.name) for f in fields(method)}
     asked = {name: v if isinstance(v, plain) else repr(v) for name, v in chosen.items()}
-    parts = {"problem": asdict(problem), "schedule": asdict(schedule), "method": asked}
+    parts: dict[str, Any] = {"recipe": VERSION, "problem": asdict(problem)}
+    parts |= {"schedule": asdict(schedule), "method": asked}
     described: dict[str, Any] = json.loads(json.dumps(parts))  # tuples become lists, as when read
     return described
+
+
+def add(run: Run, folder: Path, problem: Problem, schedule: Schedule, method: Method) -> None:
+    """Add a run to its file, which several processes may do at once."""
+    path = path_of(folder, problem, schedule, method)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        read(folder, problem, schedule, method).plus(run).write(path)
 
 
 def path_of(folder: Path, problem: Problem, schedule: Schedule, method: Method) -> Path:
@@ -133,7 +150,7 @@ def read(folder: Path, problem: Problem, schedule: Schedule, method: Method) -> 
 
 def parse(stored: dict[str, Any]) -> Record:
     """Return a file's record; raise unless it has what a record must have, and nothing else."""
-    described = {name: stored[name] for name in ("problem", "schedule", "method")}
+    described = {name: stored[name] for name in ("recipe", "problem", "schedule", "method")}
     if set(stored) != {*described, "summary", "runs"}:
         raise ValueError(f"a record must have no other fields, got {sorted(stored)}. Delete it.")
     runs = tuple(
@@ -141,6 +158,8 @@ def parse(stored: dict[str, Any]) -> Record:
     )
     if len({run.seed for run in runs}) < len(runs):
         raise ValueError("seeds must differ. Delete the file.")
+    if len({run.outcome.data for run in runs}) > 1:
+        raise ValueError("runs must be of the same images and labels. Delete the file.")
     return Record(described, runs)
 
 

@@ -4,7 +4,8 @@
     python benchmarks/report.py --write     write it there, and results/papers/README.md beside
 
 Accuracies are means after the last epoch ± the spread, the standard deviation over the seeds. A
-difference is a tie where it is inside the root of both spreads' squares.
+difference is a tie where it is inside its spread, the root of both spreads' squares, and of fewer
+than three seeds nothing is said. Of three seeds of two equal methods one pair in six would differ.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from recipe import PAPER, REDUCED, Schedule
-from records import RESULTS, Mean, Record, read
+from records import RESULTS, SEEDS, Mean, Record, read
 from tables import TABLES, Row, Table
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- benchmarks/report.py writes from here -->", "<!-- to here -->"
-SEEDS = 3  # wanted; other numbers are said
 
 
 class Report:
@@ -28,6 +28,11 @@ class Report:
 
     def __init__(self, schedule: Schedule, folder: Path = RESULTS) -> None:
         self.schedule, self.folder = schedule, folder
+
+    @property
+    def seconds(self) -> str:
+        """Name of the unit of time."""
+        return "GPU s" if self.schedule is PAPER else "CPU s"
 
     def record(self, row: Row) -> Record | None:
         """Return a row's record; None where it was not run."""
@@ -38,32 +43,34 @@ class Report:
         """Return whether anything of a table was run."""
         return any(self.record(row) for row in table.rows)
 
-    def difference(self, table: Table, row: Row) -> tuple[float, bool] | None:
-        """Return how far a row lies above the one it is compared with, and whether it is a tie."""
+    def difference(self, table: Table, row: Row) -> Mean | None:
+        """Return how far a row lies above the one it is compared with."""
         own, other = self.record(row), self.record(table.row(row.against)) if row.against else None
         return own.accuracy.above(other.accuracy) if own and other else None
 
-    def gain(self, table: Table, row: Row) -> float | None:
-        """Return what share of full augmentation's gain a row has."""
+    def gain(self, table: Table, row: Row) -> str:
+        """Return what share of full augmentation's gain a row has; "" where there is none."""
         if not table.none or row.label in (table.none, table.full):
-            return None
+            return ""
         none, full = (self.record(table.row(label)) for label in (table.none, table.full))
         own = self.record(row)
         if not (own and none and full):
-            return None
-        whole = full.accuracy.mean - none.accuracy.mean
-        return (own.accuracy.mean - none.accuracy.mean) / whole
+            return ""
+        whole, part = full.accuracy.above(none.accuracy), own.accuracy.above(none.accuracy)
+        if whole.mean <= whole.spread or whole.n < SEEDS:
+            return ""
+        share, spread = 100 * part.mean / whole.mean, 100 * part.spread / whole.mean
+        return f"{share:.0f} ± {spread:.0f} %".replace("-", "−")
 
     def cell(self, table: Table, row: Row) -> str:
         """Return a row's accuracy, marked by how it compares; its gain, and the paper's number."""
-        record = self.record(row)
+        record, compared = self.record(row), self.difference(table, row)
         if record is None:
             return f"not run [{row.paper}]" if row.paper else "not run"
-        text, compared, gain = percent(record.accuracy), self.difference(table, row), None
-        if compared is not None and not compared[1]:
-            text = f"**{text}**" if compared[0] > 0 else f"_{text}_"
-        gain = self.gain(table, row)
-        text += f", {gain:.0%}" if gain is not None else ""
+        text, gain = percent(record.accuracy), self.gain(table, row)
+        if compared is not None and not compared.tie:
+            text = f"**{text}**" if compared.mean > 0 else f"_{text}_"
+        text += f", {gain}" if gain else ""
         return f"{text} [{row.paper}]" if row.paper else text
 
     def short(self, table: Table) -> str:
@@ -80,32 +87,31 @@ class Report:
             for line, cells in lines.items()
         ]
         ends = [f"{row.line}: {self.cell(table, row)}" for row in table.rows if not row.column]
-        text = grid(["", *columns], body)
+        text = markdown(["", *columns], body)
         return f"{text}\n\n{'; '.join(ends)}" if ends else text
 
     def listed(self, table: Table) -> str:
         """Return a table without columns: accuracy, difference, and what it costs."""
-        heads = ["", "accuracy", "difference", "images trained", "seconds", "of them selecting"]
+        heads = ["", "accuracy", "difference", "images trained", self.seconds, "of them selecting"]
         body = []
         for row in table.rows:
             record, compared = self.record(row), self.difference(table, row)
             if record is None:
                 body.append([row.line, "not run", "", "", "", ""])
                 continue
-            said = "" if compared is None else verdict(*compared)
-            against = f" to {row.against}" if said and row.against != table.rows[0].label else ""
+            said = f"{verdict(compared)} to {row.against}" if compared else ""
             selecting, whole = record.seconds("sweep", "select"), spent(record)
             body.append(
                 [
                     row.line,
                     percent(record.accuracy),
-                    said + against,
+                    said,
                     f"{record.rows:,.0f}",
                     f"{whole.mean:.0f}",
                     f"{selecting.mean:.1f}",
                 ]
             )
-        return grid(heads, body)
+        return markdown(heads, body)
 
     def long(self, table: Table) -> str:
         """Return every row of a table with all that was measured."""
@@ -141,15 +147,15 @@ class Report:
                     percent(record.accuracy),
                     str(record.accuracy.n),
                     row.against,
-                    "" if compared is None else verdict(*compared),
-                    "" if gain is None else f"{gain:.0%}",
+                    verdict(compared) if compared else "",
+                    gain,
                     row.paper,
                     f"{record.rows:,.0f}",
                     *(f"{record.seconds(name).mean:.1f}" for name in phases),
                     f"{Mean.of(run.outcome.strength for run in record.runs).mean:.2f}",
                 ]
             )
-        return grid(heads, body)
+        return markdown(heads, body)
 
     def whole(self, full: bool) -> str:
         """Return all tables of which anything was run, in short or in full."""
@@ -169,7 +175,8 @@ class Report:
             if name in ("table4", "table5", "table6", "table1") and self.found(table)
         }
         figure = Figure(figsize=(4 * len(grids) + 5, 4), layout="constrained")
-        axes = figure.subplots(1, len(grids) + 1, width_ratios=[4] * len(grids) + [5])
+        ratios = [4] * len(grids) + [5]
+        axes = figure.subplots(1, len(grids) + 1, width_ratios=ratios, squeeze=False)[0]
         for at, table in zip(axes, grids.values(), strict=False):
             columns = list(dict.fromkeys(row.column for row in table.rows if row.column))
             for column in columns:
@@ -209,16 +216,18 @@ def spent(record: Record) -> Mean:
 
 def percent(found: Mean) -> str:
     """Write an accuracy in percent, with the number of seeds where it is not the usual one."""
-    text = f"{100 * found.mean:.1f} ± {100 * found.spread:.1f}"
+    text = f"{100 * found.mean:.1f}"
+    text += f" ± {100 * found.spread:.1f}" if found.n > 1 else ""
     return text if found.n == SEEDS else f"{text} ({found.n} seed{'s' * (found.n > 1)})"
 
 
-def verdict(difference: float, tie: bool) -> str:
+def verdict(difference: Mean) -> str:
     """Write a difference in points, and whether it is a tie."""
-    return f"{100 * difference:+.1f}{' (tie)' if tie else ''}".replace("-", "−")
+    text = f"{100 * difference.mean:+.1f}".replace("-", "−")
+    return text + " (tie)" * (difference.tie and difference.n >= SEEDS)
 
 
-def grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """Write a table in Markdown."""
     lines = [heads, ["---"] * len(heads), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -253,14 +262,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     text = section(options.results)
     print(text)
-    if options.write:
-        README.write_text(written(README.read_text(), text))
-        for schedule in (REDUCED, PAPER):
-            report = Report(schedule, options.results)
-            if any(map(report.found, TABLES.values())):
-                place = options.results / schedule.name
-                (place / "README.md").write_text(f"# All figures\n\n{report.whole(full=True)}")
-                report.picture().savefig(place / "tables.png", dpi=100)
+    if not options.write:
+        return
+    for schedule in (REDUCED, PAPER):
+        report = Report(schedule, options.results)
+        if any(map(report.found, TABLES.values())):
+            place = options.results / schedule.name
+            report.picture().savefig(place / "tables.png", dpi=100)
+            (place / "README.md").write_text(f"# All figures\n\n{report.whole(full=True)}")
+    README.write_text(written(README.read_text(), text))
 
 
 if __name__ == "__main__":

@@ -33,9 +33,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(x)
-        if (
-            self.new
-        ):  # subsample (a pool keeps channels last), half of the new channels on each side
+        if self.new:  # subsample by a pool that keeps channels last, pad on both sides
             x = F.pad(F.avg_pool2d(x, 1, 2), (0, 0, 0, 0, self.new // 2, self.new // 2))
         return F.relu(x + y)
 

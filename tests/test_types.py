@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
+from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision import tv_tensors
 
 from augloader import Draw, Evidence, Proxies, Sample, Selection
@@ -39,6 +40,26 @@ def test_batches_move_with_everything_nested_in_them() -> None:
     # Random parameters are drawn and reports stored where these are.
     stay = (moved.index, moved.copy, moved.epoch, moved.strength)
     assert {part.device.type for part in stay} == {"cpu"}
+
+
+def test_batches_are_pinned_but_for_what_is_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    pins: list[Tensor] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        pins.append(tensor)
+        return tensor + 1
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    here, there = torch.zeros(2), torch.zeros(2, device="meta")
+    batch = Sample(there, here, here, here, here, extra={"name": ["a", "b"], "both": (there, here)})
+    pinned = pin_memory(batch)  # as a DataLoader does
+    assert len(pins) == 5
+    assert type(pinned) is Sample
+    assert pinned.input is there
+    assert pinned.weight.tolist() == [1.0, 1.0]
+    assert pinned.extra["name"] == ["a", "b"]
+    assert pinned.extra["both"][0] is there
+    assert pinned.extra["both"][1].tolist() == [1.0, 1.0]
 
 
 def test_what_is_mixed_stays_on_the_cpu_and_is_false_unless_said() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from augloader import FacilityLocation
-from tables.methods import CLEAN, TAIL, augmented, subsets
+from augloader.sampler import Weighting
+from tables.methods import CLEAN, TAIL, augmented
 from tables.table import Row, Table
 
 SHARE = 0.1
@@ -21,9 +22,11 @@ CHANGES = {
         "coreset", SHARE, "-stochastic", strategy=FacilityLocation(stochastic=0.1)
     ),
 }
-WEIGHTED = subsets((0.05, 0.1, 0.3))
-UNIFORM = subsets((0.05, 0.1, 0.3), "-unweighted", weighting="uniform")
-POPULATION = subsets((0.05, 0.1, 0.3), "-population", weighting="population")
+WEIGHTS: tuple[tuple[str, str, Weighting], ...] = (
+    ("cluster sizes", "", "cluster"),
+    ("all 1", "-unweighted", "uniform"),
+    ("Eq. 10 as it reads", "-population", "population"),
+)
 EQUAL = augmented("coreset", SHARE, "-equal", strategy=FacilityLocation(allocation="equal"))
 
 TABLE = Table(
@@ -42,18 +45,14 @@ TABLE_WEIGHTS = Table(
     "Ours: the coresets of Table 4. Their copies weigh the size of their cluster, 1 on average, as "
     "the base; or all the same; or as in Eq. 10, the copies together as much as all the base.",
     tuple(
-        row
-        for line in ("5%", "10%", "30%")
-        for row in (
-            Row(line, CLEAN, WEIGHTED[line]["coreset"], column="cluster sizes"),
-            Row(line, CLEAN, UNIFORM[line]["coreset"], f"cluster sizes, {line}", column="all 1"),
-            Row(
-                line,
-                CLEAN,
-                POPULATION[line]["coreset"],
-                f"cluster sizes, {line}",
-                column="Eq. 10 as it reads",
-            ),
+        Row(
+            f"{fraction:.0%}",
+            CLEAN,
+            augmented("coreset", fraction, suffix, weighting=weighting),
+            f"cluster sizes, {fraction:.0%}" if suffix else "",
+            column=column,
         )
+        for fraction in (0.05, 0.1, 0.3)
+        for column, suffix, weighting in WEIGHTS
     ),
 )
