@@ -493,7 +493,7 @@ def test_cells_say_what_is_better_and_what_is_a_tie(tmp_path: Path) -> None:
     assert cell["random, 10%"] == "66.0 ± 1.0, 60 ± 10 % [39.9 %]"
     assert cell["max-loss, 10%"] == "not run [47.8 %]"
     text = made.short(table)
-    assert text.splitlines()[0] == "|  | random | max-loss | coreset |"
+    assert text.splitlines()[0] == "|  | random | max-loss | coreset | coreset, weighted |"
     assert "| 5% | 63.0 ± 1.0, 30 ± 10 % [21.8 %] | _59.7 ± 0.6_" in text
     assert "\n\nnone: 60.0 ± 0.0 [89.46]; all: **70.0 ± 0.0** [93.50]; all, copies plain:" in text
     long = made.long(table)

@@ -445,7 +445,11 @@ def test_a_state_of_another_version_or_not_whole_is_refused(what: str) -> None:
             part.load_state_dict(saved | {"version": version})
     for name in saved:
         whole = {key: value for key, value in saved.items() if key != name}
-        words = f"version {own}, got None" if name == "version" else f"must be whole, got none of {name}"
+        words = (
+            f"version {own}, got None"
+            if name == "version"
+            else f"must be whole, got none of {name}"
+        )
         with pytest.raises(ValueError, match=words):
             part.load_state_dict(whole)
     assert everything(sampler) == before

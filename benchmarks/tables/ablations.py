@@ -10,24 +10,22 @@ from tables.table import Row, Table
 SHARE = 0.1
 DEFAULT = augmented("coreset", SHARE)
 CHANGES = {
-    "last-layer proxies": augmented("coreset", SHARE, "-last-layer", proxy="last layer"),
-    "selected by what training reported": augmented("coreset", SHARE, "-free", free=True),
-    "R = 1": augmented("coreset", SHARE, "-every-1", refresh=1),
-    "R = 20": augmented("coreset", SHARE, "-every-20", refresh=20),
-    "in place, not appended": augmented("coreset", SHARE, "-replacing", copies=0),
-    "graph engine": augmented(
-        "coreset", SHARE, "-graph", strategy=FacilityLocation(engine="graph")
-    ),
+    "last-layer proxies": augmented("coreset", SHARE, "last-layer", proxy="last layer"),
+    "selected by what training reported": augmented("coreset", SHARE, "free", free=True),
+    "R = 1": augmented("coreset", SHARE, "every-1", refresh=1),
+    "R = 20": augmented("coreset", SHARE, "every-20", refresh=20),
+    "in place, not appended": augmented("coreset", SHARE, "replacing", copies=0),
+    "graph engine": augmented("coreset", SHARE, "graph", strategy=FacilityLocation(engine="graph")),
     "stochastic greedy, 0.1": augmented(
-        "coreset", SHARE, "-stochastic", strategy=FacilityLocation(stochastic=0.1)
+        "coreset", SHARE, "stochastic", strategy=FacilityLocation(stochastic=0.1)
     ),
 }
 WEIGHTS: tuple[tuple[str, str, Weighting], ...] = (
-    ("cluster sizes", "", "cluster"),
-    ("all 1", "-unweighted", "uniform"),
-    ("Eq. 10 as it reads", "-population", "population"),
+    ("all 1", "", "uniform"),
+    ("cluster sizes", "weighted", "cluster"),
+    ("Eq. 10 as it reads", "population", "population"),
 )
-EQUAL = augmented("coreset", SHARE, "-equal", strategy=FacilityLocation(allocation="equal"))
+EQUAL = augmented("coreset", SHARE, "equal", strategy=FacilityLocation(allocation="equal"))
 
 TABLE = Table(
     "What of a coreset matters",
@@ -42,14 +40,14 @@ TABLE = Table(
 )
 TABLE_WEIGHTS = Table(
     "Weights on and off",
-    "Ours: the coresets of Table 4. Their copies weigh the size of their cluster, 1 on average, as "
-    "the base; or all the same; or as in Eq. 10, the copies together as much as all the base.",
+    "Ours: the coresets of Table 4. Their copies weigh 1, as the base; or the size of their "
+    "cluster, 1 on average; or as in Eq. 10, the copies together as much as all the base.",
     tuple(
         Row(
             f"{fraction:.0%}",
             CLEAN,
             augmented("coreset", fraction, suffix, weighting=weighting),
-            f"cluster sizes, {fraction:.0%}" if suffix else "",
+            f"all 1, {fraction:.0%}" if suffix else "",
             column=column,
         )
         for fraction in (0.05, 0.1, 0.3)

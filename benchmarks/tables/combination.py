@@ -10,7 +10,7 @@ from tables.table import Row, Table
 
 ALL = "all, appended"
 TOGETHER = augmented(
-    "coreset", 0.3, "-sada-refined", strength=StableInfluence(view="clean"), refined=True
+    "coreset", 0.3, "sada-refined", strength=StableInfluence(view="clean"), refined=True
 )
 HALF = replace(
     TOGETHER,

@@ -8,6 +8,7 @@ from typing import Any
 from recipe import Method, Problem
 
 from augloader import FacilityLocation, Loss, Rank, Strategy, Uniform
+from augloader.sampler import Weighting
 from tables.table import Row
 
 CLEAN = Problem("clean")
@@ -18,7 +19,10 @@ STRATEGIES: dict[str, Strategy] = {
     "random": Uniform(),
     "max-loss": Rank(Loss()),
     "coreset": FacilityLocation(),
+    "coreset, weighted": FacilityLocation(),
 }
+PLAIN = ("random", "max-loss", "coreset")  # as the papers have
+WEIGHTING: dict[str, Weighting] = {"coreset": "uniform"}  # random and max-loss weigh 1 anyway
 
 WEAK = Method("weak")
 FULL = Method("full", Uniform(), 1.0)  # a strong copy of every image, beside it
@@ -27,8 +31,12 @@ IN_PLACE = Method("in-place", Uniform(), 1.0, base="none")  # every image, stron
 
 def augmented(kind: str, fraction: float, suffix: str = "", **changes: Any) -> Method:
     """Return the full data with strong copies of a fraction."""
-    name = f"{kind}-{100 * fraction:g}{suffix}"
-    return Method(name, **{"strategy": STRATEGIES[kind], "fraction": fraction, **changes})
+    name, _, weighted = kind.partition(", ")
+    options = {"strategy": STRATEGIES[kind], "weighting": WEIGHTING.get(kind, "cluster")}
+    return Method(
+        "-".join([name, f"{100 * fraction:g}", *filter(None, (weighted, suffix))]),
+        **{**options, "fraction": fraction, **changes},
+    )
 
 
 def grid(
@@ -41,29 +49,29 @@ def grid(
     Args:
         problem: of all rows.
         methods: of each line, by strategy.
-        papers: of each line, what the paper says, in the order of ``STRATEGIES``.
+        papers: of each line, what the paper says of random, max-loss and its coreset.
     """
     return tuple(
         Row(
             line,
             problem,
-            methods[line][kind],
+            method,
             "" if kind == "random" else f"random, {line}",
-            published,
+            dict(zip(STRATEGIES, papers[line], strict=False)).get(kind, ""),
             column=kind,
         )
-        for line, numbers in papers.items()
-        for kind, published in zip(STRATEGIES, numbers, strict=True)
+        for line, found in methods.items()
+        for kind, method in found.items()
     )
 
 
 def subsets(
-    fractions: Sequence[float], suffix: str = "", **changes: Any
+    fractions: Sequence[float], suffix: str = "", kinds: Sequence[str] = (), **changes: Any
 ) -> dict[str, dict[str, Method]]:
-    """Return ``augmented`` of each fraction, a line, and strategy."""
+    """Return ``augmented`` of each fraction, a line, and strategy, all but weighted by default."""
     return {
         f"{fraction:.0%}": {
-            kind: augmented(kind, fraction, suffix, **changes) for kind in STRATEGIES
+            kind: augmented(kind, fraction, suffix, **changes) for kind in kinds or PLAIN
         }
         for fraction in fractions
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recipe import Method
 
-from tables.methods import CLEAN, STRATEGIES, grid
+from tables.methods import CLEAN, STRATEGIES, WEIGHTING, grid
 from tables.table import Table
 
 SIZES = (5, 10, 25, 50)
@@ -16,7 +16,14 @@ PAPER = {
 }
 METHODS = {
     f"{size} a class": {
-        kind: Method(f"only-{kind}-{size}", strategy, per_class=size, base="selected", refresh=1)
+        kind: Method(
+            f"only-{kind.replace(', ', '-')}-{size}",
+            strategy,
+            per_class=size,
+            base="selected",
+            refresh=1,
+            weighting=WEIGHTING.get(kind, "cluster"),
+        )
         for kind, strategy in STRATEGIES.items()
     }
     for size in SIZES

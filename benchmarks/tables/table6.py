@@ -15,5 +15,5 @@ TABLE = Table(
     "A random subset, and strong copies of another",
     "The shape of Liu & Mirzasoleiman (2022), Table 6: theirs is TinyImageNet / ResNet-50, R = 15. "
     "The random subset has the selection's size and is drawn anew with it.",
-    grid(CLEAN, subsets((0.1, 0.2, 0.3), "-on-random", base="random"), PAPER),
+    grid(CLEAN, subsets((0.1, 0.2, 0.3), "on-random", base="random"), PAPER),
 )
