@@ -510,9 +510,12 @@ def test_there_is_no_share_of_a_gain_that_is_none(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_one_table(tmp_path: Path) -> None:
-    row = TABLES["sada"].rows[1]
-    records.add(run_of(), tmp_path, row.problem, TINY, row.method)
-    assert len(report.Report(TINY, tmp_path).picture().axes) == 1
+    made = report.Report(TINY, tmp_path)
+    for i, row in enumerate(TABLES["table6"].rows):
+        assert made.found(TABLES["table6"]) == (i >= 5)  # of nine
+        records.add(run_of(), tmp_path, row.problem, TINY, row.method)
+    assert len(made.picture().axes) == 2
+    assert made.whole(full=False).count("####") == 1
 
 
 def test_lists_say_what_a_row_costs(tmp_path: Path) -> None:
