@@ -8,8 +8,9 @@ seed, is trained once, whichever tables it belongs to; what is on disk is not ru
 two runs go side by side with a thread each; seconds are then of the processor's work, without the
 wait for busy cores. benchmarks/report.py makes the tables.
 
-The reduced schedule: 500 images a class (the whole test set), ResNet-8, 30 epochs of a one-cycle
-rate, R = 5. The papers': all images, ResNet-20 or -32, 200 epochs, rate divided by 10 twice.
+Schedules: "paper", all images, ResNet-20 or -32, 200 epochs, a rate divided by 10 twice, R = 20,
+taken on a GPU; "reduced", 100 images a class (and the whole test set), ResNet-8, 100 epochs of a
+one-cycle rate, R = 10, taken on a CPU; "short", 500 images a class, 30 epochs, R = 5.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import records
 import torch
 from cifar import Images
 from common import device_name, environment
-from recipe import PAPER, REDUCED, Method, Outcome, Problem, Schedule, Trainer, images
+from recipe import REDUCED, SCHEDULES, Method, Outcome, Problem, Schedule, Trainer, images
 from records import RESULTS, Run, commit, path_of, read
 from tables import TABLES, Row
 from tqdm import tqdm
@@ -43,7 +44,7 @@ _decoded = lru_cache(maxsize=3)(images)
 @lru_cache
 def warm_up(device: torch.device) -> None:
     """Do everything once in this process, so that no run's time has compilers in it."""
-    schedule = replace(REDUCED, epochs=1, batch=PAPER.batch)
+    schedule = replace(REDUCED, epochs=1)
     labels = torch.arange(4 * schedule.batch) % 10
     generator = torch.Generator().manual_seed(0)
     shape = (len(labels), 3, 32, 32)
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("tables", nargs="+", choices=[*TABLES, "all"], metavar="TABLE", help=", ".join(TABLES))
     add("--data", type=Path, required=True, help="folder with train/ and test/")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--schedule", choices=SCHEDULES, help="(reduced; paper on a GPU)")
     add("--epochs", type=int, help="other than the schedule's; the results go to another folder")
     add("--per-class", type=int, help="training images a class; the same")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -92,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     device = torch.device(options.device)
     cuda = device.type == "cuda"
-    schedule = planned(PAPER if cuda else REDUCED, options.epochs, options.per_class)
+    usual = SCHEDULES[options.schedule or ("paper" if cuda else "reduced")]
+    schedule = planned(usual, options.epochs, options.per_class)
     cores = os.cpu_count() or 1
     jobs = options.jobs or (1 if cuda else cores)
     threads = max(1, cores // jobs)

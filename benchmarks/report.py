@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from recipe import PAPER, REDUCED, Schedule
+from recipe import PAPER, REDUCED, SCHEDULES, Schedule
 from records import RESULTS, SEEDS, Mean, Record, read
 from tables import TABLES, Row, Table
 
@@ -264,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(text)
     if not options.write:
         return
-    for schedule in (REDUCED, PAPER):
+    for schedule in SCHEDULES.values():
         report = Report(schedule, options.results)
         if any(map(report.found, TABLES.values())):
             place = options.results / schedule.name

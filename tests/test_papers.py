@@ -40,8 +40,9 @@ TINY = Schedule("tiny", 12, ("resnet8", "resnet8"), 5, 16, 4, 2, 0.05, "one-cycl
 CLEAN = Problem("clean")
 CPU = torch.device("cpu")
 ROWS = [(name, row) for name, table in TABLES.items() for row in table.rows]
-SCHEDULES = {schedule.name: schedule for schedule in (recipe.REDUCED, recipe.PAPER)}
-FILES = sorted(path for name in SCHEDULES for path in (records.RESULTS / name).glob("*.json"))
+FILES = sorted(
+    path for name in recipe.SCHEDULES for path in (records.RESULTS / name).glob("*.json")
+)
 
 
 def given(n: int = 48, classes: int = 2) -> tuple[Images, Images]:
@@ -277,7 +278,7 @@ def test_rows_are_compared_with_rows_of_their_table(name: str) -> None:
         assert table.row(table.full).method.fraction == 1
 
 
-@pytest.mark.parametrize("schedule", [recipe.REDUCED, recipe.PAPER], ids=lambda s: s.name)
+@pytest.mark.parametrize("schedule", recipe.SCHEDULES.values(), ids=lambda s: s.name)
 def test_every_method_makes_a_sampler(schedule: Schedule) -> None:
     n = 10 * (schedule.per_class or 5000)
     for method in {row.method.name: row.method for _, row in ROWS}.values():
@@ -361,7 +362,7 @@ def test_the_results_are_of_the_tables_as_they_stand(path: Path) -> None:
     """The schema of what is committed: nothing stale, nothing made up, at least one seed."""
     stored = json.loads(path.read_text())
     record = records.parse(stored)
-    schedule = SCHEDULES[path.parent.name]
+    schedule = recipe.SCHEDULES[path.parent.name]
     rows = {f"{row.problem.name}--{row.method.name}": row for _, row in ROWS}
     row = rows[path.stem]
     assert record.described == records.describe(row.problem, schedule, row.method)

@@ -13,6 +13,7 @@ CHANGES = {
     "last-layer proxies": augmented("coreset", SHARE, "last-layer", proxy="last layer"),
     "selected by what training reported": augmented("coreset", SHARE, "free", free=True),
     "R = 1": augmented("coreset", SHARE, "every-1", refresh=1),
+    "R = 5": augmented("coreset", SHARE, "every-5", refresh=5),
     "R = 20": augmented("coreset", SHARE, "every-20", refresh=20),
     "in place, not appended": augmented("coreset", SHARE, "replacing", copies=0),
     "graph engine": augmented("coreset", SHARE, "graph", strategy=FacilityLocation(engine="graph")),

@@ -22,8 +22,9 @@ HALF = replace(
 
 TABLE = Table(
     "Together: full augmentation's accuracy in a third of its time?",
-    "Ours. All: a strong copy of every image beside it. Time is counted in images trained on; a "
-    "third of all's is 10 of its epochs, 20 of an image each, and 16 of the combination's.",
+    "Ours. All: a strong copy of every image beside it. Time is counted in images trained on: a "
+    "third of all's is a third of its epochs, two thirds where each image is seen once an epoch, "
+    "and 8 of 15 of the combination's.",
     (
         Row("none", CLEAN, WEAK, ALL),
         Row(ALL, CLEAN, FULL),

@@ -31,7 +31,7 @@ METHODS = {
 
 TABLE = Table(
     "Only an augmented subset",
-    "Liu & Mirzasoleiman (2022), Table 1, CIFAR-10 / ResNet-20, R = 1. As many images a class; the "
-    "reduced schedule chooses them from 500 a class, not 5,000.",
+    "Liu & Mirzasoleiman (2022), Table 1, CIFAR-10 / ResNet-20, R = 1. As many images a class, "
+    "which the paper chooses from 5,000.",
     grid(CLEAN, METHODS, PAPER),
 )
