@@ -29,7 +29,7 @@ import torch
 from cifar import Images
 from common import device_name, environment
 from recipe import REDUCED, SCHEDULES, Method, Outcome, Problem, Schedule, Trainer, images
-from records import RESULTS, Run, commit, path_of, read
+from records import RESULTS, SEEDS, Run, commit, path_of, read
 from tables import TABLES, Row
 from tqdm import tqdm
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--schedule", choices=SCHEDULES, help="(reduced; paper on a GPU)")
     add("--epochs", type=int, help="other than the schedule's; the results go to another folder")
     add("--per-class", type=int, help="training images a class; the same")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--seeds", type=int, nargs="+", default=[*range(SEEDS)])
     add("--jobs", type=int, help="runs side by side (one a core; 1 on a GPU)")
     add("--output", type=Path, default=RESULTS)
     options = parser.parse_args(argv)

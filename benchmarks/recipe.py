@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from array import array
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -305,8 +306,9 @@ class Trainer:
         self.batch = method.batch(schedule)
         self.view = 2048 if device.type == "cuda" else 128  # images a forward pass
         self.clock = Clock(device)
-        self.strengths: list[float] = []  # of all strong draws
-        self.checksum = zlib.crc32(train.images.numpy().tobytes() + train.labels.numpy().tobytes())
+        self.strengths = array("f")  # of all strong draws
+        pixels, labels = train.images.numpy().data, train.labels.numpy().data
+        self.checksum = zlib.crc32(labels, zlib.crc32(pixels))
         if device.type == "cuda" and method.mix != "manifold":  # whose hooks need Python
             self.forward = torch.compile(self.forward, mode="reduce-overhead")  # type: ignore[method-assign]
 
@@ -383,7 +385,7 @@ class Trainer:
                 losses, logits, mixed = (torch.cat(parts) for parts in zip(*found, strict=True))
                 self.sampler.report(chunk._replace(mixed=mixed), loss=losses, logits=logits)
                 weighed += float(chunk.weight.sum())
-                self.strengths += chunk.strength[chunk.strength > 0].tolist()
+                self.strengths.extend(chunk.strength[chunk.strength > 0].tolist())
         return total.item() / weighed
 
     def refresh(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,13 +30,22 @@ FULL = Method("full", Uniform(), 1.0)  # a strong copy of every image, beside it
 IN_PLACE = Method("in-place", Uniform(), 1.0, base="none")  # every image, strongly augmented
 
 
+def slug(label: str) -> str:
+    """Return a label as a method's name has it: its words and numbers, joined by hyphens."""
+    return "-".join(re.findall("[a-z0-9]+", label.lower()))
+
+
+def chosen(kind: str) -> dict[str, Any]:
+    """Return the strategy of a kind, and how its copies weigh."""
+    return {"strategy": STRATEGIES[kind], "weighting": WEIGHTING.get(kind, "cluster")}
+
+
 def augmented(kind: str, fraction: float, suffix: str = "", **changes: Any) -> Method:
     """Return the full data with strong copies of a fraction."""
     name, _, weighted = kind.partition(", ")
-    options = {"strategy": STRATEGIES[kind], "weighting": WEIGHTING.get(kind, "cluster")}
     return Method(
         "-".join([name, f"{100 * fraction:g}", *filter(None, (weighted, suffix))]),
-        **{**options, "fraction": fraction, **changes},
+        **{**chosen(kind), "fraction": fraction, **changes},
     )
 
 

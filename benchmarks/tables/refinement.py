@@ -8,7 +8,7 @@ from typing import Any
 from recipe import Method
 
 from augloader import Uniform
-from tables.methods import CLEAN, WEAK
+from tables.methods import CLEAN, WEAK, slug
 from tables.table import Row, Table
 
 # Published accuracies, with augmentation to the end and refined; options of the method.
@@ -22,7 +22,7 @@ PAPER: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 def rows(label: str, plain: str, refined: str, options: dict[str, Any]) -> tuple[Row, Row]:
     """Return a method's row and its refined one."""
-    name = label.lower().replace(",", "").replace(" ", "-")
+    name = slug(label)
     shared = {"strategy": Uniform(), "fraction": 1.0, "base": "none", **options}
     without = "to the end"
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from recipe import Method, Problem
 
 from augloader import Constant, Entropy, LossRank, StableInfluence, StrengthRule, Uniform
-from tables.methods import CLEAN, IN_PLACE, NOISY, TAIL, WEAK
+from tables.methods import CLEAN, IN_PLACE, NOISY, TAIL, WEAK, slug
 from tables.table import Row, Table
 
 RULES: dict[str, StrengthRule] = {
@@ -23,13 +23,7 @@ def table(title: str, problem: Problem) -> Table:
         Row(
             label,
             problem,
-            Method(
-                label.lower().replace(",", "").replace("/", "-").replace(" ", "-"),
-                Uniform(),
-                1.0,
-                base="none",
-                strength=rule,
-            ),
+            Method(slug(label), Uniform(), 1.0, base="none", strength=rule),
             "strength 1",
         )
         for label, rule in RULES.items()

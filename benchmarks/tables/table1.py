@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recipe import Method
 
-from tables.methods import CLEAN, STRATEGIES, WEIGHTING, grid
+from tables.methods import CLEAN, STRATEGIES, chosen, grid, slug
 from tables.table import Table
 
 SIZES = (5, 10, 25, 50)
@@ -17,14 +17,9 @@ PAPER = {
 METHODS = {
     f"{size} a class": {
         kind: Method(
-            f"only-{kind.replace(', ', '-')}-{size}",
-            strategy,
-            per_class=size,
-            base="selected",
-            refresh=1,
-            weighting=WEIGHTING.get(kind, "cluster"),
+            slug(f"only {kind} {size}"), **chosen(kind), per_class=size, base="selected", refresh=1
         )
-        for kind, strategy in STRATEGIES.items()
+        for kind in STRATEGIES
     }
     for size in SIZES
 }
