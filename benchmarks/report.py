@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from recipe import PAPER, REDUCED, SCHEDULES, Schedule
 from records import RESULTS, SEEDS, Mean, Record, read
@@ -169,44 +170,54 @@ class Report:
 
     def picture(self) -> Figure:
         """Draw accuracy over the size of the subset, and over the images trained on."""
-        grids = {
-            name: table
-            for name, table in TABLES.items()
-            if name in ("table4", "table5", "table6", "table1") and self.found(table)
-        }
-        figure = Figure(figsize=(4 * len(grids) + 5, 4), layout="constrained")
-        ratios = [4] * len(grids) + [5]
-        axes = figure.subplots(1, len(grids) + 1, width_ratios=ratios, squeeze=False)[0]
-        for at, table in zip(axes, grids.values(), strict=False):
-            columns = list(dict.fromkeys(row.column for row in table.rows if row.column))
-            for column in columns:
-                rows = [row for row in table.rows if row.column == column]
-                points = [(row.line, r.accuracy) for row in rows if (r := self.record(row))]
-                if points:
-                    means = [100 * found.mean for _, found in points]
-                    bars = [100 * found.spread for _, found in points]
-                    at.errorbar([line for line, _ in points], means, bars, capsize=3, label=column)
-            for row in table.rows:
-                record = self.record(row)
-                if not row.column and record:
-                    at.axhline(100 * record.accuracy.mean, color="gray", linestyle=":")
-                    at.annotate(row.line, (0, 100 * record.accuracy.mean), fontsize=8)
-            at.set_title(table.title, fontsize=9)
+        names = ("table1", "table4", "table4-tail", "table5", "table6")
+        grids = [TABLES[name] for name in names if self.found(TABLES[name])]
+        rows = -(-(len(grids) + 1) // 3)
+        figure = Figure(figsize=(15, 4 * rows), layout="constrained")
+        axes = figure.subplots(rows, 3, squeeze=False).ravel()
+        for at, table in zip(axes, grids, strict=False):
+            self.lines(at, table)
+        self.points(axes[len(grids)], TABLES["combination"])
+        for at in axes[len(grids) + 1 :]:
+            at.remove()
+        for at in axes:
             at.set_ylabel("accuracy, %")
+            at.title.set_fontsize(10)
             at.grid(alpha=0.3)
-            at.legend(fontsize=8)
-        for row in TABLES["combination"].rows:
+        return figure
+
+    def lines(self, at: Axes, table: Table) -> None:
+        """Draw a line for each column of a table, side by side, and its other rows across."""
+        sizes = list(dict.fromkeys(row.line for row in table.rows if row.column))
+        columns = list(dict.fromkeys(row.column for row in table.rows if row.column))
+        for i, column in enumerate(columns):
+            rows = [row for row in table.rows if row.column == column]
+            found = [(sizes.index(row.line), r.accuracy) for row in rows if (r := self.record(row))]
+            aside = 0.06 * (i - (len(columns) - 1) / 2)
+            means, bars = [100 * m.mean for _, m in found], [100 * m.spread for _, m in found]
+            at.errorbar([x + aside for x, _ in found], means, bars, capsize=3, label=column)
+        for row in table.rows:
+            record = self.record(row)
+            if not row.column and record:
+                height = 100 * record.accuracy.mean
+                at.axhline(height, color="gray", linestyle=":")
+                at.annotate(row.line, (-0.3, height), fontsize=8, va="bottom")
+        at.set_xticks(range(len(sizes)), sizes)
+        at.set_xlim(-0.35, len(sizes) - 0.65)
+        at.set_title(table.title)
+        at.legend(fontsize=8)
+
+    def points(self, at: Axes, table: Table) -> None:
+        """Draw each row of a table at the images that it trained on."""
+        for row, marker in zip(table.rows, "os^vD*XP<>h", strict=False):
             record = self.record(row)
             if record:
-                found = record.accuracy
-                place = (record.rows / 1000, 100 * found.mean)
-                axes[-1].errorbar(*place, 100 * found.spread, fmt="o", capsize=3)
-                axes[-1].annotate(
-                    row.line, place, fontsize=7, xytext=(4, 3), textcoords="offset points"
-                )
-        axes[-1].set(xlabel="thousand images trained on", title="Together")
-        axes[-1].grid(alpha=0.3)
-        return figure
+                place = (record.rows / 1000, 100 * record.accuracy.mean)
+                spread = 100 * record.accuracy.spread
+                at.errorbar(*place, spread, fmt=marker, capsize=3, label=row.line)
+        at.set_xlabel("thousand images trained on")
+        at.set_title("Together")
+        at.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def spent(record: Record) -> Mean:
