@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from augloader import FacilityLocation
 from augloader.sampler import Weighting
-from tables.methods import CLEAN, TAIL, augmented
+from tables import table1
+from tables.methods import CLEAN, TAIL, augmented, slug
 from tables.table import Row, Table
 
 SHARE = 0.1
@@ -21,6 +25,16 @@ CHANGES = {
         "coreset", SHARE, "stochastic", strategy=FacilityLocation(stochastic=0.1)
     ),
 }
+ALONE = table1.METHODS["10 a class"]
+ALONE_CHANGES: dict[str, dict[str, Any]] = {
+    "last-layer proxies": {"proxy": "last layer"},
+    "R = 5": {"refresh": 5},
+    "R = 20": {"refresh": 20},
+    "R = 100": {"refresh": 100},
+    "graph engine": {"strategy": FacilityLocation(engine="graph")},
+    "stochastic greedy, 0.1": {"strategy": FacilityLocation(stochastic=0.1)},
+    "stochastic greedy, 0.5": {"strategy": FacilityLocation(stochastic=0.5)},
+}
 WEIGHTS: tuple[tuple[str, str, Weighting], ...] = (
     ("all 1", "", "uniform"),
     ("cluster sizes", "weighted", "cluster"),
@@ -30,13 +44,25 @@ EQUAL = augmented("coreset", SHARE, "equal", strategy=FacilityLocation(allocatio
 
 TABLE = Table(
     "What of a coreset matters",
-    "Ours: the 10 % coreset of Table 4 with one thing changed at a time.",
+    "Ours: the 10 % coreset of Table 4 with one thing changed at a time, and then the one of Table "
+    "1 that is trained on alone, 10 images a class, selected anew every R = 1 epochs.",
     (
         Row("coreset", CLEAN, DEFAULT),
         Row("random", CLEAN, augmented("random", SHARE), "coreset"),
         *(Row(label, CLEAN, method, "coreset") for label, method in CHANGES.items()),
         Row("long tail, budgets in proportion", TAIL, DEFAULT),
         Row("long tail, equal budgets", TAIL, EQUAL, "long tail, budgets in proportion"),
+        Row("alone: coreset", CLEAN, ALONE["coreset"]),
+        Row("alone: random", CLEAN, ALONE["random"], "alone: coreset"),
+        *(
+            Row(
+                f"alone: {label}",
+                CLEAN,
+                replace(ALONE["coreset"], name=slug(f"only coreset 10 {label}"), **change),
+                "alone: coreset",
+            )
+            for label, change in ALONE_CHANGES.items()
+        ),
     ),
 )
 TABLE_WEIGHTS = Table(
