@@ -10,6 +10,7 @@ from tables.table import Row, Table
 
 RULES: dict[str, StrengthRule] = {
     "strength 1/2": Constant(0.5),
+    "strength 0.92": Constant(0.92),  # SADA's mean
     "SADA": StableInfluence(),
     "SADA, ranks": StableInfluence(scaling="rank"),
     "entropy": Entropy(),
