@@ -93,8 +93,7 @@ class Report:
 
     def listed(self, table: Table) -> str:
         """Return a table without columns: accuracy, difference, and what it costs."""
-        heads = ["", "accuracy", "difference", "strength", "images trained", self.seconds]
-        heads.append("of them selecting")
+        heads = ["", "accuracy", "difference", "images trained", self.seconds, "of them selecting"]
         body = []
         for row in table.rows:
             record, compared = self.record(row), self.difference(table, row)
@@ -108,7 +107,6 @@ class Report:
                     row.line,
                     percent(record.accuracy),
                     said,
-                    strength(record),
                     f"{record.rows:,.0f}",
                     f"{whole.mean:.0f}",
                     f"{selecting.mean:.1f}",
@@ -155,7 +153,7 @@ class Report:
                     row.paper,
                     f"{record.rows:,.0f}",
                     *(f"{record.seconds(name).mean:.1f}" for name in phases),
-                    strength(record),
+                    f"{Mean.of(run.outcome.strength for run in record.runs).mean:.2f}",
                 ]
             )
         return markdown(heads, body)
@@ -225,11 +223,6 @@ class Report:
 def spent(record: Record) -> Mean:
     """Return a run's seconds without the evaluation."""
     return record.seconds("load", "augment", "train", "sweep", "select")
-
-
-def strength(record: Record) -> str:
-    """Write the mean strength of the draws that had any."""
-    return f"{Mean.of(run.outcome.strength for run in record.runs).mean:.2f}"
 
 
 def percent(found: Mean) -> str:

@@ -425,12 +425,12 @@ def test_the_script_trains_a_table_and_resumes(tmp_path: Path) -> None:
     script = Path(papers.__file__)
     command = [sys.executable, str(script), "--jobs", "1", "--device", "cpu"]
     mistake = subprocess.run(  # no such data: every run fails, and all of them are tried
-        [*command, "sada-tail", "--data", "nowhere", "--seeds", "0", "--output", str(tmp_path)],
+        [*command, "table4-tail", "--data", "nowhere", "--seeds", "0", "--output", str(tmp_path)],
         capture_output=True,
         text=True,
     )
     assert mistake.returncode == 1
-    assert mistake.stdout.count("failed: FileNotFoundError") == len(TABLES["sada-tail"].rows)
+    assert mistake.stdout.count("failed: FileNotFoundError") == len(TABLES["table4-tail"].rows)
     assert "7 of 7 runs failed" in mistake.stderr
     words = ["weights", "--epochs", "1", "--per-class", "20", "--seeds", "4"]
     places = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]

@@ -20,8 +20,6 @@ TABLES: dict[str, Table] = {
     "table6": table6.TABLE,
     "refinement": refinement.TABLE,
     "sada": sada.TABLE,
-    "sada-noise": sada.TABLE_NOISE,
-    "sada-tail": sada.TABLE_TAIL,
     "combination": combination.TABLE,
     "ablations": ablations.TABLE,
     "weights": ablations.TABLE_WEIGHTS,

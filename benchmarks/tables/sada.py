@@ -18,26 +18,31 @@ RULES: dict[str, StrengthRule] = {
 }
 
 
-def table(title: str, problem: Problem) -> Table:
-    """Return the table of one problem."""
+PROBLEMS = {"clean": CLEAN, "half of the labels wrong": NOISY, "long tail": TAIL}
+
+
+def rows(column: str, problem: Problem) -> tuple[Row, ...]:
+    """Return the rows of one problem."""
     adaptive = [
         Row(
-            label,
+            line,
             problem,
-            Method(slug(label), Uniform(), 1.0, base="none", strength=rule),
-            "strength 1",
+            Method(slug(line), Uniform(), 1.0, base="none", strength=rule),
+            f"{column}, strength 1",
+            column=column,
         )
-        for label, rule in RULES.items()
+        for line, rule in RULES.items()
     ]
-    fixed = (Row("none", problem, WEAK), Row("strength 1", problem, IN_PLACE, "none"))
-    return Table(
-        title,
-        "TrivialAugment in place, strengths as publicly described of Yang et al. (2025), whose "
-        "tables are not public, and of related rules.",
-        (*fixed, *adaptive),
+    return (
+        Row("none", problem, WEAK, f"{column}, strength 1", column=column),
+        Row("strength 1", problem, IN_PLACE, column=column),
+        *adaptive,
     )
 
 
-TABLE = table("Strength of its own for each image", CLEAN)
-TABLE_NOISE = table("The same with half of the labels wrong", NOISY)
-TABLE_TAIL = table("The same with a long tail", TAIL)
+TABLE = Table(
+    "Strength of its own for each image",
+    "TrivialAugment in place, strengths as publicly described of Yang et al. (2025), whose tables "
+    "are not public, and of related rules; all compared with strength 1.",
+    tuple(row for column, problem in PROBLEMS.items() for row in rows(column, problem)),
+)
