@@ -71,11 +71,12 @@ class CoresetSampler(Sampler[Draw]):
         copies: r; 0 augments the selected samples in place instead of appending copies.
         refresh: when to select again. Before the first selection an epoch is the base alone
             (every sample where the base is "selected" or "none"), with weight 1.
-        weighting: "cluster" as above; "uniform": every draw weighs 1; "population": copies weigh
-            gamma_j / r and base draws n / (size of the base), so that the copies weigh together as
-            much as the base, however few they are, as Eq. 10 reads: small fractions then train
-            badly (benchmarks/papers.py); or "downweight": the draws of a sample share the weight of
-            one, 1 / |f_T(z)| each (Kuchnik & Smith, section 4.2).
+        weighting: "cluster" as above; "uniform": every draw weighs 1, which trained as well or
+            better in benchmarks/papers.py; "population": copies weigh gamma_j / r and base draws n
+            / (size of the base), so that the copies weigh together as much as the base, however few
+            they are, as Eq. 10 reads: small fractions then train badly there; or "downweight": the
+            draws of a sample share the weight of one, 1 / |f_T(z)| each (Kuchnik & Smith, section
+            4.2).
         strength: the rule of how strongly each sample's copies are augmented, as
             ``StableInfluence()``; base draws have strength 0 under every rule.
         epochs: how many epochs are planned; None plans no end. Schedules need it.
