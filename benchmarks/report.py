@@ -170,17 +170,16 @@ class Report:
 
     def picture(self) -> Figure:
         """Draw accuracy over the size of the subset, and over the images trained on."""
-        names = ("table1", "table4", "table4-tail", "table5", "table6")
-        grids = [TABLES[name] for name in names if self.found(TABLES[name])]
-        rows = -(-(len(grids) + 1) // 3)
+        names = ("table1", "table4", "table4-tail", "table5", "table6", "combination")
+        tables = [TABLES[name] for name in names if self.found(TABLES[name])]
+        rows = max(1, -(-len(tables) // 3))
         figure = Figure(figsize=(15, 4 * rows), layout="constrained")
         axes = figure.subplots(rows, 3, squeeze=False).ravel()
-        for at, table in zip(axes, grids, strict=False):
-            self.lines(at, table)
-        self.points(axes[len(grids)], TABLES["combination"])
-        for at in axes[len(grids) + 1 :]:
+        for at in axes[len(tables) :]:
             at.remove()
-        for at in axes:
+        for at, table in zip(axes, tables, strict=False):
+            draw = self.points if table is TABLES["combination"] else self.lines
+            draw(at, table)
             at.set_ylabel("accuracy, %")
             at.title.set_fontsize(10)
             at.grid(alpha=0.3)
