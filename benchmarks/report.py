@@ -172,9 +172,10 @@ class Report:
         """Draw accuracy over the size of the subset, and over the images trained on."""
         names = ("table1", "table4", "table4-tail", "table5", "table6", "combination")
         tables = [TABLES[name] for name in names if self.found(TABLES[name])]
-        rows = max(1, -(-len(tables) // 3))
-        figure = Figure(figsize=(15, 4 * rows), layout="constrained")
-        axes = figure.subplots(rows, 3, squeeze=False).ravel()
+        columns = max(1, min(3, len(tables)))
+        rows = max(1, -(-len(tables) // columns))
+        figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for at in axes[len(tables) :]:
             at.remove()
         for at, table in zip(axes, tables, strict=False):
