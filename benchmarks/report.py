@@ -44,6 +44,11 @@ class Report:
         """Return whether a table was run, at least half of it: rows of others are in it, too."""
         return 2 * sum(self.record(row) is not None for row in table.rows) >= len(table.rows)
 
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The tables that were run, by name."""
+        return {name: table for name, table in TABLES.items() if self.found(table)}
+
     def difference(self, table: Table, row: Row) -> Mean | None:
         """Return how far a row lies above the one it is compared with."""
         own, other = self.record(row), self.record(table.row(row.against)) if row.against else None
@@ -76,19 +81,12 @@ class Report:
 
     def short(self, table: Table) -> str:
         """Return a table as the README has it: lines and columns of cells, or a list."""
-        columns = list(dict.fromkeys(row.column for row in table.rows if row.column))
-        if not columns:
+        if not table.columns:
             return self.listed(table)
-        lines: dict[str, dict[str, Row]] = {}
-        for row in table.rows:
-            if row.column:
-                lines.setdefault(row.line, {})[row.column] = row
-        body = [
-            [line, *(self.cell(table, cells[c]) if c in cells else "" for c in columns)]
-            for line, cells in lines.items()
-        ]
+        cells = {(row.line, row.column): self.cell(table, row) for row in table.rows}
+        body = [[line, *(cells.get((line, c), "") for c in table.columns)] for line in table.lines]
         ends = [f"{row.line}: {self.cell(table, row)}" for row in table.rows if not row.column]
-        text = markdown(["", *columns], body)
+        text = markdown(["", *table.columns], body)
         return f"{text}\n\n{'; '.join(ends)}" if ends else text
 
     def listed(self, table: Table) -> str:
@@ -163,15 +161,14 @@ class Report:
         made = self.long if full else self.short
         parts = [
             f"{'##' if full else '####'} {table.title}\n\n{table.source}\n\n{made(table)}\n"
-            for table in TABLES.values()
-            if self.found(table)
+            for table in self.tables.values()
         ]
         return "\n".join(parts)
 
     def picture(self) -> Figure:
         """Draw accuracy over the size of the subset, and over the images trained on."""
         names = ("table1", "table4", "table4-tail", "table5", "table6", "combination")
-        tables = [TABLES[name] for name in names if self.found(TABLES[name])]
+        tables = [table for name, table in self.tables.items() if name in names]
         columns = max(1, min(3, len(tables)))
         rows = max(1, -(-len(tables) // columns))
         figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
@@ -188,12 +185,13 @@ class Report:
 
     def lines(self, at: Axes, table: Table) -> None:
         """Draw a line for each column of a table, side by side, and its other rows across."""
-        sizes = list(dict.fromkeys(row.line for row in table.rows if row.column))
-        columns = list(dict.fromkeys(row.column for row in table.rows if row.column))
-        for i, column in enumerate(columns):
+        sizes = table.lines
+        for i, column in enumerate(table.columns):
             rows = [row for row in table.rows if row.column == column]
             found = [(sizes.index(row.line), r.accuracy) for row in rows if (r := self.record(row))]
-            aside = 0.06 * (i - (len(columns) - 1) / 2)
+            if not found:
+                continue
+            aside = 0.06 * (i - (len(table.columns) - 1) / 2)
             means, bars = [100 * m.mean for _, m in found], [100 * m.spread for _, m in found]
             at.errorbar([x + aside for x, _ in found], means, bars, capsize=3, label=column)
         for row in table.rows:
@@ -250,7 +248,7 @@ def section(folder: Path = RESULTS) -> str:
     parts = []
     for title, schedule in named.items():
         report = Report(schedule, folder)
-        if any(map(report.found, TABLES.values())):
+        if report.tables:
             parts.append(f"### {title}\n\n{report.whole(full=False)}")
     return "\n".join(parts)
 
@@ -277,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     for schedule in SCHEDULES.values():
         report = Report(schedule, options.results)
-        if any(map(report.found, TABLES.values())):
+        if report.tables:
             place = options.results / schedule.name
             report.picture().savefig(place / "tables.png", dpi=100)
             (place / "README.md").write_text(f"# All figures\n\n{report.whole(full=True)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from recipe import Method
+
 from augloader import FacilityLocation
 from augloader.sampler import Weighting
 from tables import table1
@@ -13,26 +15,24 @@ from tables.table import Row, Table
 
 SHARE = 0.1
 DEFAULT = augmented("coreset", SHARE)
-CHANGES = {
-    "last-layer proxies": augmented("coreset", SHARE, "last-layer", proxy="last layer"),
-    "selected by what training reported": augmented("coreset", SHARE, "free", free=True),
-    "R = 1": augmented("coreset", SHARE, "every-1", refresh=1),
-    "R = 5": augmented("coreset", SHARE, "every-5", refresh=5),
-    "R = 20": augmented("coreset", SHARE, "every-20", refresh=20),
-    "in place, not appended": augmented("coreset", SHARE, "replacing", copies=0),
-    "graph engine": augmented("coreset", SHARE, "graph", strategy=FacilityLocation(engine="graph")),
-    "stochastic greedy, 0.1": augmented(
-        "coreset", SHARE, "stochastic", strategy=FacilityLocation(stochastic=0.1)
-    ),
-}
 ALONE = table1.METHODS["10 a class"]
-ALONE_CHANGES: dict[str, dict[str, Any]] = {
-    "last-layer proxies": {"proxy": "last layer"},
+Changes = dict[str, dict[str, Any]]
+CHANGES: Changes = {
     "R = 5": {"refresh": 5},
     "R = 20": {"refresh": 20},
-    "R = 100": {"refresh": 100},
+    "last-layer proxies": {"proxy": "last layer"},
     "graph engine": {"strategy": FacilityLocation(engine="graph")},
     "stochastic greedy, 0.1": {"strategy": FacilityLocation(stochastic=0.1)},
+}
+BESIDE_CHANGES: Changes = {
+    "selected by what training reported": {"free": True},
+    "in place, not appended": {"copies": 0},
+    "R = 1": {"refresh": 1},
+    **CHANGES,
+}
+ALONE_CHANGES: Changes = {
+    **CHANGES,
+    "R = 100": {"refresh": 100},
     "stochastic greedy, 0.5": {"strategy": FacilityLocation(stochastic=0.5)},
 }
 WEIGHTS: tuple[tuple[str, str, Weighting], ...] = (
@@ -42,6 +42,20 @@ WEIGHTS: tuple[tuple[str, str, Weighting], ...] = (
 )
 EQUAL = augmented("coreset", SHARE, "equal", strategy=FacilityLocation(allocation="equal"))
 
+
+def changed(method: Method, changes: Changes, against: str, prefix: str = "") -> tuple[Row, ...]:
+    """Return a row for each change of a method, compared with the method itself."""
+    return tuple(
+        Row(
+            f"{prefix}{label}",
+            CLEAN,
+            replace(method, name=f"{method.name}-{slug(label)}", **change),
+            against,
+        )
+        for label, change in changes.items()
+    )
+
+
 TABLE = Table(
     "What of a coreset matters",
     "Ours: the 10 % coreset of Table 4 with one thing changed at a time, and then the one of Table "
@@ -49,20 +63,12 @@ TABLE = Table(
     (
         Row("coreset", CLEAN, DEFAULT),
         Row("random", CLEAN, augmented("random", SHARE), "coreset"),
-        *(Row(label, CLEAN, method, "coreset") for label, method in CHANGES.items()),
+        *changed(DEFAULT, BESIDE_CHANGES, "coreset"),
         Row("long tail, budgets in proportion", TAIL, DEFAULT),
         Row("long tail, equal budgets", TAIL, EQUAL, "long tail, budgets in proportion"),
         Row("alone: coreset", CLEAN, ALONE["coreset"]),
         Row("alone: random", CLEAN, ALONE["random"], "alone: coreset"),
-        *(
-            Row(
-                f"alone: {label}",
-                CLEAN,
-                replace(ALONE["coreset"], name=slug(f"only coreset 10 {label}"), **change),
-                "alone: coreset",
-            )
-            for label, change in ALONE_CHANGES.items()
-        ),
+        *changed(ALONE["coreset"], ALONE_CHANGES, "alone: coreset", "alone: "),
     ),
 )
 TABLE_WEIGHTS = Table(

@@ -46,6 +46,16 @@ class Table:
     none: str = ""
     full: str = ""
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns, in their order."""
+        return list(dict.fromkeys(row.column for row in self.rows if row.column))
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that have columns, in their order."""
+        return list(dict.fromkeys(row.line for row in self.rows if row.column))
+
     def row(self, label: str) -> Row:
         """Return the row of a label."""
         return next(row for row in self.rows if row.label == label)
