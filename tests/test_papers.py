@@ -501,7 +501,13 @@ def test_cells_say_what_is_better_and_what_is_a_tie(tmp_path: Path) -> None:
     assert "| coreset, 5% | 65.0 ± 1.0 | 3 | random, 5% | +2.0 | 50 ± 10 % | 34.9 % | 10 |" in long
     assert "| max-loss, 5% | 59.7 ± 0.6 | 3 | random, 5% | −3.3 |" in long
     assert "| max-loss, 30% | 66.0 (1 seed) | 1 | random, 30% | −1.0 |" in long
-    assert made.picture().axes
+    assert legends(made) == [["random", "max-loss", "coreset"]]  # "coreset, weighted": not run
+
+
+def legends(made: report.Report) -> list[list[str]]:
+    """Return the legend of each panel of a report's picture."""
+    found = [panel.get_legend() for panel in made.picture().axes]
+    return [[text.get_text() for text in legend.get_texts()] for legend in found if legend]
 
 
 def test_there_is_no_share_of_a_gain_that_is_none(tmp_path: Path) -> None:
@@ -517,6 +523,13 @@ def test_a_picture_of_one_table(tmp_path: Path) -> None:
         records.add(run_of(), tmp_path, row.problem, TINY, row.method)
     assert len(made.picture().axes) == 1
     assert made.whole(full=False).count("####") == 1
+
+
+def test_the_picture_has_every_way_taken_together(tmp_path: Path) -> None:
+    rows = TABLES["combination"].rows
+    for row in rows:
+        records.add(run_of(), tmp_path, row.problem, TINY, row.method)
+    assert [row.line for row in rows] in legends(report.Report(TINY, tmp_path))
 
 
 def test_lists_say_what_a_row_costs(tmp_path: Path) -> None:
