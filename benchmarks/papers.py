@@ -10,7 +10,8 @@ wait for busy cores. benchmarks/report.py makes the tables.
 
 Schedules: "paper", all images, ResNet-20 or -32, 200 epochs, a rate divided by 10 twice, R = 20,
 taken on a GPU; "reduced", 100 images a class (and the whole test set), ResNet-8, 100 epochs of a
-one-cycle rate, R = 10, taken on a CPU; "short", 500 images a class, 30 epochs, R = 5.
+one-cycle rate, R = 10, taken on a CPU; "short", 500 images a class, 30 epochs, R = 5; "frontier",
+the reduced one in 1,000 epochs, of which the frontier's tables take a share.
 """
 
 from __future__ import annotations
@@ -86,22 +87,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--data", type=Path, required=True, help="folder with train/ and test/")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--schedule", choices=SCHEDULES, help="(reduced; paper on a GPU)")
+    add("--rate", type=float, help="other than the schedule's; the results go to another folder")
     add("--epochs", type=int, help="other than the schedule's; the results go to another folder")
     add("--per-class", type=int, help="training images a class; the same")
     add("--seeds", type=int, nargs="+", default=[*range(SEEDS)])
     add("--jobs", type=int, help="runs side by side (one a core; 1 on a GPU)")
+    add("--threads", type=int, help="of each run (what the jobs leave)")
     add("--output", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
     device = torch.device(options.device)
     cuda = device.type == "cuda"
-    usual = SCHEDULES[options.schedule or ("paper" if cuda else "reduced")]
-    schedule = planned(usual, options.epochs, options.per_class)
+    names = [name for name in TABLES if not TABLES[name].schedule]
+    names = names if "all" in options.tables else options.tables
+    own = {TABLES[name].schedule for name in names}
+    if len(own) > 1:
+        parser.error("tables of different schedules are trained one after the other")
+    usual = SCHEDULES[options.schedule or own.pop() or ("paper" if cuda else "reduced")]
+    schedule = planned(usual, options.epochs, options.per_class, options.rate)
     cores = os.cpu_count() or 1
     jobs = options.jobs or (1 if cuda else cores)
-    threads = max(1, cores // jobs)
+    threads = options.threads or max(1, cores // jobs)
     os.environ["OMP_WAIT_POLICY"] = "passive"  # in the processes of the pool
     version = commit()
-    names = list(TABLES) if "all" in options.tables else options.tables
     wanted = missing(names, schedule, options.seeds, options.output)
     spawn, failed = multiprocessing.get_context("spawn"), 0
     with ProcessPoolExecutor(jobs, spawn) as pool, tqdm(total=len(wanted), disable=None) as bar:
@@ -130,13 +137,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(f"{failed} of {len(wanted)} runs failed. Call it again for these.")
 
 
-def planned(schedule: Schedule, epochs: int | None, per_class: int | None) -> Schedule:
+def planned(
+    schedule: Schedule, epochs: int | None, per_class: int | None, rate: float | None = None
+) -> Schedule:
     """Return the schedule, or another one under another name."""
     if epochs is not None:
         schedule = replace(schedule, name=f"{schedule.name}-{epochs}-epochs", epochs=epochs)
     if per_class is not None:
         name = f"{schedule.name}-{per_class}-a-class"
         schedule = replace(schedule, name=name, per_class=per_class)
+    if rate is not None:
+        schedule = replace(schedule, name=f"{schedule.name}-rate-{rate:g}", rate=rate)
     return schedule
 
 

@@ -13,7 +13,7 @@ import zlib
 from array import array
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, Literal
@@ -108,7 +108,9 @@ SMALL = ("resnet8", "resnet8")
 # As many steps in fewer epochs hardly overfit, and strong augmentation gains nothing: see "short".
 REDUCED = Schedule("reduced", 100, SMALL, 100, 128, 16, 10, 0.2, "one-cycle", 5e-4, True)
 SHORT = Schedule("short", 500, SMALL, 30, 128, 16, 5, 0.2, "one-cycle", 5e-4, True)
-SCHEDULES = {schedule.name: schedule for schedule in (PAPER, REDUCED, SHORT)}
+# The best accuracy at each cost: 1,000 epochs of 1,000 images are all of it.
+FRONTIER = replace(REDUCED, name="frontier", epochs=1000)
+SCHEDULES = {schedule.name: schedule for schedule in (PAPER, REDUCED, SHORT, FRONTIER)}
 
 
 @dataclass(frozen=True)

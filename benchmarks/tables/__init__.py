@@ -3,6 +3,7 @@
 from tables import (
     ablations,
     combination,
+    frontier,
     refinement,
     sada,
     table1,
@@ -23,6 +24,7 @@ TABLES: dict[str, Table] = {
     "combination": combination.TABLE,
     "ablations": ablations.TABLE,
     "weights": ablations.TABLE_WEIGHTS,
+    **frontier.FRONTIER,
 }
 
 __all__ = ["TABLES", "Row", "Table"]

@@ -38,6 +38,7 @@ class Table:
         source: which table of which paper, and how ours differs.
         none: label of the row without strong augmentation, where gains are of interest; or "".
         full: label of the row in which everything is strongly augmented.
+        schedule: name of the only schedule that it is trained by; "": any of the papers' tables.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Table:
     rows: tuple[Row, ...]
     none: str = ""
     full: str = ""
+    schedule: str = ""
 
     @property
     def columns(self) -> list[str]:
