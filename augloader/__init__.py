@@ -4,100 +4,25 @@ augloader decides, for every sample and epoch, which samples are strongly augmen
 copies are appended, with what weight and how strong. Model, loss, optimizer and loop stay yours.
 """
 
-from augloader.dataset import WeightedAugmentedDataset, collate
-from augloader.engines import facility_location
-from augloader.grids import crops, rotations, translations
-from augloader.hardest import HardestOf
-from augloader.influence import influence
-from augloader.medoids import Medoids, greedy_medoids
-from augloader.mixing import CutMix, ManifoldMixup, Mixing, Mixup
-from augloader.neighbors import nearest
-from augloader.proxies import LastLayerGradient, Proxies, Residual, residual
-from augloader.sampler import CoresetSampler, DistributedCoresetSampler
-from augloader.schedule import Cosine, Every, Linear, SwitchOff, WarmUp
-from augloader.scores import EL2N, Forgetting, Given, GraNd, Influence, Loss, Margin, Score
-from augloader.strategies import FacilityLocation, Strategy
-from augloader.strength import (
-    Confidence,
-    Constant,
-    Entropy,
-    LossRank,
-    StableInfluence,
-    StrengthRule,
-)
-from augloader.subsampling import (
-    KDPP,
-    Clusters,
-    Proportional,
-    Rank,
-    Softmax,
-    SupportVectors,
-    Uniform,
-)
-from augloader.sweeping import gradient_norms, sweep
-from augloader.table import SampleTable
-from augloader.transform import AdaptiveStrengthTransform
-from augloader.types import Certificate, Draw, Evidence, Sample, Selection
-from augloader.wrapping import wrap
+from augloader.core.lazy import lazily
 
-__all__ = [
-    "EL2N",
-    "KDPP",
-    "AdaptiveStrengthTransform",
-    "Certificate",
-    "Clusters",
-    "Confidence",
-    "Constant",
-    "CoresetSampler",
-    "Cosine",
-    "CutMix",
-    "DistributedCoresetSampler",
-    "Draw",
-    "Entropy",
-    "Every",
-    "Evidence",
-    "FacilityLocation",
-    "Forgetting",
-    "Given",
-    "GraNd",
-    "HardestOf",
-    "Influence",
-    "LastLayerGradient",
-    "Linear",
-    "Loss",
-    "LossRank",
-    "ManifoldMixup",
-    "Margin",
-    "Medoids",
-    "Mixing",
-    "Mixup",
-    "Proportional",
-    "Proxies",
-    "Rank",
-    "Residual",
-    "Sample",
-    "SampleTable",
-    "Score",
-    "Selection",
-    "Softmax",
-    "StableInfluence",
-    "Strategy",
-    "StrengthRule",
-    "SupportVectors",
-    "SwitchOff",
-    "Uniform",
-    "WarmUp",
-    "WeightedAugmentedDataset",
-    "collate",
-    "crops",
-    "facility_location",
-    "gradient_norms",
-    "greedy_medoids",
-    "influence",
-    "nearest",
-    "residual",
-    "rotations",
-    "sweep",
-    "translations",
-    "wrap",
-]
+__version__ = "0.2.0"
+_FORMER = {  # names of version 0.1, until 0.3
+    "Certificate": "augloader.core",
+    "Medoids": "augloader.selection",
+    "Mixing": "augloader.augment",
+    "SampleTable": "augloader.feedback",
+    "Score": "augloader.selection",
+    "StrengthRule": "augloader.feedback",
+    "crops": "augloader.augment",
+    "facility_location": "augloader.selection",
+    "gradient_norms": "augloader.loading",
+    "greedy_medoids": "augloader.selection",
+    "influence": "augloader.selection",
+    "nearest": "augloader.selection",
+    "residual": "augloader.core",
+    "rotations": "augloader.augment",
+    "translations": "augloader.augment",
+}
+
+__getattr__, __dir__, __all__ = lazily(__name__, __file__, _FORMER)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from augloader.checks import require_int, require_labels
+from augloader.core.checks import require_int, require_labels
 
 _CLASSES = 10  # rows of the table; of more classes the others are put together in the last
 _HEAVIEST = 6  # medoids that are named

@@ -59,12 +59,12 @@ from augloader import (
     LossRank,
     Sample,
     StableInfluence,
-    StrengthRule,
     Uniform,
     WeightedAugmentedDataset,
     collate,
     wrap,
 )
+from augloader.feedback import StrengthRule
 
 PACKAGES = ("augloader", "numpy", "pillow", "torch", "torchvision")
 RULES: dict[str, StrengthRule] = {

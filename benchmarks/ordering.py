@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from augloader import CoresetSampler, StableInfluence, Uniform, WeightedAugmentedDataset
-from augloader.strength import Form, Scaling, View, average_ranks
+from augloader.feedback.learners import View
+from augloader.feedback.sada import Form, Scaling
+from augloader.feedback.strength import average_ranks
 
 PACKAGES = ("augloader", "numpy", "torch", "scikit-learn")
 NOISE = 0.2  # share of wrong labels

@@ -51,14 +51,12 @@ from augloader import (
     Proportional,
     Proxies,
     Rank,
-    Score,
     Softmax,
     SupportVectors,
     Uniform,
-    crops,
-    rotations,
-    translations,
 )
+from augloader.augment import crops, rotations, translations
+from augloader.selection import Score
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from cifar import ResNet, mean_and_std, read

@@ -39,16 +39,16 @@ from augloader import (
     Residual,
     Sample,
     Strategy,
-    StrengthRule,
     SwitchOff,
     Uniform,
     WeightedAugmentedDataset,
     collate,
     sweep,
 )
-from augloader.keyed import uniforms
-from augloader.proxies import LastLayerGradient
-from augloader.sampler import Base, Weighting
+from augloader.core.keyed import uniforms
+from augloader.core.proxies import LastLayerGradient
+from augloader.feedback import StrengthRule
+from augloader.loading.sampler import Base, Weighting
 
 PAD = 4  # pixels on each side, of which random crops are cut
 REFINED = 0.2  # share of the epochs, the last ones, without strong augmentation

@@ -23,8 +23,10 @@ from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from augloader import KDPP, Evidence, Given, Proportional, Proxies, influence, residual
-from augloader.influence import HESSIANS
+from augloader import KDPP, Evidence, Given, Proportional, Proxies
+from augloader.core import residual
+from augloader.selection import influence
+from augloader.selection.leave_one_out import HESSIANS
 
 PACKAGES = ("augloader", "dppy", "numpy", "scikit-learn", "scipy", "torch")
 DAMPING = 0.1

@@ -23,15 +23,10 @@ import torch
 from common import Reading, Spread, environment, machine, measure, progress, run_child, save
 from torch import Tensor
 
-from augloader import (
-    Evidence,
-    FacilityLocation,
-    Proxies,
-    Selection,
-    nearest,
-    residual,
-)
-from augloader.engines import Engine
+from augloader import Evidence, FacilityLocation, Proxies, Selection
+from augloader.core import residual
+from augloader.selection import nearest
+from augloader.selection.greedy.engine import Engine
 
 FRACTIONS = (0.01, 0.1, 0.3)
 PACKAGES = ("augloader", "numpy", "numba", "torch", "faiss-gpu", "faiss-cpu")

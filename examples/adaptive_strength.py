@@ -35,10 +35,10 @@ from augloader import (
     Entropy,
     LossRank,
     StableInfluence,
-    StrengthRule,
     Uniform,
     WeightedAugmentedDataset,
 )
+from augloader.feedback import StrengthRule
 
 RULES: dict[str, StrengthRule] = {
     "fixed 1": Constant(1.0),

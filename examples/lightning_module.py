@@ -27,7 +27,7 @@ from augloader import (
     Sample,
     WeightedAugmentedDataset,
 )
-from augloader.lightning import CoresetCallback
+from augloader.integrations.lightning import CoresetCallback
 
 
 class Digits(LightningDataModule):

@@ -25,8 +25,9 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import augloader
-from augloader.policies import POLICIES
-from augloader.sampler import Weighting
+from augloader.augment.policies import POLICIES
+from augloader.feedback import StrengthRule
+from augloader.loading.sampler import Weighting
 
 STRATEGIES: dict[str, augloader.Strategy] = {
     "coreset": augloader.FacilityLocation(),
@@ -38,7 +39,7 @@ STRATEGIES: dict[str, augloader.Strategy] = {
     "none": augloader.Uniform(),  # never asked: its warm-up lasts to the end
 }
 FREE = ("coreset", "maxloss", "loss")  # may select by what training reported
-STRENGTHS: dict[str, augloader.StrengthRule] = {
+STRENGTHS: dict[str, StrengthRule] = {
     "constant": augloader.Constant(),
     "sada": augloader.StableInfluence(),
     "entropy": augloader.Entropy(),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 
-from augloader.ops import OPS, SOLARIZE
+from augloader.augment.pixels.ops import OPS, SOLARIZE
 
 Matrix = NDArray[np.floating]
 

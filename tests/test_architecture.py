@@ -1,9 +1,11 @@
-"""Imports point one way, optional packages stay optional, the public names are complete."""
+"""Imports point one way, heavy and optional packages wait for their use, public names are whole."""
 
 import ast
 import inspect
+import pickle
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,125 +13,201 @@ import pytest
 import augloader
 
 PACKAGE = Path(augloader.__file__).parent
-# Every module may import those before it.
-ORDER = [
-    "checks",
-    "progress",
-    "summary",
-    "kernels",
-    "proxies",
-    "types",
-    "neighbors",
-    "batched",
-    "medoids",
-    "engines",
-    "coreset",
-    "strategies",
-    "influence",
-    "svm",
-    "scores",
-    "kdpp",
-    "subsampling",
-    "schedule",
-    "strength",
-    "forgetting",
-    "table",
-    "ranks",
-    "grids",
-    "dataset",
-    "sampler",
-    "wrapping",
-    "sweeping",
-    "ops",
-    "keyed",
-    "colour",
-    "geometry",
-    "policies",
-    "targets",
-    "kornia_ops",
-    "dense",
-    "fused",
-    "applying",
-    "transform",
-    "mixing",
-    "hardest",
-    "lightning",
-    "plot",
-]
-# Of packages that the core does without, what may be imported where.
-EXTRAS = {"lightning": {"lightning"}, "plot": {"matplotlib"}}
+TESTS = Path(__file__).parent
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+# What a folder may import beside itself. What is not named here, the views and integrations, may
+# import all of these, and none of these may import it.
+BELOW = {
+    "core": set[str](),
+    "selection": {"core"},
+    "feedback": {"core"},
+    "augment": {"core"},
+    "distributed": {"core", "selection", "feedback"},
+    "loading": {"core", "selection", "feedback", "distributed"},
+}
+VIEWS = {"summary"}  # which a value's own summary() imports where it is called
+HEAVY = ("faiss", "kornia", "triton", "numba", "matplotlib", "scipy", "sklearn")
 
 
-def imported(path: Path) -> list[str]:
-    tree = ast.parse(path.read_text())
-    found = []
+def name_of(path: Path) -> str:
+    """Return a module's dotted name."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Return the dotted names that a piece of code imports; of a package also what is in it."""
+    found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "augloader":
-            found += [f"augloader.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.append(node.module)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
     return found
 
 
-def test_every_module_has_its_place() -> None:
-    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    assert modules == set(ORDER)
-    tests = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
-    assert modules <= tests
-
-
-@pytest.mark.parametrize("module", ORDER)
-def test_imports_point_one_way(module: str) -> None:
-    own = [name for name in imported(PACKAGE / f"{module}.py") if name.startswith("augloader")]
-    before = {f"augloader.{name}" for name in ORDER[: ORDER.index(module)]}
-    assert set(own) <= before
-
-
-@pytest.mark.parametrize("module", ORDER)
-def test_only_the_declared_packages_are_imported(module: str) -> None:
-    allowed = {
-        "augloader",
-        "faiss",
-        "kornia",
-        "numba",
-        "numpy",
-        "sklearn",
-        "torch",
-        "torchvision",
-        "tqdm",
-        "triton",
+def at_import(tree: ast.Module) -> set[str]:
+    """Return what is imported when the module is, not where a function is called."""
+    inner = {
+        statement
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for statement in ast.walk(node)
     }
-    tops = {name.split(".")[0] for name in imported(PACKAGE / f"{module}.py")}
-    assert tops - set(sys.stdlib_module_names) <= allowed | EXTRAS.get(module, set())
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    return set().union(*(imported(node) for node in imports if node not in inner))
+
+
+def wrong(folder: str, names: set[str]) -> set[str]:
+    """Return the imports that a folder may not have; "" is the top of the package."""
+    rooms = {name.split(".")[1] for name in names if name.startswith("augloader.")}
+    known = {room for room in rooms if (PACKAGE / room).is_dir() or room in VIEWS}
+    if folder not in BELOW:
+        return set()
+    return known - BELOW[folder] - {folder}
+
+
+def folder_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_one_way(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert not wrong(folder_of(path), at_import(tree))
+    assert wrong(folder_of(path), imported(tree)) <= VIEWS
+
+
+@pytest.mark.parametrize(
+    ("folder", "line"),
+    [
+        ("core", "from augloader.selection.strategy import Strategy"),
+        ("core", "from augloader import summary"),
+        ("selection", "from augloader.feedback import SampleTable"),
+        ("feedback", "import augloader.augment.transform"),
+        ("loading", "from augloader.augment.pixels import rows"),
+        ("distributed", "from augloader.loading.sampler import CoresetSampler"),
+        ("loading", "from augloader.plot import medoids"),
+    ],
+)
+def test_a_planted_import_is_found(folder: str, line: str) -> None:
+    assert wrong(folder, at_import(ast.parse(line)))
+    assert not wrong("plot", at_import(ast.parse(line)))
+
+
+def test_modules_form_no_circle() -> None:
+    names = {name_of(path) for path in MODULES}
+    arrows = {
+        name_of(path): {name for name in at_import(ast.parse(path.read_text())) if name in names}
+        - {name_of(path)}
+        for path in MODULES
+    }
+    while free := {name for name, below in arrows.items() if not below & arrows.keys()}:
+        arrows = {name: below for name, below in arrows.items() if name not in free}
+    assert not arrows
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_is_tested_from_its_own_folder(path: Path) -> None:
+    folder = TESTS / path.parent.relative_to(PACKAGE)
+    tests = [ast.parse(test.read_text()) for test in folder.glob("test_*.py")]
+    named = (folder / f"test_{path.stem}.py").exists()
+    assert named or name_of(path) in set().union(*map(imported, tests), set())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_file_is_long(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 500
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_declared_packages_are_imported(path: Path) -> None:
+    allowed = {"augloader", "faiss", "kornia", "numba", "numpy", "torch", "torchvision", "triton"}
+    extras = {"scipy", "sklearn", "tqdm"}  # imported where they are used
+    extras |= {"integrations": {"lightning"}, "plot": {"matplotlib"}}.get(folder_of(path), set())
+    tree = ast.parse(path.read_text())
+    tops = {name.split(".")[0] for name in imported(tree)} - set(sys.stdlib_module_names)
+    assert tops <= allowed | extras
+    if folder_of(path) not in ("integrations", "plot"):
+        assert not {name.split(".")[0] for name in at_import(tree)} & extras
+
+
+def run(program: str) -> None:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_heavy_packages_wait_until_a_name_is_used() -> None:
+    run(
+        "import sys\n"
+        "import augloader\n"
+        f"heavy = [name for name in {HEAVY} if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+        "assert 'torch' not in sys.modules\n"
+        "augloader.CoresetSampler, augloader.WeightedAugmentedDataset, augloader.collate\n"
+        f"heavy = [name for name in {HEAVY} if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+    )
+
+
+def test_a_worker_that_unpickles_the_dataset_loads_no_heavy_package() -> None:
+    program = (
+        "import pickle, sys\n"
+        "data = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
+        "assert data[1].target == 1\n"
+        f"heavy = [name for name in {HEAVY} if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+    )
+    data = pickle.dumps(augloader.WeightedAugmentedDataset([(0, 0), (1, 1)])).hex()
+    subprocess.run([sys.executable, "-c", program, data], check=True)
 
 
 def test_optional_packages_stay_optional() -> None:
-    program = (
+    run(
         "import sys\n"
-        "optional = 'matplotlib pytest sklearn tqdm accelerate lightning ray ignite torchdata '\n"
-        "optional += 'tensorboard torch.utils.tensorboard'\n"
+        "optional = 'matplotlib pytest scipy sklearn tqdm accelerate lightning ray ignite '\n"
+        "optional += 'torchdata tensorboard torch.utils.tensorboard'\n"
         "for name in optional.split(): sys.modules[name] = None\n"
         "import augloader\n"
         "assert all(hasattr(augloader, name) for name in augloader.__all__)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_public_names_are_sorted_documented_and_typed() -> None:
-    names = augloader.__all__
+PACKAGES = ["augloader", *(name_of(path) for path in sorted(PACKAGE.rglob("__init__.py"))[1:])]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_are_sorted_documented_and_typed(package: str) -> None:
+    if package == "augloader.plot":
+        pytest.importorskip("matplotlib")
+    module = import_module(package)
+    names = getattr(module, "__all__", [])
     assert names == sorted(names, key=lambda name: (not name.isupper(), name))
-    assert (PACKAGE / "py.typed").exists()
-    for name in augloader.__all__:
-        public = getattr(augloader, name)
+    inner = {path.stem for path in Path(str(module.__file__)).parent.iterdir()}
+    assert not inner & set(names)  # a module never has the name of what its package exports
+    assert set(names) <= set(dir(module))
+    for name in names:
+        public = getattr(module, name)
+        if not inspect.isclass(public) and not inspect.isfunction(public):
+            continue  # the alias of a type
         doc = inspect.getdoc(public)
         assert doc, name
-        if name not in (
-            "Strategy",
-            "Score",
-            "StrengthRule",
-            "Medoids",
-            "Certificate",
-        ):  # protocols, and what a function returns
+        protocol = getattr(public, "_is_protocol", False)
+        if package == "augloader" and not protocol:
             assert ">>>" in doc, name
+
+
+def test_the_stub_names_what_is_public() -> None:
+    assert (PACKAGE / "py.typed").exists()
+    assert 35 <= len(augloader.__all__) <= 50
+    with pytest.raises(AttributeError, match="module 'augloader' has no attribute 'Coreset'"):
+        augloader.Coreset  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("name", augloader._FORMER)  # type: ignore[attr-defined]
+def test_former_names_work_and_say_where_they_are(name: str) -> None:
+    home = augloader._FORMER[name]  # type: ignore[attr-defined]
+    with pytest.warns(DeprecationWarning, match=f"from {home} import {name}"):
+        found = getattr(augloader, name)
+    assert found is getattr(import_module(home), name)

@@ -31,11 +31,11 @@ from augloader import (
     Mixup,
     Residual,
     Sample,
-    SampleTable,
     StableInfluence,
     WeightedAugmentedDataset,
     sweep,
 )
+from augloader.feedback import SampleTable
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

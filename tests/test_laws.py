@@ -23,19 +23,19 @@ from augloader import (
     LossRank,
     Proxies,
     Rank,
-    SampleTable,
     StableInfluence,
     Strategy,
-    StrengthRule,
     Uniform,
     WeightedAugmentedDataset,
-    greedy_medoids,
 )
-from augloader.coreset import Coreset, allocate
-from augloader.engines import Engine, facility_location
+from augloader.feedback import SampleTable, StrengthRule
+from augloader.selection import greedy_medoids
+from augloader.selection.budget import allocate
+from augloader.selection.facility import Coreset
+from augloader.selection.greedy.engine import Engine, facility_location
 from tests.reference import best_coverage, best_coverages, coverage, naive_greedy, tie_margin
-from tests.test_engines import assert_medoids, tiny
-from tests.test_medoids import rounding
+from tests.selection.greedy.test_engine import assert_medoids, tiny
+from tests.selection.greedy.test_medoids import rounding
 
 seeds = st.integers(0, 2**32 - 1)
 strategies = st.sampled_from(

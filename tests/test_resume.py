@@ -35,12 +35,12 @@ from augloader import (
     Residual,
     Sample,
     StableInfluence,
-    StrengthRule,
     SwitchOff,
     Uniform,
     WeightedAugmentedDataset,
     sweep,
 )
+from augloader.feedback import StrengthRule
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -28,7 +28,7 @@ from augloader import (
     WarmUp,
     WeightedAugmentedDataset,
 )
-from augloader.schedule import Schedule
+from augloader.core.schedule import Schedule
 from augloader.summary import log, number, of_sampler, of_selection, short
 
 N = 90

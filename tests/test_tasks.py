@@ -43,16 +43,16 @@ from augloader import (
     Rank,
     Residual,
     Sample,
-    Score,
     StableInfluence,
     Strategy,
-    StrengthRule,
     Uniform,
     WeightedAugmentedDataset,
     sweep,
 )
-from augloader.ops import GEOMETRY, ROTATE
-from augloader.policies import Params
+from augloader.augment.pixels.ops import GEOMETRY, ROTATE
+from augloader.augment.policies import Params
+from augloader.feedback import StrengthRule
+from augloader.selection import Score
 from tests.reference import torchvision_operation
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from recipe import Method, Problem
 
-from augloader import Constant, Entropy, LossRank, StableInfluence, StrengthRule, Uniform
+from augloader import Constant, Entropy, LossRank, StableInfluence, Uniform
+from augloader.feedback import StrengthRule
 from tables.methods import CLEAN, IN_PLACE, NOISY, TAIL, WEAK, slug
 from tables.table import Row, Table
 

@@ -1,0 +1,331 @@
+"""Mixing: rows of a batch are blended with each other, and so are their targets and weights.
+
+Why both rows of a pair have one lambda: mixed weights lam_i w_i + (1 - lam_i) w_partner(i) keep
+their sum for all weights w exactly where lam is constant along the cycles of the permutation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from augloader.augment.blend import Mixing, beside, described
+from augloader.core.batch import Sample
+from augloader.core.checks import (
+    count_and_first,
+    require_int,
+    require_labels,
+    require_number,
+    require_seed,
+    require_strengths,
+)
+from augloader.core.keyed import uniforms
+from augloader.core.schedule import Course, Schedule
+
+Array = np.ndarray[Any, Any]
+_ADVICE = "Augment with AdaptiveStrengthTransform(..., dtype=torch.float32)."
+
+
+class Mixer:
+    """What the kinds of mixing share: the draw of partners and lambdas, targets and weights."""
+
+    def __init__(
+        self,
+        classes: int | None = None,
+        gamma: float = 1.0,
+        *,
+        probability: Schedule | float = 1.0,
+        schedule: Schedule | float = 1.0,
+        epochs: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if classes is not None:
+            require_int("classes", classes, 2, "Count the model's outputs.")
+        self.classes = classes
+        require_number("gamma", gamma, "[", 0, math.inf, ")", "1 is uniform, 0 mixes nothing.")
+        self.gamma = float(gamma)
+        if epochs is not None:
+            require_int("epochs", epochs, 1, "Plan at least one epoch.")
+        self._probability = Course.of("probability", probability, epochs)
+        self._schedule = Course.of("schedule", schedule, epochs)
+        self.seed = require_seed(seed)
+
+    def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Mixing:
+        """Draw partners and lambdas; a pure function of the seed and the batch's keys.
+
+        Args:
+            batch: b rows of one epoch, with strength and keys.
+            generator: CPU generator to draw from instead.
+
+        Raises:
+            TypeError: not a Sample batch, a generator that is none or not on the CPU.
+            ValueError: a single row to be mixed, strengths outside [0, 1], an epoch not planned.
+
+        Cost: O(b) on the CPU.
+        """
+        return self._sample(batch, *drawing(self.seed, batch, generator))
+
+    def _sample(self, batch: Sample, strength: Array, rng: np.random.Generator) -> Mixing:
+        partner, share, _ = self._pairs(batch, strength, rng)
+        return Mixing(torch.from_numpy(partner), torch.from_numpy(1 - share).float())
+
+    def _pairs(
+        self, batch: Sample, strength: Array, rng: np.random.Generator
+    ) -> tuple[Array, Array, Array]:
+        """Return each row's partner, the share it takes, 1 - lam, and the number of its pair."""
+        epoch = int(batch.keys[0, 0])
+        gamma = self.gamma * self._schedule.at(epoch)
+        chance = self._probability.at(epoch)
+        b = len(strength)
+        partner, share, pair = np.arange(b), np.zeros(b), np.zeros(b, np.int64)
+        rows = rng.permutation(np.flatnonzero(strength > 0))
+        if gamma == 0 or chance == 0 or not len(rows):
+            return partner, share, pair
+        if b == 1:
+            raise ValueError(
+                "batch must hold at least 2 rows to be mixed, got 1. Pass drop_last=True to the "
+                "loader, or another batch_size."
+            )
+        if len(rows) > 1:
+            of = np.minimum(np.arange(len(rows)) // 2, len(rows) // 2 - 1)  # 0 0 1 1 ... or 1 1 1
+            ends = np.append(of[1:] != of[:-1], True)
+            weaker = np.minimum.reduceat(strength[rows], np.arange(0, 2 * of[-1] + 1, 2))
+            drawn = weaker * self._drawn(rng, gamma, len(weaker))
+            drawn[rng.random(len(weaker)) >= chance] = 0
+            partner[rows] = rows[np.where(ends, 2 * of, np.arange(len(rows)) + 1)]
+            share[rows], pair[rows] = drawn[of], of
+        return partner, share, pair
+
+    def _drawn(self, rng: np.random.Generator, gamma: float, count: int) -> Array:
+        """Return the shares of partners at strength 1."""
+        drawn = rng.beta(gamma, gamma, count)
+        return np.minimum(drawn, 1 - drawn)
+
+    def _mix(self, batch: Sample, mixing: Mixing, images: Any) -> Sample:
+        """Return the batch with these images, and with targets and weights mixed."""
+        target = _soft(batch.target, self.classes, len(mixing.lam))
+        weight = require_floating("weight", batch.weight, "Give one a row.")
+        whole = mixing.blend(weight)
+        if mixing.mixed.any():
+            # Each sample's part of the row's weight, so that w L = lam w_i L_i + (1 - lam) w_j L_j.
+            lam = beside(mixing.lam, weight)
+            own = torch.where(whole > 0, lam * weight / whole, lam).clamp(max=1)
+            partner = mixing.partner.to(target.device, non_blocking=True)
+            target = torch.lerp(target[partner], target, beside(own, target))
+        mixed = torch.as_tensor(batch.mixed).cpu() | mixing.mixed
+        return batch._replace(input=images, target=target, weight=whole, mixed=mixed)
+
+
+class Mixup(Mixer):
+    """Mix inputs, targets and weights of random pairs: x = lam x_i + (1 - lam) x_j.
+
+        lam = 1 - s min(lam_0, 1 - lam_0),    lam_0 ~ Beta(gamma, gamma)
+        w = lam w_i + (1 - lam) w_j,    y = (lam w_i y_i + (1 - lam) w_j y_j) / w
+
+    for every pair of rows, s the smaller of their strengths: rows with strength 0 are never mixed,
+    nor are they partners, so that a coreset's copies are mixed with each other, and refinement ends
+    mixing with the rest. Both rows of a pair have the same lam; that the larger share is a row's
+    own changes their order alone, and lets them fade. Weight x cross-entropy is then
+    lam w_i L(y_i) + (1 - lam) w_j L(y_j): weights keep their sum, every sample its weight, and with
+    equal weights y = lam y_i + (1 - lam) y_j. Where their number is odd three rows form a ring, and
+    a row that is the only one with strength above 0 in a larger batch stays unmixed.
+
+    Random numbers come from the seed and the batch's first row, so that a resumed epoch goes on
+    with the same ones, or from an explicit generator.
+
+    Rows that were mixed are marked in ``Sample.mixed`` and left out by ``sampler.report``, so what
+    is known of a sample is known of it alone. So that there is a clean row of every sample, take
+    base="full"; with base="none" and all rows mixed nothing is reported.
+
+    Args:
+        classes: C, for targets that are class indices; they become (b, C) float32 probabilities.
+            Others, as smoothed or multi-label ones, are (b, C) and floating already.
+        gamma: of the Beta distribution, 0 or more; 0 mixes nothing.
+        probability: of a pair to be mixed, a number in [0, 1] or a schedule.
+        schedule: factor of gamma, a number in [0, 1] or a schedule, as ``Linear()``.
+        epochs: how many epochs are planned, for schedules; the epoch is the batch's.
+        seed: 0 or more.
+
+    Raises:
+        TypeError: wrong types; when called, also inputs that are not floating.
+        ValueError: values out of range; when called, also a batch of one row, targets of another
+            shape or range, an epoch that is not planned.
+
+    Cost: a pass over the batch, on its device, without waiting for it. Ranges of targets are
+    checked on the CPU alone.
+
+    Example:
+        >>> from augloader import Sample
+        >>> weight = torch.tensor([3.0, 1.0, 1.0, 1.0])
+        >>> batch = Sample(torch.eye(4), torch.arange(4), torch.arange(4), weight,
+        ...                torch.tensor([1.0, 1.0, 1.0, 0.0]))
+        >>> mixed = Mixup(classes=4)(batch)
+        >>> mixed.mixed
+        tensor([ True,  True,  True, False])
+        >>> torch.allclose(mixed.weight @ mixed.target, weight)  # of every class
+        True
+
+    Source: Zhang et al. (2018), as in He et al. (2019), Eq. 1; gamma faded to 0: section 4.1.
+    """
+
+    def __call__(self, batch: Sample, generator: torch.Generator | None = None) -> Sample:
+        """Return ``apply(batch, sample(batch, generator))``."""
+        return self.apply(batch, self.sample(batch, generator))
+
+    def apply(self, batch: Sample, mixing: Mixing) -> Sample:
+        """Mix a batch as drawn: input, target, weight and ``mixed`` change, the rest is kept.
+
+        Args:
+            batch: input (b, ...) floating, target, weight (b,), on any device.
+            mixing: what ``sample`` returned, or one of your own.
+        """
+        return self._mix(
+            batch, mixing, mixing.blend(require_floating("input", batch.input, _ADVICE))
+        )
+
+
+class CutMix(Mixer):
+    """Paste a box of the partner's image into a row: x = M x_i + (1 - M) x_j.
+
+    The box has sides sqrt(1 - lam) of the image's, rounded down to even numbers of pixels, its
+    centre is uniformly random, and what lies outside the image is cut off; then 1 - lam is set to
+    the share of pixels pasted. Both rows of a pair have the same box. All else is as in ``Mixup``:
+    pairs, targets, weights, marks and random numbers; but lam = 1 - s (1 - lam_0) before the cut,
+    as boxes may cover more than half. To fade, schedule the probability, as the paper does.
+
+    Args:
+        classes: as for Mixup.
+        gamma: as for Mixup; the paper's is 1.
+        probability: as for Mixup; He et al. take 0.5 on CIFAR.
+        schedule: as for Mixup.
+        epochs: as for Mixup.
+        seed: as for Mixup.
+
+    Raises:
+        TypeError, ValueError: as Mixup, but inputs may have any dtype; inputs without height and
+            width.
+
+    Cost: a pass over the batch, on its device.
+
+    Example:
+        >>> from augloader import Sample
+        >>> images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
+        >>> batch = Sample(images, torch.tensor([0, 1]), torch.arange(2), torch.ones(2),
+        ...                torch.ones(2))
+        >>> mixed = CutMix(classes=2)(batch)
+        >>> bool(mixed.input[0].mean() == mixed.target[0, 1])
+        True
+
+    Source: Yun et al. (2019), as in He et al. (2019), Eq. 2.
+    """
+
+    def __call__(self, batch: Sample, generator: torch.Generator | None = None) -> Sample:
+        """Return ``apply(batch, sample(batch, generator))``."""
+        return self.apply(batch, self.sample(batch, generator))
+
+    def apply(self, batch: Sample, mixing: Mixing) -> Sample:
+        """Mix a batch as drawn: input, target, weight and ``mixed`` change, the rest is kept.
+
+        Args:
+            batch: input (b, ..., H, W), target, weight (b,), on any device.
+            mixing: what ``sample`` returned for images of this size.
+        """
+        return self._mix(batch, mixing, mixing.paste(batch.input))
+
+    def _drawn(self, rng: np.random.Generator, gamma: float, count: int) -> Array:
+        """Return the shares of partners at strength 1; boxes may cover more than half an image."""
+        return rng.beta(gamma, gamma, count)
+
+    def _sample(self, batch: Sample, strength: Array, rng: np.random.Generator) -> Mixing:
+        if not isinstance(batch.input, Tensor) or batch.input.ndim < 3:
+            raise ValueError(
+                f"input must be (b, ..., H, W) images, got {described(batch.input)}. Mixup takes "
+                "other inputs."
+            )
+        partner, share, pair = self._pairs(batch, strength, rng)
+        sides = np.array(batch.input.shape[-2:])
+        centre = (rng.random((pair.max() + 1, 2)) * sides).astype(np.int64)[pair]
+        half = (0.5 * np.sqrt(share)[:, None] * sides).astype(np.int64)
+        low, high = (np.clip(centre + end, 0, sides) for end in (-half, half))
+        share = (high - low).prod(1) / sides.prod()
+        return Mixing(
+            torch.from_numpy(partner),
+            torch.from_numpy(1 - share).float(),
+            torch.from_numpy(np.concatenate([low, high], 1)),
+        )
+
+
+def drawing(
+    seed: int, batch: Sample, generator: torch.Generator | None
+) -> tuple[Array, np.random.Generator]:
+    """Return the rows' strengths, and random numbers, which the first row names in a training.
+
+    Not by its copy, which HardestOf chooses by score.
+    """
+    if not isinstance(batch, Sample):
+        raise TypeError(
+            f"batch must be a Sample batch of the loader, got {type(batch).__name__}. Of your own "
+            "tensors build Sample(input, target, index, weight, strength, epoch=epoch), with the "
+            "samples' positions as index."
+        )
+    if batch.keys.ndim != 2 or not len(batch.keys):
+        raise ValueError(
+            f"batch must have rows, got index of shape {tuple(torch.as_tensor(batch.index).shape)}."
+            " Pass what the loader collated."
+        )
+    given = torch.as_tensor(batch.strength, dtype=torch.float32)
+    strength = require_strengths(given, (len(batch.keys),)).numpy().astype(np.float64)
+    if generator is None:
+        first = batch.keys[:1].cpu().numpy()
+        first[0, 2] = strength[0] > 0
+        named = int(uniforms(seed, first, 1)[0, 0] * 2**53)
+        return strength, np.random.default_rng(named)
+    if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+        raise TypeError(
+            f"generator must be a torch.Generator on the CPU, got {generator!r}. "
+            "Pass for example torch.Generator().manual_seed(0)."
+        )
+    drawn = int(torch.randint(2**62, (), generator=generator))
+    return strength, np.random.default_rng(drawn)
+
+
+def _soft(target: Any, classes: int | None, b: int) -> Tensor:
+    """Return (b, C) floating targets, one-hot ones for class indices."""
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a tensor, got {type(target).__name__}. Stack the labels.")
+    if target.is_floating_point():
+        if target.ndim != 2 or len(target) != b or classes not in (None, target.shape[1]):
+            wanted = "C" if classes is None else classes
+            raise ValueError(
+                f"target must be ({b}, {wanted}) probabilities, or ({b},) integer class indices, "
+                f"got {described(target)}. Give one row a sample."
+            )
+        if target.device.type == "cpu":
+            bad = ~((target >= 0) & (target <= 1)).all(1)
+            if bad.any():
+                raise ValueError(
+                    f"target must be in [0, 1], got {count_and_first(bad, 'rows outside')}. Give "
+                    "probabilities."
+                )
+        return target
+    if classes is None:
+        raise ValueError(
+            "classes must be given for targets that are class indices, got None. Pass the number "
+            "of the model's outputs, as classes=10."
+        )
+    wrong = target.dtype == torch.bool or target.shape != (b,)
+    if wrong or target.device.type == "cpu":  # on a GPU one_hot asserts the range
+        require_labels("target", target, b, classes)
+    return F.one_hot(target.long(), classes).float()
+
+
+def require_floating(name: str, x: Any, advice: str) -> Tensor:
+    """Return ``x`` if it is a floating tensor, or raise TypeError."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"{name} must be a floating tensor, got {described(x)}. {advice}")
+    return x

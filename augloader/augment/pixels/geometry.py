@@ -1,0 +1,187 @@
+"""Geometry of a chain: one matrix and one resampling a row; masks, boxes and points follow it.
+
+Matrices map output to input positions, in pixels from the image's centre: (x - w/2, y - h/2) where
+pixel i covers [i, i + 1). Applying operation 0 first means out(p) = in(M_0 M_1 ... p).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from augloader.augment.pixels.ops import (
+    GEOMETRY,
+    ROTATE,
+    SHEAR_X,
+    SHEAR_Y,
+    TRANSLATE_X,
+    TRANSLATE_Y,
+)
+from augloader.augment.pixels.rows import chunk, put_, take, to_levels
+
+Interpolation = Literal["nearest", "bilinear"]
+
+
+def compose(op: Tensor, magnitude: Tensor, height: int, width: int) -> Tensor:
+    """Return each row's geometry as one matrix; operations that are no geometry are skipped.
+
+    Args:
+        op: (B, K) int64 on the CPU, numbers of ``pixels.ops``.
+        magnitude: (B, K) float32 on the CPU.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+
+    Returns:
+        (B, 3, 3) float64, output to input.
+
+    Cost: O(B K).
+
+    Example:
+        >>> from augloader.augment.pixels.ops import TRANSLATE_X
+        >>> compose(torch.tensor([[TRANSLATE_X]]), torch.tensor([[3.0]]), 8, 8)[0, 0].tolist()
+        [1.0, 0.0, -3.0]
+
+    Source: torchvision.transforms.v2's affine and rotate.
+    """
+    numbers, sizes = op.numpy(), magnitude.numpy().astype(np.float64)
+    parts = np.zeros((*op.shape, 3, 3))
+    parts[..., 0, 0] = parts[..., 1, 1] = parts[..., 2, 2] = 1
+    sheared, turned, moved = numbers == SHEAR_X, numbers == ROTATE, numbers == TRANSLATE_X
+    parts[sheared, 0, 1] = sizes[sheared]
+    parts[sheared, 0, 2] = sizes[sheared] * (height / 2)
+    parts[moved, 0, 2] = -sizes[moved]
+    sheared, moved = numbers == SHEAR_Y, numbers == TRANSLATE_Y
+    parts[sheared, 1, 0] = sizes[sheared]
+    parts[sheared, 1, 2] = sizes[sheared] * (width / 2)
+    parts[moved, 1, 2] = -sizes[moved]
+    angle = np.radians(sizes[turned] % 360)
+    parts[turned, 0, 0] = parts[turned, 1, 1] = np.cos(angle)
+    parts[turned, 0, 1], parts[turned, 1, 0] = -np.sin(angle), np.sin(angle)
+    whole = np.tile(np.eye(3), (len(op), 1, 1))
+    for k in range(op.shape[1]):
+        whole = whole @ parts[:, k]
+    return torch.from_numpy(whole)
+
+
+def moved_rows(op: Tensor, magnitude: Tensor) -> Tensor:
+    """Return the (m,) int64 rows whose chain, (B, K), has geometry that is not the identity."""
+    numbers = op.numpy()
+    moves = (numbers >= GEOMETRY.start) & (numbers < GEOMETRY.stop) & (magnitude.numpy() != 0)
+    return torch.from_numpy(moves.any(1).nonzero()[0])
+
+
+def warp_(
+    images: Tensor,
+    rows: Tensor,
+    matrix: Tensor,
+    interpolation: Interpolation = "nearest",
+    fill: tuple[float, ...] = (0.0,),
+) -> Tensor:
+    """Resample some rows of a batch, in place.
+
+    Args:
+        images: (B, C, H, W) uint8 or floating, on any device.
+        rows: (m,) int64 on the CPU.
+        matrix: (m, 3, 3) float64 on the CPU, output to input, as ``compose`` returns it.
+        interpolation: "nearest" or "bilinear".
+        fill: one value a channel, or one for all, outside the image, in the images' own units.
+
+    Returns:
+        ``images``.
+
+    Cost: O(m C H W), float32 temporaries of a few megabytes on the CPU.
+    """
+    step = chunk(images)
+    for at, part in zip(rows.split(step), matrix.split(step), strict=True):
+        put_(images, at, _warp(take(images, at), part, interpolation, fill))
+    return images
+
+
+def _warp(
+    images: Tensor, matrix: Tensor, interpolation: Interpolation, fill: tuple[float, ...]
+) -> Tensor:
+    values = images.to(torch.promote_types(images.dtype, torch.float32))
+    theta = matrix[:, :2].to(values.dtype).to(values.device, non_blocking=True)
+    filled = any(fill)
+    if filled:  # one more channel tells how much of a pixel comes from inside
+        values = torch.cat([values, torch.ones_like(values[:, :1])], 1)
+    sampled = F.grid_sample(
+        values,
+        _grid(theta, *images.shape[-2:]),
+        mode=interpolation,
+        padding_mode="zeros",
+        align_corners=False,
+    )
+    if filled:
+        outside = torch.tensor(fill, dtype=values.dtype).view(-1, 1, 1)
+        outside = outside.to(values.device, non_blocking=True)
+        sampled = sampled[:, :-1].addcmul(1 - sampled[:, -1:], outside)
+    if images.dtype == torch.uint8 and (interpolation == "bilinear" or filled):
+        sampled.round_()
+    return to_levels(sampled, images)
+
+
+def _grid(theta: Tensor, height: int, width: int) -> Tensor:
+    """Return the (n, H, W, 2) sampling grid: (a x + b y) + c, rounded as torchvision rounds it."""
+    xs, ys, half = _axes(height, width, theta.dtype, theta.device)
+    a, b, c = theta.div(half)[..., None, None].unbind(2)
+    planes: Tensor = (a * xs + b * ys).add_(c)
+    return planes.permute(0, 2, 3, 1)  # planes, not pairs: contiguous writes
+
+
+@lru_cache(maxsize=8)
+def _axes(
+    height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the pixels' x (W,) and y (H, 1) from the image's centre, and half the sides (2, 1)."""
+    xs = torch.linspace((1 - width) / 2, (width - 1) / 2, width, dtype=dtype, device=device)
+    ys = torch.linspace((1 - height) / 2, (height - 1) / 2, height, dtype=dtype, device=device)
+    half = torch.tensor([[width / 2], [height / 2]], dtype=dtype, device=device)
+    return xs, ys[:, None], half
+
+
+def warp_mask(masks: Tensor, rows: Tensor, matrix: Tensor) -> Tensor:
+    """Return masks (B, ..., H, W) of any dtype, some rows resampled by nearest, 0 outside.
+
+    Values are exact, and pixels those that a float32 or uint8 image takes: what float32 cannot hold
+    is carried in pieces of 16 bits.
+    """
+    out, height, width = masks.clone(), *masks.shape[-2:]
+    if not len(rows):
+        return out
+    index = rows.to(masks.device)
+    chosen = masks.index_select(0, index).reshape(len(rows), -1, height, width)
+    pieces = chosen.element_size() // 2 if chosen.dtype in _LARGE else 1
+    if pieces > 1:
+        parts = chosen.contiguous().view(torch.int16).unflatten(-1, (width, pieces))
+        chosen = parts.movedim(-1, 2).flatten(1, 2)
+    planes = warp_(chosen.to(torch.float32, copy=True), torch.arange(len(rows)), matrix)
+    moved = planes.to(chosen.dtype)
+    if pieces > 1:
+        parts = moved.unflatten(1, (-1, pieces)).movedim(2, -1).contiguous()
+        moved = parts.flatten(-2).view(masks.dtype)
+    return out.index_copy_(0, index, moved.view(len(rows), *masks.shape[1:]))
+
+
+_LARGE = (torch.int32, torch.int64, torch.float64)
+
+
+def warp_points(points: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:
+    """Return points moved the way an image of this size is moved by a matrix.
+
+    Args:
+        points: (..., 2), x and y in pixels from the top left corner; integers are rounded.
+        matrix: (3, 3) float64, output to input.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+    """
+    forward = torch.linalg.inv(matrix)
+    centre = torch.tensor([width / 2, height / 2], dtype=torch.float64)
+    moved: Tensor = (points.reshape(-1, 2) - centre) @ forward[:2, :2].T + forward[:2, 2] + centre
+    whole = moved if points.is_floating_point() else moved.round()
+    return whole.to(points.dtype).view(points.shape)

@@ -1,0 +1,445 @@
+"""Policies: from a row's random numbers and its strength to operations with magnitudes.
+
+Every operation's magnitude moves from the one that changes nothing to the published one:
+m = m0 + s (m1 - m0), so strength 0 is the identity and strength 1 the published policy. Operations
+without a magnitude are applied with probability s. A row at a higher strength, from the same random
+numbers, never has a smaller magnitude.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from augloader.augment.pixels.ops import (
+    BRIGHTNESS,
+    COLOR,
+    CONTRAST,
+    GATED,
+    IDENTITY,
+    INVERT,
+    NEUTRAL,
+    OPS,
+    POSTERIZE,
+    ROTATE,
+    SHARPNESS,
+    SHEAR_X,
+    SHEAR_Y,
+    SIGNED,
+    SOLARIZE,
+    TRANSLATE_X,
+    TRANSLATE_Y,
+)
+from augloader.core.checks import require_fraction, require_int, require_one_of
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Params:
+    """What to do to every row of a batch; tensors on the CPU, picklable.
+
+    Attributes:
+        shape: (B, C, H, W) of the images they are for.
+        op: (B, M, K) int64, M chains of K operations of ``pixels.ops``.
+        magnitude: (B, M, K) float32.
+        boxes: (B, 4) int64, top, left, bottom and right of what is cut out; or None.
+        mix: (B, 1 + M) float32, shares of the image and of its M chains; None for one chain alone.
+    """
+
+    shape: tuple[int, int, int, int]
+    op: Tensor
+    magnitude: Tensor
+    boxes: Tensor | None = None
+    mix: Tensor | None = None
+
+    def select(self, rows: Tensor) -> Params:
+        """Return the parameters of some rows, (m,) int64."""
+        return Params(
+            (len(rows), *self.shape[1:]),
+            self.op[rows],
+            self.magnitude[rows],
+            None if self.boxes is None else self.boxes[rows],
+            None if self.mix is None else self.mix[rows],
+        )
+
+    def row(self, i: int) -> Params:
+        """Return the parameters of one row."""
+        return self.select(torch.tensor([i]))
+
+
+class Policy(Protocol):
+    """How a row's random numbers and strength become operations."""
+
+    @property
+    def uniforms(self) -> int:
+        """Random numbers that a row takes."""
+
+    @property
+    def coloured(self) -> bool:
+        """Whether it has colour operations, which need 1 or 3 channels."""
+
+    def draw(self, u: Array, strength: Array, shape: tuple[int, int, int, int]) -> Params:
+        """Return what to do, from u (B, uniforms) in [0, 1) and strength (B,) in [0, 1]."""
+
+
+class _Space(NamedTuple):
+    """The published magnitudes, (operations, bins) float64, and the operations drawn from."""
+
+    magnitudes: Array
+    ops: Array
+
+
+@lru_cache(maxsize=64)
+def _space(
+    bins: int,
+    shear: float,
+    shift: tuple[float, float],
+    rotate: float,
+    factor: float,
+    bits: tuple[int, int],
+) -> _Space:
+    """Tabulate a family's magnitudes as torchvision does, to the last bit.
+
+    Args:
+        bins: number of magnitudes.
+        shear: largest tangent.
+        shift: largest translation along x and y, in pixels.
+        rotate: largest angle, in degrees.
+        factor: largest offset of brightness, contrast, color and sharpness.
+        bits: of posterize in the first and the last bin.
+    """
+    top = {SHEAR_X: shear, SHEAR_Y: shear, TRANSLATE_X: shift[0], TRANSLATE_Y: shift[1]}
+    top |= {ROTATE: rotate, BRIGHTNESS: factor, CONTRAST: factor, COLOR: factor, SHARPNESS: factor}
+    table = np.zeros((len(OPS), bins))
+    for op, largest in top.items():
+        table[op] = torch.linspace(0, largest, bins).numpy()
+    table[POSTERIZE] = np.round(np.linspace(*bits, bins))
+    table[SOLARIZE] = torch.linspace(1, 0, bins).numpy()
+    drawn = [op for op in range(len(OPS)) if op != INVERT]
+    return _Space(table, np.array(drawn))
+
+
+def _wide(shape: tuple[int, ...], bins: int) -> _Space:
+    return _space(bins, 0.99, (32.0, 32.0), 135.0, 0.99, (8, 2))
+
+
+def _narrow(shape: tuple[int, ...], bins: int) -> _Space:
+    shift = (150 / 331 * shape[3], 150 / 331 * shape[2])
+    return _space(bins, 0.3, shift, 30.0, 0.9, (8, 4))
+
+
+_ROW_NEUTRAL = np.array([NEUTRAL.get(op, 0.0) for op in range(len(OPS))])
+_ROW_SIGNED = np.isin(np.arange(len(OPS)), SIGNED)
+_ROW_GATED = np.isin(np.arange(len(OPS)), GATED)
+
+
+_TINY = np.finfo(np.float64).tiny  # keeps shares that are all 0 apart from 0 / 0
+
+
+def _scaled(
+    op: Array, published: Array, sign: Array, gate: Array, strength: Array
+) -> tuple[Tensor, Tensor]:
+    """Return operations and magnitudes at a strength; all arrays (B, M, K), strength (B,)."""
+    s = strength[:, None, None]
+    neutral = _ROW_NEUTRAL[op]
+    magnitude = neutral + s * (published - neutral)
+    magnitude = np.where(_ROW_SIGNED[op] & (sign <= 0.5), -magnitude, magnitude)
+    moved = (op == TRANSLATE_X) | (op == TRANSLATE_Y)
+    magnitude = np.where(moved, np.trunc(magnitude), magnitude)
+    magnitude = np.where(op == POSTERIZE, np.round(magnitude), magnitude)
+    op = np.where((s <= 0) | (_ROW_GATED[op] & (gate >= s)), IDENTITY, op)
+    return torch.from_numpy(op), torch.from_numpy(magnitude.astype(np.float32))
+
+
+def _pick(u: Array, count: int) -> Array:
+    """Return uniform integers in [0, count) from uniform numbers in [0, 1)."""
+    return (u * count).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Trivial:
+    """TrivialAugment (wide): one operation a row, of any magnitude.
+
+    Source: Müller & Hutter (2021); ranges of torchvision's TrivialAugmentWide.
+    """
+
+    num_magnitude_bins: int = 31
+    uniforms = 4
+    coloured = True
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        require_int("num_magnitude_bins", self.num_magnitude_bins, 2, "Published: 31.")
+
+    def draw(self, u: Array, strength: Array, shape: tuple[int, int, int, int]) -> Params:
+        """Return one operation a row."""
+        space = _wide(shape, self.num_magnitude_bins)
+        u = u[:, None, None]
+        op = space.ops[_pick(u[..., 0], len(space.ops))]
+        published = space.magnitudes[op, _pick(u[..., 1], self.num_magnitude_bins)]
+        return Params(shape, *_scaled(op, published, u[..., 2], u[..., 3], strength))
+
+
+@dataclass(frozen=True)
+class Rand:
+    """RandAugment: ``num_ops`` operations a row, all of one magnitude.
+
+    Source: Cubuk et al. (2020); ranges of torchvision's RandAugment.
+    """
+
+    num_ops: int = 2
+    magnitude: int = 9
+    num_magnitude_bins: int = 31
+    coloured = True
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require_int("num_ops", self.num_ops, 1, "Published: 2.")
+        require_int("num_magnitude_bins", self.num_magnitude_bins, 2, "Published: 31.")
+        if require_int("magnitude", self.magnitude, 0, "Published: 9.") >= self.num_magnitude_bins:
+            raise ValueError(
+                f"magnitude must be below num_magnitude_bins={self.num_magnitude_bins}, got "
+                f"{self.magnitude}. Give more bins or a smaller magnitude."
+            )
+
+    @property
+    def uniforms(self) -> int:
+        """Random numbers that a row takes."""
+        return 3 * self.num_ops
+
+    def draw(self, u: Array, strength: Array, shape: tuple[int, int, int, int]) -> Params:
+        """Return ``num_ops`` operations a row, drawn with replacement."""
+        space = _narrow(shape, self.num_magnitude_bins)
+        u = u.reshape(len(u), 1, self.num_ops, 3)
+        op = space.ops[_pick(u[..., 0], len(space.ops))]
+        published = space.magnitudes[op, self.magnitude]
+        return Params(shape, *_scaled(op, published, u[..., 1], u[..., 2], strength))
+
+
+@dataclass(frozen=True)
+class Auto:
+    """AutoAugment: one of the 25 pairs of operations that were found for a data set.
+
+    Source: Cubuk et al. (2019), appendix; ranges of torchvision's AutoAugment.
+    """
+
+    dataset: Literal["imagenet", "cifar10", "svhn"] = "imagenet"
+    uniforms = 7
+    coloured = True
+
+    def __post_init__(self) -> None:
+        """Check the name."""
+        require_one_of("dataset", self.dataset, tuple(_PAIRS))
+
+    def draw(self, u: Array, strength: Array, shape: tuple[int, int, int, int]) -> Params:
+        """Return a pair a row, each operation with its own probability."""
+        ops, chances, bins = _pairs(self.dataset)
+        pair = _pick(u[:, 0], len(ops))[:, None]
+        u = u[:, 1:].reshape(len(u), 1, 2, 3)
+        op = np.where(u[..., 0] < chances[pair], ops[pair], IDENTITY)
+        published = _narrow(shape, 10).magnitudes[op, bins[pair]]
+        return Params(shape, *_scaled(op, published, u[..., 1], u[..., 2], strength))
+
+
+@dataclass(frozen=True)
+class AugMix:
+    """AugMix: the image mixed with several short chains of operations.
+
+    (1 - b) x + b sum_i w_i chain_i(x), w from Dirichlet(1, ..., 1) and b uniform. The strength acts
+    on the chains' operations. Mixtures are rounded to whole levels; torchvision cuts them off.
+
+    Source: Hendrycks et al. (2020); ranges of torchvision's AugMix.
+    """
+
+    severity: int = 3
+    mixture_width: int = 3
+    chain_depth: int = -1
+    all_ops: bool = True
+    coloured = True
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if require_int("severity", self.severity, 1, "Published: 3.") > 10:
+            raise ValueError(f"severity must be at most 10, got {self.severity}. Published: 3.")
+        require_int("mixture_width", self.mixture_width, 1, "Published: 3.")
+        require_int("chain_depth", self.chain_depth, -1, "-1 draws 1 to 3 for every chain.")
+        if self.chain_depth == 0:
+            raise ValueError("chain_depth must be above 0, or -1 for 1 to 3, got 0. Pass -1.")
+        if not isinstance(self.all_ops, bool):
+            raise TypeError(
+                f"all_ops must be True or False, got {self.all_ops!r}. Published: True."
+            )
+
+    @property
+    def _depth(self) -> int:
+        return 3 if self.chain_depth < 0 else self.chain_depth
+
+    @property
+    def uniforms(self) -> int:
+        """Random numbers that a row takes."""
+        return 1 + self.mixture_width * (2 + 4 * self._depth)
+
+    def draw(self, u: Array, strength: Array, shape: tuple[int, int, int, int]) -> Params:
+        """Return ``mixture_width`` chains a row and how they are mixed."""
+        shift = (shape[3] / 3, shape[2] / 3)
+        space = _space(10, 0.3, shift, 30.0, 0.9, (4, 0))
+        names = space.ops[1:]  # without the identity
+        if not self.all_ops:
+            names = names[~np.isin(names, (BRIGHTNESS, CONTRAST, COLOR, SHARPNESS))]
+        blend = u[:, :1]
+        u = u[:, 1:].reshape(len(u), self.mixture_width, 2 + 4 * self._depth)
+        share = _TINY - np.log1p(-u[..., 0])  # exponential: normalised, Dirichlet(1, ..., 1)
+        mix = np.concatenate([1 - blend, blend * share / share.sum(1, keepdims=True)], 1)
+        depth = 1 + _pick(u[..., 1:2], 3) if self.chain_depth < 0 else self._depth
+        u = u[..., 2:].reshape(*u.shape[:2], self._depth, 4)
+        op = names[_pick(u[..., 0], len(names))]
+        published = space.magnitudes[op, _pick(u[..., 1], self.severity)]
+        op = np.where(np.arange(self._depth) < depth, op, IDENTITY)
+        scaled = _scaled(op, published, u[..., 2], u[..., 3], strength)
+        return Params(shape, *scaled, mix=torch.from_numpy(mix.astype(np.float32)))
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Cutout: one square a row is cut out, its centre anywhere in the image.
+
+    Its side is s ``size`` min(H, W), rounded; it is cut off at the border.
+
+    Source: DeVries & Taylor (2017).
+    """
+
+    size: float = 0.5
+    uniforms = 2
+    coloured = False
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        require_fraction("size", self.size)
+
+    def draw(self, u: Array, strength: Array, shape: tuple[int, int, int, int]) -> Params:
+        """Return one square a row."""
+        extent = np.array(shape[2:])
+        side = np.round(strength * self.size * extent.min()).astype(np.int64)[:, None]
+        start = _pick(u, extent) - side // 2  # type: ignore[arg-type]
+        return _cut(shape, start.clip(0, extent), (start + side).clip(0, extent))
+
+
+@dataclass(frozen=True)
+class Erasing:
+    """Random erasing: one rectangle a row, wholly inside the image, is cut out.
+
+    At strength 1 its area is a uniform share ``scale`` of the image's and the logarithm of height
+    by width uniform in that of ``ratio``, as far as it fits; both sides shrink with s.
+
+    Source: Zhong et al. (2020); torchvision's RandomErasing, which redraws what does not fit.
+    """
+
+    scale: tuple[float, float] = (0.02, 0.33)
+    ratio: tuple[float, float] = (0.3, 3.3)
+    uniforms = 4
+    coloured = False
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _require_pair("scale", self.scale)
+        _require_pair("ratio", self.ratio)
+        if not 0 < self.scale[0] <= self.scale[1] < 1:
+            raise ValueError(
+                f"scale must be two shares of the area, 0 < low <= high < 1, got {self.scale}. "
+                "Pass for example (0.02, 0.33)."
+            )
+        if not 0 < self.ratio[0] <= self.ratio[1] < np.inf:
+            raise ValueError(
+                f"ratio must be two ratios of height by width, 0 < low <= high, got {self.ratio}. "
+                "Pass for example (0.3, 3.3)."
+            )
+
+    def draw(self, u: Array, strength: Array, shape: tuple[int, int, int, int]) -> Params:
+        """Return one rectangle a row."""
+        h, w = shape[2:]
+        area = h * w * (self.scale[0] + u[:, 0] * (self.scale[1] - self.scale[0]))
+        low = np.log(np.maximum(self.ratio[0], area / w**2))
+        high = np.log(np.minimum(self.ratio[1], h**2 / area))
+        ratio = np.exp(low + u[:, 1] * np.maximum(high - low, 0))
+        sides = np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], 1)
+        sides = np.round(strength[:, None] * sides).astype(np.int64).clip(0, (h, w))
+        start = (u[:, 2:] * (np.array([h, w]) - sides + 1)).astype(np.int64)
+        return _cut(shape, start, start + sides)
+
+
+def _require_pair(name: str, value: object) -> None:
+    pair = isinstance(value, tuple | list) and len(value) == 2
+    if not pair or not all(isinstance(v, int | float) for v in value):  # type: ignore[attr-defined]
+        raise TypeError(f"{name} must be two numbers, got {value!r}. Pass low and high.")
+
+
+def _cut(shape: tuple[int, int, int, int], start: Array, stop: Array) -> Params:
+    none = torch.zeros(len(start), 1, 0, dtype=torch.int64)
+    boxes = torch.from_numpy(np.concatenate([start, stop], 1))
+    return Params(shape, none, none.float(), boxes=boxes)
+
+
+POLICIES: dict[str, type[Trivial | Rand | Auto | AugMix | Cutout | Erasing]] = {
+    "trivial": Trivial,
+    "rand": Rand,
+    "auto": Auto,
+    "augmix": AugMix,
+    "cutout": Cutout,
+    "erasing": Erasing,
+}
+
+# Operation, probability and magnitude (0 to 9) of each half of a pair.
+_PAIRS = {
+    "imagenet": """
+    Posterize 0.4 8 + Rotate 0.6 9; Solarize 0.6 5 + AutoContrast 0.6; Equalize 0.8 + Equalize 0.6;
+    Posterize 0.6 7 + Posterize 0.6 6; Equalize 0.4 + Solarize 0.2 4; Equalize 0.4 + Rotate 0.8 8;
+    Solarize 0.6 3 + Equalize 0.6; Posterize 0.8 5 + Equalize 1; Rotate 0.2 3 + Solarize 0.6 8;
+    Equalize 0.6 + Posterize 0.4 6; Rotate 0.8 8 + Color 0.4 0; Rotate 0.4 9 + Equalize 0.6;
+    Equalize 0 + Equalize 0.8; Invert 0.6 + Equalize 1; Color 0.6 4 + Contrast 1 8;
+    Rotate 0.8 8 + Color 1 2; Color 0.8 8 + Solarize 0.8 7; Sharpness 0.4 7 + Invert 0.6;
+    ShearX 0.6 5 + Equalize 1; Color 0.4 0 + Equalize 0.6; Equalize 0.4 + Solarize 0.2 4;
+    Solarize 0.6 5 + AutoContrast 0.6; Invert 0.6 + Equalize 1; Color 0.6 4 + Contrast 1 8;
+    Equalize 0.8 + Equalize 0.6
+    """,
+    "cifar10": """
+    Invert 0.1 + Contrast 0.2 6; Rotate 0.7 2 + TranslateX 0.3 9;
+    Sharpness 0.8 1 + Sharpness 0.9 3; ShearY 0.5 8 + TranslateY 0.7 9;
+    AutoContrast 0.5 + Equalize 0.9; ShearY 0.2 7 + Posterize 0.3 7;
+    Color 0.4 3 + Brightness 0.6 7; Sharpness 0.3 9 + Brightness 0.7 9;
+    Equalize 0.6 + Equalize 0.5; Contrast 0.6 7 + Sharpness 0.6 5; Color 0.7 7 + TranslateX 0.5 8;
+    Equalize 0.3 + AutoContrast 0.4; TranslateY 0.4 3 + Sharpness 0.2 6;
+    Brightness 0.9 6 + Color 0.2 8; Solarize 0.5 2 + Invert 0; Equalize 0.2 + AutoContrast 0.6;
+    Equalize 0.2 + Equalize 0.6; Color 0.9 9 + Equalize 0.6; AutoContrast 0.8 + Solarize 0.2 8;
+    Brightness 0.1 3 + Color 0.7 0; Solarize 0.4 5 + AutoContrast 0.9;
+    TranslateY 0.9 9 + TranslateY 0.7 9; AutoContrast 0.9 + Solarize 0.8 3;
+    Equalize 0.8 + Invert 0.1; TranslateY 0.7 9 + AutoContrast 0.9
+    """,
+    "svhn": """
+    ShearX 0.9 4 + Invert 0.2; ShearY 0.9 8 + Invert 0.7; Equalize 0.6 + Solarize 0.6 6;
+    Invert 0.9 + Equalize 0.6; Equalize 0.6 + Rotate 0.9 3; ShearX 0.9 4 + AutoContrast 0.8;
+    ShearY 0.9 8 + Invert 0.4; ShearY 0.9 5 + Solarize 0.2 6; Invert 0.9 + AutoContrast 0.8;
+    Equalize 0.6 + Rotate 0.9 3; ShearX 0.9 4 + Solarize 0.3 3; ShearY 0.8 8 + Invert 0.7;
+    Equalize 0.9 + TranslateY 0.6 6; Invert 0.9 + Equalize 0.6; Contrast 0.3 3 + Rotate 0.8 4;
+    Invert 0.8 + TranslateY 0 2; ShearY 0.7 6 + Solarize 0.4 8; Invert 0.6 + Rotate 0.8 4;
+    ShearY 0.3 7 + TranslateX 0.9 3; ShearX 0.1 6 + Invert 0.6; Solarize 0.7 2 + TranslateY 0.6 7;
+    ShearY 0.8 4 + Invert 0.8; ShearX 0.7 9 + TranslateY 0.8 3; ShearY 0.8 5 + AutoContrast 0.7;
+    ShearX 0.7 2 + Invert 0.1
+    """,
+}
+
+
+@lru_cache
+def _pairs(dataset: str) -> tuple[Array, Array, Array]:
+    """Return the operations, probabilities and magnitude bins of a data set's pairs, (25, 2)."""
+    halves = [half.split() for pair in _PAIRS[dataset].split(";") for half in pair.split("+")]
+    ops = np.array([OPS.index(half[0]) for half in halves])
+    chances = np.array([float(half[1]) for half in halves])
+    bins = np.array([int(half[2]) if len(half) > 2 else 0 for half in halves])
+    return ops.reshape(-1, 2), chances.reshape(-1, 2), bins.reshape(-1, 2)

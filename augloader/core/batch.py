@@ -1,0 +1,197 @@
+"""What passes from the sampler to the loss: a Draw, a Sample, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Draw(NamedTuple):
+    """One element of an epoch: which sample, which copy of it, its weight and strength.
+
+    Weight and strength travel by value, so that workers of any start method, persistent or not,
+    see exactly the epoch that the sampler planned.
+
+    Attributes:
+        index: position in the wrapped dataset.
+        copy: 0 is the sample itself, 1..r are its appended copies.
+        weight: factor of this draw's loss; the mean over an epoch is 1.
+        strength: in [0, 1]; 0 is the identity, 1 the full strong augmentation.
+        epoch: the epoch it belongs to; (epoch, index, copy) names a draw of a whole training.
+        weak: whether the dataset's weak transform is applied.
+
+    Example:
+        >>> Draw(7)
+        Draw(index=7, copy=0, weight=1.0, strength=1.0, epoch=0, weak=True)
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which a Draw does not need
+    copy: int = 0
+    weight: float = 1.0
+    strength: float = 1.0
+    epoch: int = 0
+    weak: bool = True
+
+
+class Sample(NamedTuple):
+    """What the dataset returns for a draw, and what the default collate stacks into a batch.
+
+    Attributes:
+        input: what the model takes.
+        target: the label.
+        index: int64, position in the wrapped dataset.
+        weight: float32, factor of the loss.
+        strength: float32 in [0, 1].
+        copy: int64, 0 for the sample itself.
+        epoch: int64, the epoch of the draw.
+        extra: the wrapped item's other fields: a tuple for tuple items, a dict for dict items.
+        mixed: bool, whether input and target are mixed with another row's; such rows are no
+            evidence of their own sample, and ``CoresetSampler.report`` leaves them out.
+
+    Example:
+        >>> batch = Sample(torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([4, 7]),
+        ...                torch.ones(2), torch.zeros(2))
+        >>> batch.to("cpu").target
+        tensor([0, 1])
+        >>> batch.keys
+        tensor([[0, 4, 0],
+                [0, 7, 0]])
+    """
+
+    input: Any
+    target: Any
+    index: Any
+    weight: Any
+    strength: Any
+    copy: Any = 0
+    epoch: Any = 0
+    extra: Any = ()
+    mixed: Any = False
+
+    @property
+    def keys(self) -> Tensor:
+        """Which draws these are: int64 (B, 3) of epoch, index and copy; (3,) for one sample."""
+        parts = (torch.as_tensor(part) for part in (self.epoch, self.index, self.copy))
+        return torch.stack(torch.broadcast_tensors(*parts), -1).to(torch.int64)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send a batch's small tensors by value; see ``by_value``."""
+        return type(self), tuple(map(by_value, self))
+
+    def __copy__(self) -> Sample:
+        """Return this batch, as copying any tuple does."""
+        return self
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Sample:
+        """Return the batch with input, target, weight and extra, nested ones too, on ``device``.
+
+        Index, copy, epoch, strength and mixed stay where the loader left them, on the CPU. They are
+        used there, to draw random parameters and to store reports; reading them back from a GPU
+        would make every step wait for it.
+        """
+        moved = ("input", "target", "weight", "extra")
+        return self._replace(
+            **{name: move(getattr(self, name), device, non_blocking) for name in moved}
+        )
+
+    def pin_memory(self) -> Sample:
+        """Return the batch in page-locked memory, but for what is on a device already."""
+        return Sample(*map(pinned, self))
+
+
+_NUMPY = {torch.from_numpy(np.empty(0, code)).dtype for code in "?bBhilefd"}
+SMALL = 2**20  # bytes of a tensor that is sent by value
+
+
+class _ByValue:
+    """What a worker sends as a copy of its values, and not as a handle of shared memory."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return torch.from_numpy, (self.tensor.numpy(),)
+
+
+def by_value(value: Any) -> Any:
+    """Return what is pickled by value, up to 1 MiB a tensor, and unpickled as it was.
+
+    Sharing the memory of a tensor costs a worker a file, and both sides a descriptor and a message
+    each: more than copying it does. Tensors in lists, tuples and dicts are found; all others, and
+    those of subclasses or that require gradients, are left to torch.
+    """
+    if type(value) is Tensor:
+        small = (
+            value.layout == torch.strided
+            and value.dtype in _NUMPY
+            and value.device.type == "cpu"
+            and not (value.requires_grad or value.is_neg() or value.is_nested)
+            and value.nbytes <= SMALL
+        )
+        return _ByValue(value) if small else value
+    if type(value) in (list, tuple):
+        return type(value)(map(by_value, value))
+    if type(value) is dict:
+        return {key: by_value(part) for key, part in value.items()}
+    return value
+
+
+def stack(draws: Sequence[Draw]) -> Sample:
+    """Return the batch of some draws, its input and target still None."""
+    index, copy, weight, strength, epoch, _ = zip(*draws, strict=True)
+    i, c, e = (torch.from_numpy(np.array(part, np.int64)) for part in (index, copy, epoch))
+    w, s = (torch.from_numpy(np.array(part, np.float32)) for part in (weight, strength))
+    return Sample(None, None, i, w, s, c, e, (), torch.zeros(len(draws), dtype=torch.bool))
+
+
+def take(value: Any, rows: Tensor) -> Any:
+    """Return rows of a collated batch's value, in the given order, each as often as named.
+
+    Tensors and arrays are indexed; mappings and sequences are gone through, but a sequence of what
+    is none of these, such as names, holds one entry a row.
+
+    Args:
+        value: a collated field.
+        rows: (m,) int64 on the CPU.
+    """
+    if isinstance(value, Tensor):
+        return value[rows.to(value.device)]
+    if isinstance(value, np.ndarray):
+        return value[rows.numpy()]
+    if isinstance(value, Mapping):
+        return {key: take(part, rows) for key, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(take(part, rows) for part in value))
+    if isinstance(value, list | tuple):
+        if all(isinstance(part, Tensor | np.ndarray | Mapping | list | tuple) for part in value):
+            return type(value)(take(part, rows) for part in value)
+        return type(value)(value[row] for row in rows.tolist())
+    return value
+
+
+def move(value: Any, device: torch.device | str, non_blocking: bool = True) -> Any:
+    """Return ``value`` with every tensor in it on ``device``; what holds none is kept."""
+    return _mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking), value)
+
+
+def pinned(value: Any) -> Any:
+    """Return ``value`` with every tensor in it that is on the CPU in page-locked memory."""
+    return _mapped(
+        lambda tensor: tensor if tensor.device.type != "cpu" else tensor.pin_memory(), value
+    )
+
+
+def _mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _mapped(change, part) for key, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_mapped(change, part) for part in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(change, part) for part in value)
+    return value

@@ -1,0 +1,264 @@
+"""Gradient proxies: what a sample does to the model, without a backward pass.
+
+The gradient of the cross-entropy loss with respect to the last layer's output is the residual
+g = p - y, and with respect to its weights the outer product g (x) h with the layer's input h.
+The outer product, n * C * d numbers, is never formed: distances need only Gram matrices.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augloader.core.checks import require_finite, require_int, require_labels
+
+_BLOCK = 2**20  # distances computed at a time: they stay in the cache
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Ask a sweep for the residual g = softmax(z) - y of every sample.
+
+    (n, C) float32; the upper bound on the gradient norm of Katharopoulos & Fleuret (2018), and the
+    proxy that Liu & Mirzasoleiman (2022, section 5) use. Any model that returns logits will do.
+
+    Example:
+        >>> Residual()
+        Residual()
+    """
+
+
+@dataclass(frozen=True)
+class LastLayerGradient:
+    """Ask a sweep for the full gradient g (x) [h, 1] of the last layer's weights and bias.
+
+    h, (n, d) float32, is the input of the head, caught by a forward hook; the 1 stands for the
+    bias and is left out when the head has none.
+
+    Args:
+        head: name of the head as in ``model.named_modules()``; None takes the last ``nn.Linear``.
+
+    Example:
+        >>> LastLayerGradient(head="fc")
+        LastLayerGradient(head='fc')
+    """
+
+    head: str | None = None
+
+
+def residual(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the cross-entropy loss by the logits, g = softmax(z) - onehot(y).
+
+    Args:
+        logits: (n, C) floating.
+        labels: (n,) integer, in [0, C).
+
+    Returns:
+        (n, C) float32, on the logits' device; every row sums to 0.
+
+    Raises:
+        ValueError: labels out of range or of the wrong length.
+        TypeError: labels that are not integers.
+
+    Cost: O(n C).
+
+    Example:
+        >>> residual(torch.zeros(1, 2), torch.tensor([1]))
+        tensor([[ 0.5000, -0.5000]])
+
+    Source: Katharopoulos & Fleuret (2018); Liu & Mirzasoleiman (2022), section 5.
+    """
+    require_labels("labels", labels, len(logits), logits.shape[1])
+    g = logits.float().softmax(1)
+    g[torch.arange(len(g), device=g.device), labels.to(g.device, torch.int64)] -= 1
+    return g
+
+
+@dataclass(frozen=True, eq=False)
+class Proxies:
+    """Gradient proxies of n samples: vectors g, or outer products g (x) h kept as two factors.
+
+    Distances follow from <g_i (x) h_i, g_j (x) h_j> = <g_i, g_j> <h_i, h_j>.
+
+    Args:
+        gradient: (n, C) floating, g; residuals or any other vectors.
+        features: (n, d) floating, h, or None for proxies that are plain vectors.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: not two-dimensional, of different lengths or devices, NaN or infinite (the
+            message gives the count and the first indices).
+
+    Example:
+        >>> p = Proxies(torch.tensor([[1.0], [2.0]]), features=torch.eye(2))
+        >>> p.distances()
+        tensor([[0.0000, 2.2361],
+                [2.2361, 0.0000]])
+    """
+
+    gradient: Tensor
+    features: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check shapes, dtypes and finiteness."""
+        for name, part in (("gradient", self.gradient), ("features", self.features)):
+            if part is None:
+                continue
+            if not part.is_floating_point():
+                raise TypeError(
+                    f"proxies.{name} must be floating, got {part.dtype}. Convert it with .float()."
+                )
+            if part.ndim != 2:
+                raise ValueError(
+                    f"proxies.{name} must have shape (n, d), got {tuple(part.shape)}. "
+                    "Flatten each sample's values to one row."
+                )
+            require_finite(
+                f"proxies.{name}", part, "Check the model's outputs: has training diverged?"
+            )
+        if self.features is not None and _kind(self.features) != _kind(self.gradient):
+            raise ValueError(
+                "proxies.features must match the gradient in length, dtype and device, got "
+                f"{_kind(self.features)} and {_kind(self.gradient)}. Take both from one sweep."
+            )
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.gradient)
+
+    def __getitem__(self, rows: Tensor) -> Proxies:
+        """Return the proxies of some samples; ``rows`` is an (m,) int64 or (n,) bool tensor."""
+        rows = rows.to(self.device)
+        return Proxies(self.gradient[rows], None if self.features is None else self.features[rows])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the proxies are."""
+        return self.gradient.device
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """(C,) of vectors, (C, d) of outer products."""
+        parts = (self.gradient, self.features)
+        return tuple(part.shape[1] for part in parts if part is not None)
+
+    def require_same_form(self, other: Proxies) -> None:
+        """Raise ValueError unless both are of the same kind, widths, dtype and device."""
+        if self.widths != other.widths:
+            raise ValueError(
+                f"proxies must have the same widths, got {self.widths} and {other.widths}. "
+                "Take both from the same model and the same kind of proxy."
+            )
+        mine, theirs = _kind(self.gradient)[1:], _kind(other.gradient)[1:]
+        if mine != theirs:
+            raise ValueError(
+                f"proxies must have the same dtype and device, got {mine} and {theirs}. "
+                "Convert one of them with .to()."
+            )
+
+    def project(self, width: int, seed: int = 0) -> Proxies:
+        """Return vectors of a smaller width whose distances are about the same.
+
+        Vectors: x R / sqrt(w) with random signs R. Outer products: (g R) * (h Q) / sqrt(w), entry
+        by entry, whose inner products have the right mean. A squared distance has a relative
+        standard deviation of about sqrt(2 / w) for vectors, up to twice that for outer products.
+
+        Args:
+            width: w, at least 1.
+            seed: of the signs; the same seed and widths give the same projection everywhere.
+
+        Returns:
+            Proxies of (n, w) float32 vectors.
+
+        Raises:
+            ValueError: width below 1.
+
+        Cost: O(n (C + d) w).
+
+        Example:
+            >>> Proxies(torch.eye(1000)).project(64).gradient.shape
+            torch.Size([1000, 64])
+
+        Source: Achlioptas (2003); for products Kar & Karnick (2012).
+        """
+        require_int("width", width, 1, "64 is a good start.")
+        rng = np.random.default_rng(seed)
+        product = torch.full((1, 1), width**-0.5, device=self.device)
+        for part in (self.gradient, self.features):
+            if part is not None:
+                signs = rng.integers(0, 2, (part.shape[1], width), dtype=np.int8) * 2 - 1
+                product = product * (part.float() @ torch.from_numpy(signs).to(part.device).float())
+        return Proxies(product)
+
+    def distances(self, other: Proxies | None = None) -> Tensor:
+        """Return the exact Euclidean distances to other proxies, or among these.
+
+        d_ij^2 = ||g_i||^2 ||h_i||^2 + ||g_j||^2 ||h_j||^2 - 2 <g_i, g_j> <h_i, h_j>, in float64
+        (the difference cancels for near neighbours) and rounded to float32 at the end.
+
+        Args:
+            other: m proxies of the same form; None means these, with an exact zero diagonal.
+
+        Returns:
+            (n, m) float32, on the proxies' device.
+
+        Raises:
+            ValueError: the two differ in form or width.
+
+        Cost: O(n m (C + d)) time; 4 n m bytes, and blocks of 2^20 in float64 beside them.
+
+        Source: Liu & Mirzasoleiman (2022), Eq. 8-9.
+        """
+        right = self if other is None else other
+        self.require_same_form(right)
+        g, h, q = _doubles(self)
+        g2, h2, q2 = _doubles(right)
+        # q_i + q_j as a product too, so that most of the work is the matrix product's.
+        left, across = (
+            torch.cat([q, torch.ones_like(q)], 1),
+            torch.cat([torch.ones_like(q2), q2], 1),
+        )
+        if h is None:
+            left, across = torch.cat([left, -2 * g], 1), torch.cat([across, g2], 1)
+        out = torch.empty(len(self), len(right), device=self.device)
+        rows = max(16, _BLOCK // max(len(right), 1))
+        buffer = left.new_empty(rows, len(right))  # fresh memory for each block would cost more
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for start in range(0, len(self), rows):
+                block = slice(start, start + rows)
+                squared = torch.mm(left[block], across.T, out=buffer[: len(left) - start])
+                if h is not None and h2 is not None:
+                    squared.addcmul_(g[block] @ g2.T, h[block] @ h2.T, value=-2)
+                _roots(squared, out[block], pool)
+        if other is None:
+            out.fill_diagonal_(0)
+        return out
+
+
+def _roots(squared: Tensor, out: Tensor, pool: Executor) -> None:
+    """Write the square roots in float32; on the CPU compiled, in one pass for torch's three."""
+    if out.device.type != "cpu":
+        out.copy_(squared.clamp_(min=0)).sqrt_()
+        return
+    from augloader.core import compiled  # Numba takes a second to import
+
+    share = -(-len(out) // torch.get_num_threads())
+    parts = (part.split(share) for part in (squared, out))
+    list(pool.map(compiled.roots, *([rows.numpy() for rows in part] for part in parts)))
+
+
+def _kind(part: Tensor) -> tuple[int, torch.dtype, str]:
+    return len(part), part.dtype, str(part.device)
+
+
+def _doubles(proxies: Proxies) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return g, h and the squared norms ||g||^2 ||h||^2, (n, 1), in float64."""
+    g, h = proxies.gradient.double(), proxies.features
+    norms = g.square().sum(1, keepdim=True)
+    if h is None:
+        return g, None, norms
+    return g, h.double(), norms * h.double().square().sum(1, keepdim=True)

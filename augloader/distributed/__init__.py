@@ -1,0 +1,1 @@
+"""What ranks agree on: selections, tables, and collectives that cannot hang."""

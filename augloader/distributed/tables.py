@@ -1,0 +1,116 @@
+"""Sample tables across ranks: shares of evidence, and what was learnt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from augloader.core.evidence import Evidence
+from augloader.distributed.collectives import (
+    agree,
+    attempt,
+    gather,
+    raise_clash,
+    reduced,
+    require_same,
+)
+from augloader.feedback.learners import Columns
+from augloader.feedback.table import SampleTable
+
+_NONE = 2**62  # of keys that are reduced to their minimum: no rank has a value
+
+
+def share_of(table: SampleTable, needs: frozenset[str], group: dist.ProcessGroup) -> Evidence:
+    """Return what was reported in this period as this rank's share, without a forward pass.
+
+    A sample that several ranks reported belongs to the one with the weakest view of it, and among
+    equally weak ones to the lowest.
+
+    Args:
+        table: of this rank.
+        needs: names of the evidence that must be there for every sample.
+        group: the ranks.
+
+    Returns:
+        Evidence with indices; the shares of all ranks are disjoint and hold every sample.
+
+    Raises:
+        ValueError: on every rank the same: tables of another kind, contradicting labels, samples
+            that no rank reported.
+
+    Cost: O(n + m C), and one reduction of 3 n numbers.
+    """
+    require_same({"table": table.kind}, group)
+    me, world = dist.get_rank(group), dist.get_world_size(group)
+    views = table.views(needs)
+    # The bits of floats that are not negative are ordered as the floats.
+    key = (views + 0.0).view(torch.int32).to(torch.int64) * world + me
+    key[views.isinf()] = _NONE
+    labels, unknown = table.labels, table.labels < 0
+    low, high = labels.masked_fill(unknown, _NONE), (-labels).masked_fill(unknown, _NONE)
+    key, low, high = reduced(torch.stack([key, low, high]), dist.ReduceOp.MIN, group)
+    clash = (low != -high) & (low < _NONE)
+    if clash.any():
+        first = int(clash.nonzero()[0])
+        raise_clash(clash, f"{int(low[first])} and {int(-high[first])}")
+    lost = key == _NONE
+    if lost.any():
+        table.raise_missing(" and ".join(sorted(needs)), lost)
+    mine = (key % world == me).nonzero().flatten()
+
+    def work() -> Evidence:
+        if not len(mine):
+            return Evidence(table.n, indices=mine)
+        return replace(table.rows(mine).evidence(needs), n=table.n, indices=mine)
+
+    return attempt(work, group)
+
+
+def merge_learnt(table: SampleTable, group: dist.ProcessGroup) -> None:
+    """Make what was learnt from reports, and the visits, the same on all ranks.
+
+    A sample keeps the row of the rank that visited it most, the lowest of several: what other ranks
+    saw of it since the last merge is not in it. Reports of all ranks since then add up in
+    ``table.visits``.
+
+    Raises:
+        ValueError: on every rank the same: tables of another kind or width.
+
+    Cost: O(n) and the columns, one after the other.
+    """
+    learnt = table.learnt
+    shapes = {
+        name: {key: (values.shape, values.dtype) for key, values in columns.items()} or None
+        for name, columns in learnt.items()
+    }
+    found = gather(lambda: {"table": table.kind, **shapes}, group)
+    agree([{k: None if v is None else str(v) for k, v in part.items()} for part in found])
+    new = table.new_visits
+    visits = table.visits - new + reduced(new, dist.ReduceOp.SUM, group)
+    known: dict[str, Any] = {}
+    for name in learnt:
+        known[name] = next((part[name] for part in found if part[name]), {})
+    merged = {name: _merged(learnt[name], table.n, known[name], group) for name in learnt}
+    table.take_over(merged, visits)
+
+
+def _merged(columns: Columns, n: int, shapes: dict[str, Any], group: dist.ProcessGroup) -> Columns:
+    """Return columns of which each row is that of the rank with most visits."""
+    if not shapes:
+        return {}
+    me, world = dist.get_rank(group), dist.get_world_size(group)
+    key = torch.zeros(n, dtype=torch.int64)
+    if columns:
+        key = (columns["visits"].to(torch.int64) + 1) * world + (world - 1 - me)
+    mine = (reduced(key.clone(), dist.ReduceOp.MAX, group) == key) & bool(columns)
+    merged = {}
+    for name, (shape, dtype) in shapes.items():
+        values = torch.zeros(shape, dtype=dtype)
+        if columns:
+            values[mine] = columns[name][mine]
+        # All ranks but one add zeros: the sum of the bytes is exact for any dtype.
+        merged[name] = reduced(values.view(torch.uint8), dist.ReduceOp.SUM, group).view(dtype)
+    return merged

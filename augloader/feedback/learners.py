@@ -1,0 +1,152 @@
+"""What learns from reports, and what it remembers of every sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+REPORTED = ("losses", "logits", "labels")  # what ``needs`` may name
+View = Literal["any", "clean"]
+Columns = dict[str, Tensor]
+
+
+class Learner(Protocol):
+    """What the sample table asks of that which learns from reports.
+
+    The table counts in ``visits``, an int32 column beside the learner's own, how often each sample
+    was updated; it may be read and is not returned. What needs nothing is never updated. The repr
+    must name all options, as a dataclass's does: saved states are compared by it.
+
+    Attributes:
+        needs: names of what every report must hold, among "losses", "logits" and "labels".
+        view: "any": every report counts; "clean": only those of views with strength 0.
+    """
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of what every report must hold."""
+
+    @property
+    def view(self) -> View:
+        """Which reports count."""
+
+    def start(self, n: int, classes: int) -> Columns:
+        """Return the columns of n samples not yet seen; ``classes`` is 0 where it is not known."""
+
+    def update(
+        self, rows: Columns, *, losses: Tensor | None, logits: Tensor | None, labels: Tensor | None
+    ) -> Columns:
+        """Return the new rows of b samples from their old ones and a report on the CPU."""
+
+
+@dataclass(frozen=True)
+class ForgettingEvents:
+    """What ``augloader.Forgetting`` scores, counted in the sample table as strength rules learn.
+
+    Only views with strength 0 count: others would count the augmentation, not the forgetting.
+
+    Memory: 9 bytes a sample, visits included.
+
+    Example:
+        >>> events, rows = ForgettingEvents(), ForgettingEvents().start(1, classes=2)
+        >>> right, wrong, label = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]), [0]
+        >>> for logits in (wrong, right, wrong, wrong, right, wrong):
+        ...     rows = events.update(rows, losses=None, logits=logits, labels=torch.tensor(label))
+        >>> events.counts(rows)
+        tensor([2.])
+
+    Source: Toneva et al. (2019), Alg. 1.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logits", "labels"})
+    view: ClassVar[View] = "clean"
+
+    def start(self, n: int, classes: int) -> Columns:
+        """Return the columns of n samples not yet seen: events, -1 before the first right one."""
+        return {
+            "events": torch.full((n,), -1, dtype=torch.int32),
+            "right": torch.zeros(n, dtype=torch.bool),
+        }
+
+    def update(
+        self, rows: Columns, *, losses: Tensor | None, logits: Tensor | None, labels: Tensor | None
+    ) -> Columns:
+        """Return the new rows of b samples from their old ones and a report."""
+        assert logits is not None
+        assert labels is not None
+        right = logits.argmax(1) == labels
+        events = rows["events"] + (rows["right"] & ~right)
+        return {"events": torch.where(right, events.clamp(min=0), events).int(), "right": right}
+
+    def counts(self, columns: Columns) -> Tensor:
+        """Return the (n,) float32 events, -1 for samples that were never classified rightly."""
+        return columns["events"].float()
+
+
+@dataclass
+class Memory:
+    """What a learner remembers of every sample: its columns and ``visits``, from a report on."""
+
+    learner: Learner
+    n: int
+    columns: Columns = field(default_factory=dict)
+
+    def known(self, classes: int = 0) -> Columns:
+        """Return the columns, or what they are before any report."""
+        visits = torch.zeros(self.n, dtype=torch.int32)
+        return self.columns or {**self.learner.start(self.n, classes), "visits": visits}
+
+    def learn(
+        self, index: Tensor, strength: Tensor, given: dict[str, Tensor]
+    ) -> tuple[Columns, Tensor, Columns]:
+        """Return the columns, the samples that are visited, and their new rows; write nothing."""
+        needs = self.learner.needs
+        if not needs:
+            return {}, index, {}
+        lacking = sorted(needs - given.keys())
+        if lacking:
+            raise ValueError(
+                f"report must be given {' and '.join(sorted(needs))} for the rule "
+                f"{self.learner!r}, got no {' and no '.join(lacking)}. Report them in every step."
+            )
+        if self.learner.view == "clean":
+            clean = strength == 0
+            index, given = index[clean], {name: part[clean] for name, part in given.items()}
+        columns = self.known(given["logits"].shape[1] if "logits" in given else 0)
+        if not len(index):
+            return columns, index, {}
+        rows = {name: values[index] for name, values in columns.items()}
+        losses, logits = (given[k].float() if k in given else None for k in ("losses", "logits"))
+        new = self.learner.update(rows, losses=losses, logits=logits, labels=given.get("labels"))
+        new = {**new, "visits": rows["visits"] + 1}
+        if _shapes(new) != _shapes(rows):
+            raise ValueError(
+                f"update of {self.learner!r} must return the rows of {', '.join(columns)}, got "
+                f"{', '.join(new)} or other shapes. Mend its update method."
+            )
+        return columns, index, new
+
+
+def clone(columns: Columns) -> Columns:
+    """Return columns that later reports do not change."""
+    return {name: values.clone() for name, values in columns.items()}
+
+
+def _shapes(columns: Columns) -> dict[str, torch.Size]:
+    return {name: values.shape for name, values in columns.items()}
+
+
+def merge_columns(ours: Columns, theirs: Columns) -> Columns:
+    """Return a rule's columns as two tables together know them; no columns are no visits."""
+    if not ours or not theirs:
+        return clone(ours or theirs)
+    ahead, even = (compare(ours["visits"], theirs["visits"]) for compare in (torch.gt, torch.eq))
+    merged = {}
+    for name, a in ours.items():
+        b, shape = theirs[name], (-1,) + (1,) * (a.ndim - 1)
+        mean = ((a.float() + b.float()) / 2).to(a.dtype) if a.is_floating_point() else a.maximum(b)
+        merged[name] = torch.where(even.view(shape), mean, torch.where(ahead.view(shape), a, b))
+    return merged

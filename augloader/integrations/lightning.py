@@ -1,0 +1,281 @@
+"""A PyTorch Lightning callback that refreshes, reports, logs and resumes; needs ``lightning``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from augloader.core.batch import Sample
+from augloader.core.evidence import Evidence
+from augloader.core.proxies import LastLayerGradient, Residual
+from augloader.loading.distributed_sampler import DistributedCoresetSampler
+from augloader.loading.sampler import CoresetSampler
+from augloader.loading.sweeping import sweep
+
+
+class CoresetCallback(Callback):
+    """Do in Lightning what ``set_epoch``, ``refresh`` and ``report`` do in a loop of your own.
+
+    The LightningModule weights its loss and returns what is to be reported, no more:
+
+        def training_step(self, batch, batch_idx):
+            logits = self(batch.input)
+            losses = F.cross_entropy(logits, batch.target, reduction="none")
+            return {"loss": (losses * batch.weight).mean(), "losses": losses, "logits": logits}
+
+    Reported are "losses", "logits", "proxy" and "target" of what it returns; "batch" is the Sample
+    that they belong to where it is not the loader's: after mixing or ``HardestOf``.
+
+    The first epoch is prepared in ``on_fit_start``, every other at the end of the one before it:
+    earlier than Lightning asks the loader for its length. Lightning would go on with the length of
+    the first epoch. Where the length changes, as a schedule may make it, the callback has Lightning
+    look again (``trainer.reload_dataloaders_every_n_epochs = 1``, for that one epoch): a
+    ``train_dataloader`` method must give the same sampler again.
+
+    Logged for each epoch: ``coreset/selected``, ``coreset/draws`` of all ranks,
+    ``coreset/strength``, the mean of the selected samples', ``coreset/coverage``, the ratio of the
+    certificate, and where it was selected anew ``coreset/seconds``.
+
+    Checkpoints hold the sampler and the tables of all ranks. Training goes on from one as if it had
+    not stopped, also within an epoch and with any loader; Lightning warns there if the loader is
+    not torchdata's StatefulDataLoader.
+
+    Args:
+        sampler: the sampler of the training loader, or a function that returns it, called where the
+            training starts: with several ranks a DistributedCoresetSampler, built in ``setup`` of a
+            LightningDataModule, say, when Lightning has set the process group up.
+        data: the dataset to sweep; None never sweeps, but refreshes from reports alone.
+        proxy: as for ``sweep``.
+        reports: sweep for the first selection only, and refresh from reports from then on.
+        network: name of the submodule that maps inputs to logits; "" is the LightningModule itself,
+            by its ``forward``.
+        **options: of ``sweep``, as ``batch_size=512``.
+
+    Raises:
+        TypeError: no sampler, or with several ranks one that does not shard: Lightning would shard
+            it, and repeat draws.
+        RuntimeError: Lightning trains on a loader without this sampler.
+        What ``sweep``, ``refresh`` and ``report`` raise.
+
+    Strategies: a single device and DistributedDataParallel.
+
+    Cost: that of sweeps and refreshes; a report a batch.
+
+    Example:
+        sampler = CoresetSampler(data, FacilityLocation(), fraction=0.3, refresh=Every(5))
+        trainer = Trainer(max_epochs=20, callbacks=[CoresetCallback(sampler, data)])
+        trainer.fit(module, DataLoader(data, batch_size=64, sampler=sampler))
+    """
+
+    def __init__(
+        self,
+        sampler: CoresetSampler | Callable[[], CoresetSampler],
+        data: Any = None,
+        proxy: Residual | LastLayerGradient | None = LastLayerGradient(),  # noqa: B008 - frozen
+        *,
+        reports: bool = False,
+        network: str = "",
+        **options: Any,
+    ) -> None:
+        self.given, self.data, self.proxy = sampler, data, proxy
+        self.reports, self.network, self.options = reports, network, options
+        self._sampler: CoresetSampler | None = None
+        self._epoch = 0  # the one to train next, or now
+        self._seconds: float | None = None  # of the refresh for that epoch
+        self._length: int | None = None  # of the epoch before
+        self._batches: int | None = None  # of the epoch, where a checkpoint was saved within
+        self._consumed = 0  # draws of this epoch that a resume leaves out
+        self._reload: int | None = None  # the trainer's own setting, where it is changed
+        self._state: dict[str, Any] = {}  # loaded, and not taken over yet
+
+    @property
+    def sampler(self) -> CoresetSampler:
+        """The sampler, once the training has started."""
+        if self._sampler is None:
+            found = self.given if isinstance(self.given, CoresetSampler) else self.given()
+            if not isinstance(found, CoresetSampler):
+                raise TypeError(
+                    "sampler must be a CoresetSampler or return one, got "
+                    f"{type(found).__name__}. Pass the one that the loader was given."
+                )
+            self._sampler = found
+        return self._sampler
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take a loaded state over, and prepare the first epoch."""
+        self._sampler = None  # a data module may have built another since the last training
+        sampler = self.sampler
+        if trainer.world_size > 1 and not isinstance(sampler, DistributedCoresetSampler):
+            raise TypeError(
+                f"sampler must be a DistributedCoresetSampler on {trainer.world_size} ranks, got "
+                f"{type(sampler).__name__}. Lightning shards any other, and repeats draws."
+            )
+        self._epoch, self._length = trainer.current_epoch, None
+        self._prepare(trainer, begun=bool(self._state) and self._take_over(sampler))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have Lightning count batches from the epoch's first one, where it goes on within it."""
+        loop = trainer.fit_loop
+        if self._batches is not None and loop._data_fetcher is not None:
+            loop.max_batches = loop._data_fetcher.length = self._batches
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the epoch consists of."""
+        sampler, chosen = self.sampler, self.sampler.selection
+        self._restore(trainer)
+        loaders = tree_leaves(trainer.train_dataloader)
+        if not any(_draws_from(loader, sampler) for loader in loaders):
+            raise RuntimeError(
+                "the training loader must draw from the callback's sampler, got another. Build it "
+                "with DataLoader(data, sampler=sampler), without overfit_batches."
+            )
+        found: dict[str, float] = {"draws": len(sampler) * trainer.world_size}
+        if chosen is not None:
+            found["selected"] = len(chosen)
+            found["strength"] = float(sampler.strengths[chosen.indices].mean())
+            if chosen.certificate is not None:
+                found["coverage"] = chosen.certificate.ratio
+        if self._seconds is not None:
+            found["seconds"], self._seconds = self._seconds, None
+        for name, value in found.items():
+            pl_module.log(f"coreset/{name}", value, batch_size=1, sync_dist=True)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Report what the training step returned."""
+        found = dict(outputs) if isinstance(outputs, Mapping) else {}
+        drawn = _drawn(batch, found.get("batch"))
+        if found:  # not where the step returned None, to be skipped
+            names = {"loss": "losses", "logits": "logits", "proxy": "proxy", "target": "target"}
+            given = {name: found.get(key) for name, key in names.items()}
+            self.sampler.report(found.get("batch", drawn), **given)
+        if trainer.is_last_batch:
+            self._epoch, self._consumed, self._batches = trainer.current_epoch + 1, 0, None
+        else:
+            loaders = tree_leaves(trainer.train_dataloader)
+            counted = any(hasattr(loader, "load_state_dict") for loader in loaders)
+            self._consumed += 0 if counted else len(drawn.index)
+            self._batches = int(trainer.num_training_batches)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have checkpoints saved by the validation go on with the epoch that it ends."""
+        self._epoch = trainer.current_epoch
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the trainer as it was."""
+        self._restore(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare the next epoch, if there is one."""
+        self._epoch = trainer.current_epoch + 1
+        epochs, steps = trainer.max_epochs, trainer.max_steps
+        last = epochs is not None and 0 <= epochs <= self._epoch
+        if not last and (steps == -1 or trainer.global_step < steps):
+            self._prepare(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of sampler and tables; every rank of a group calls this."""
+        if self._sampler is None:
+            return self._state
+        tables = [self._sampler.table.state_dict()]
+        if self._sampler.group is not None:
+            everyone: list[Any] = [None] * dist.get_world_size(self._sampler.group)
+            dist.all_gather_object(everyone, tables[0], group=self._sampler.group)
+            tables = everyone
+        return {
+            "epoch": self._epoch,
+            "batches": self._batches,
+            "sampler": self._sampler.state_dict(self._consumed),
+            "tables": tables,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep a state until the training starts; testing needs none."""
+        self._state = state_dict
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget what Lightning restored to validate or test: no training goes on from it."""
+        if stage != "fit":
+            self._state = {}
+
+    def _take_over(self, sampler: CoresetSampler) -> bool:
+        """Load the state, and return whether it is that of the epoch to train."""
+        rank, world = 0, 1
+        if sampler.group is not None:
+            rank, world = dist.get_rank(sampler.group), dist.get_world_size(sampler.group)
+        state, self._state = self._state, {}
+        if len(state["tables"]) != world:
+            raise ValueError(
+                f"state must be of {world} ranks, got that of {len(state['tables'])}. Resume on as "
+                "many as saved it."
+            )
+        sampler.table.load_state_dict(state["tables"][rank])
+        sampler.load_state_dict(state["sampler"])
+        self._epoch, self._batches, self._consumed = state["epoch"], state["batches"], 0
+        return sampler.epoch == self._epoch
+
+    def _prepare(self, trainer: Trainer, begun: bool = False) -> None:
+        """Begin an epoch before Lightning does, and refresh if that is due."""
+        sampler = self.sampler
+        if not begun:
+            sampler.set_epoch(self._epoch)
+            self._batches, self._consumed = None, 0
+        if sampler.refresh_due:
+            start = time.perf_counter()
+            sampler.refresh(self._evidence(trainer))
+            self._seconds = time.perf_counter() - start
+        if self._length not in (None, len(sampler)):
+            self._reload_once(trainer)
+        self._length = len(sampler)
+
+    def _reload_once(self, trainer: Any) -> None:
+        """Have Lightning ask the loader for its length anew where the next epoch begins."""
+        self._reload = trainer.reload_dataloaders_every_n_epochs
+        trainer.reload_dataloaders_every_n_epochs = 1
+
+    def _restore(self, trainer: Any) -> None:
+        if self._reload is not None:
+            trainer.reload_dataloaders_every_n_epochs, self._reload = self._reload, None
+
+    def _evidence(self, trainer: Trainer) -> Evidence | None:
+        """Sweep, or return None where reports are enough."""
+        group, known = self.sampler.group, self.sampler.selection is not None
+        if self.data is None or (self.reports and known):
+            return None
+        model: nn.Module = trainer.lightning_module
+        if self.network:
+            model = model.get_submodule(self.network)
+        elif group is not None and trainer.model is not None:
+            model = trainer.model  # in DistributedDataParallel: sweep gives it rank 0's buffers
+        return sweep(model, self.data, self.proxy, group=group, **self.options)
+
+
+def _draws_from(loader: Any, sampler: CoresetSampler) -> bool:
+    """Whether a loader takes its draws from this sampler."""
+    parts = loader, getattr(loader, "batch_sampler", None)
+    return any(getattr(part, "sampler", None) is sampler for part in parts)
+
+
+def _drawn(batch: Any, returned: Any) -> Sample:
+    """Return the Sample in what the loader gave, or that ``wrap`` added to it, or the returned."""
+    parts = tree_leaves(batch, is_leaf=lambda part: isinstance(part, Sample))
+    held = [part for part in (*parts, getattr(batch, "draw", None), returned) if part is not None]
+    for part in held:
+        if isinstance(part, Sample):
+            return part
+    raise TypeError(
+        f"batch must hold a Sample of the sampler's loader, got {type(batch).__name__}. Return it "
+        'from training_step under "batch".'
+    )

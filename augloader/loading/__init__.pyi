@@ -1,0 +1,23 @@
+from augloader.loading.batches import collate as collate
+from augloader.loading.dataset import WeightedAugmentedDataset as WeightedAugmentedDataset
+from augloader.loading.distributed_sampler import (
+    DistributedCoresetSampler as DistributedCoresetSampler,
+)
+from augloader.loading.sampler import Base as Base
+from augloader.loading.sampler import CoresetSampler as CoresetSampler
+from augloader.loading.sampler import Weighting as Weighting
+from augloader.loading.sweeping import gradient_norms as gradient_norms
+from augloader.loading.sweeping import sweep as sweep
+from augloader.loading.wrapping import wrap as wrap
+
+__all__ = [
+    "Base",
+    "CoresetSampler",
+    "DistributedCoresetSampler",
+    "WeightedAugmentedDataset",
+    "Weighting",
+    "collate",
+    "gradient_norms",
+    "sweep",
+    "wrap",
+]

@@ -1,0 +1,358 @@
+"""The sweep: one pass of a model over the un-augmented data, for evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from augloader.core.batch import Sample
+from augloader.core.checks import require_dataset, require_finite, require_labels
+from augloader.core.evidence import Evidence
+from augloader.core.modules import device_of, eval_mode, unwrapped
+from augloader.core.progress import progress
+from augloader.core.proxies import LastLayerGradient, Proxies, Residual, residual
+from augloader.distributed import collectives
+from augloader.loading.batches import collate
+from augloader.loading.dataset import WeightedAugmentedDataset
+
+_OTHERS = (
+    "Of pixels or tokens, and in regression, report proxies instead: sampler.report(batch, "
+    "loss=loss, proxy=proxy), then sampler.refresh()."
+)
+_OVERLAP = 16  # samples of the next rank's share that a rank sweeps too
+
+
+def sweep(
+    model: nn.Module,
+    data: Any,
+    proxy: Residual | LastLayerGradient | None,
+    *,
+    batch_size: int = 128,
+    num_workers: int = 0,
+    collate_fn: Callable[[list[Sample]], Sample] | None = None,
+    autocast: bool | None = None,
+    progress: bool | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Evidence:
+    """Run a model over the un-augmented view of a dataset and return what a strategy may look at.
+
+    The model runs in eval mode without gradients, on the device its parameters are on. Every
+    module's train mode and the hook are restored even after an exception, and no global random
+    state is used.
+
+    Args:
+        model: maps a batch of inputs to (n, C) logits.
+        data: WeightedAugmentedDataset, whose ``clean()`` view is taken, or a map-style dataset of
+            (input, target, ...) items.
+        proxy: ``Residual()``, ``LastLayerGradient()``, or None for losses and labels alone.
+        batch_size: samples a forward pass, at least 1.
+        num_workers: worker processes that fetch the samples.
+        collate_fn: stacks Samples into a batch; None takes ``augloader.collate``.
+        autocast: run in torch's mixed precision; None does so on accelerators that have it.
+        progress: show a bar (needs tqdm); None does so where a terminal is attached.
+        group: None, or the ranks that share the work, all of which call this: each sweeps its
+            share, samples rank, rank + world, ..., and 16 of the next rank's, to see that both hold
+            the same data. A model in DistributedDataParallel is given rank 0's buffers, as by its
+            next forward pass, and unwrapped; other models must not communicate in theirs.
+
+    Returns:
+        Evidence of all n samples in order: labels int64, losses float32 and proxies float32, on
+        the model's device (on the CPU for MPS, which has no float64); with LastLayerGradient also
+        the features that the head was given. With a group: of this rank's share, with indices,
+        for a sampler with the same group.
+
+    Raises:
+        TypeError: data without ``__len__``, labels that are not integers, an output that is not a
+            tensor.
+        ValueError: an output that is not (n, C), labels out of range, no linear head, a head whose
+            output is not the logits, proxies or losses that are NaN or infinite.
+        RuntimeError: the head was not called in the forward pass.
+        ImportError: progress without tqdm.
+        With a group every rank raises what one did; an ImportError as RuntimeError.
+
+    Cost: one forward pass a sample; memory n (C + d) floats.
+
+    Example:
+        >>> data = [(torch.tensor([1.0, 0.0]), 0), (torch.tensor([0.0, 1.0]), 1)]
+        >>> evidence = sweep(nn.Linear(2, 2), data, LastLayerGradient())
+        >>> evidence.proxies.gradient.shape, evidence.proxies.features.shape
+        (torch.Size([2, 2]), torch.Size([2, 3]))
+
+    Source: Liu & Mirzasoleiman (2022), section 5 and Alg. 1.
+    """
+    if group is not None:
+        inner = _synchronised(model, collectives.require_group(group))
+        place = dist.get_rank(group), dist.get_world_size(group)
+    else:
+        inner, place = model, None
+
+    def work() -> Evidence:
+        return _sweep(
+            inner, data, proxy, place, batch_size, num_workers, collate_fn, autocast, progress
+        )
+
+    return work() if group is None else collectives.attempt(work, group)
+
+
+def _sweep(
+    model: nn.Module,
+    data: Any,
+    proxy: Residual | LastLayerGradient | None,
+    place: tuple[int, int] | None,
+    batch_size: int,
+    num_workers: int,
+    collate_fn: Callable[[list[Sample]], Sample] | None,
+    autocast: bool | None,
+    bar: bool | None,
+) -> Evidence:
+    """Sweep all samples, or the share of a place (rank, world)."""
+    view = _clean(data)
+    device = device_of(model)
+    if autocast is None:
+        autocast = device.type != "cpu" and torch.amp.is_autocast_available(device.type)
+    share = None if place is None else _share(len(view), *place)
+    if share is not None and not len(share):
+        return Evidence(len(view), indices=share)
+    loader = _loader(view, share, batch_size, num_workers, collate_fn, device)
+    batches = progress(loader, "sweep", bar)
+    head = _head(model, proxy.head) if isinstance(proxy, LastLayerGradient) else ("", None)
+    labels: list[Tensor] = []
+    losses: list[Tensor] = []
+    gradients: list[Tensor] = []
+    features: list[Tensor] = []
+    with eval_mode(model), _Tap(*head) as tap, torch.no_grad():
+        for batch in batches:
+            moved = batch.to(device)
+            with torch.autocast(device.type, enabled=autocast):
+                logits = _check_logits(model(moved.input), len(batch.index))
+            target = _check_target(batch.target, logits).to(device)
+            logits = logits.float()
+            labels.append(target)
+            losses.append(F.cross_entropy(logits, target, reduction="none"))
+            if proxy is not None:
+                gradients.append(residual(logits, target))
+            if tap.head is not None:
+                features.append(tap.features(logits))
+    home = torch.device("cpu") if device.type == "mps" else device  # distances need float64
+    gathered = [torch.cat(part).to(home) if part else None for part in (gradients, features)]
+    proxies = None if gathered[0] is None else Proxies(gathered[0], gathered[1])
+    found = torch.cat(labels).to(home), proxies, torch.cat(losses).to(home)
+    inputs = gathered[1]
+    if inputs is not None and tap.biased:
+        inputs = inputs[:, :-1]  # without the column of ones, which is the bias's input
+    return Evidence(len(view), *found, indices=share, features=inputs)
+
+
+def gradient_norms(
+    model: nn.Module,
+    data: Any,
+    *,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    collate_fn: Callable[[list[Sample]], Sample] | None = None,
+) -> Tensor:
+    """Return the norm of each sample's gradient by all parameters, GraNd: ||grad_theta L_i||.
+
+    The model runs in eval mode over the un-augmented view, as in ``sweep``. The paper averages the
+    norms of some ten models early in training; a mean of these tensors does so. To select by them:
+    ``Proportional(Given())`` with ``Evidence(n, scores=...)``.
+
+    Args:
+        model: maps a batch of inputs, one tensor, to (n, C) logits; its parameters that require
+            gradients count.
+        data: as for ``sweep``.
+        batch_size: samples whose gradients are held at a time.
+        num_workers: worker processes that fetch the samples.
+        collate_fn: stacks Samples into a batch; None takes torch's default.
+
+    Returns:
+        (n,) float32 on the model's device.
+
+    Raises:
+        TypeError, ValueError: as ``sweep``; no parameters that require gradients, norms that are
+            NaN or infinite.
+        RuntimeError: a model that cannot be copied, or that uses the statistics of a batch.
+
+    Cost: a forward and backward pass a sample; memory batch_size + 1 times the parameters.
+
+    Example:
+        >>> data = [(torch.tensor([3.0, 4.0]), 0)]
+        >>> model = nn.Linear(2, 2, bias=False)
+        >>> _ = nn.init.zeros_(model.weight)  # g = (-1/2, 1/2), ||g (x) h|| = 5 / sqrt(2)
+        >>> gradient_norms(model, data)
+        tensor([3.5355])
+
+    Source: Paul, Ganguli & Dziugaite (2021), Def. 2.1.
+    """
+    view, device = _clean(data), device_of(model)
+    # A copy: functional_call does not give a module that has two names its parameters back.
+    model = deepcopy(model).eval()
+    trained = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ValueError(
+            "model must have parameters that require gradients, got none. Call "
+            "requires_grad_(True) on those that count."
+        )
+
+    def loss(parameters: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        logits = functional_call(model, parameters, (image.unsqueeze(0),))
+        return F.cross_entropy(logits.float(), label.unsqueeze(0))
+
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0))
+    norms: list[Tensor] = []
+    loader = _loader(view, None, batch_size, num_workers, collate_fn, device)
+    for batch in progress(loader, "gradient norms"):
+        moved = batch.to(device)
+        if not norms:
+            with torch.no_grad():  # of one image, to know the number of classes
+                one = _check_logits(model(moved.input[:1]), 1)
+        target = _check_target(batch.target, one.expand(len(batch.index), -1)).to(device)
+        parts = gradients(trained, moved.input, target).values()
+        squares = [part.float().flatten(1).square().sum(1) for part in parts]
+        norms.append(torch.stack(squares).sum(0).sqrt())
+    found = torch.cat(norms)
+    require_finite("gradient norms", found, "Check the model: has training diverged?")
+    return found
+
+
+def _clean(data: Any) -> WeightedAugmentedDataset:
+    require_dataset(data)
+    view = data if isinstance(data, WeightedAugmentedDataset) else WeightedAugmentedDataset(data)
+    return view.clean()
+
+
+def _loader(
+    view: WeightedAugmentedDataset,
+    share: Tensor | None,
+    batch_size: int,
+    num_workers: int,
+    collate_fn: Callable[[list[Sample]], Sample] | None,
+    device: torch.device,
+) -> DataLoader[Sample]:
+    return DataLoader(
+        view,
+        sampler=None if share is None else share.tolist(),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=collate_fn or collate,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # its own: a loader would draw from the global one
+    )
+
+
+def _share(n: int, rank: int, world: int) -> Tensor:
+    """Return the samples that a rank sweeps: its own and, spread out, some of the next rank's."""
+    own, others = (torch.arange(n)[first::world] for first in (rank, (rank + 1) % world))
+    if world == 1 or not len(own):
+        return own
+    some = torch.linspace(0, len(others) - 1, min(len(others), _OVERLAP)).round().long()
+    return torch.cat([own, others[some]])
+
+
+def _synchronised(model: nn.Module, group: dist.ProcessGroup) -> nn.Module:
+    """Return the module in a DistributedDataParallel, with rank 0's buffers where it says so."""
+    inner: Any = getattr(model, "_orig_mod", model)
+    if not isinstance(inner, DistributedDataParallel):
+        return model
+    if inner.broadcast_buffers:
+        for buffer in inner.module.buffers():
+            dist.broadcast(buffer, group=group, group_src=0)
+    return unwrapped(inner)
+
+
+class _Tap:
+    """Catches what goes into and comes out of the head in each forward pass."""
+
+    def __init__(self, name: str, head: nn.Module | None) -> None:
+        self.name, self.head = name, head
+        self.biased = getattr(head, "bias", None) is not None
+        self.seen: tuple[Tensor, Tensor] | None = None
+
+    def __enter__(self) -> _Tap:
+        if self.head is not None:
+            self.hook = self.head.register_forward_hook(self._catch)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.head is not None:
+            self.hook.remove()
+
+    def _catch(self, head: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self.seen = (inputs[0], output)
+
+    def features(self, logits: Tensor) -> Tensor:
+        """Return the head's last input, (b, d) or with a bias (b, d + 1), in float32."""
+        if self.seen is None:
+            raise RuntimeError(
+                f"head {self.name!r} must be called in the forward pass, got no call. Name the "
+                "module that returns the logits, and sweep a model that is not compiled."
+            )
+        h, out = self.seen
+        self.seen = None
+        same = out.shape == logits.shape  # NaN logits are the model's too, and reported as such
+        if not (same and torch.allclose(out.float(), logits, rtol=0, atol=0, equal_nan=True)):
+            raise ValueError(
+                f"head {self.name!r} must return the model's logits {tuple(logits.shape)}, got "
+                f"another output {tuple(out.shape)}. Name the last layer: "
+                'LastLayerGradient(head="fc").'
+            )
+        if h.ndim != 2:
+            raise ValueError(
+                f"head {self.name!r} must take (n, d) features, got {tuple(h.shape)}. "
+                "Use Residual() for this model."
+            )
+        h = h.float()
+        return torch.cat([h, h.new_ones(len(h), 1)], 1) if self.biased else h
+
+
+def _head(model: nn.Module, name: str | None) -> tuple[str, nn.Module]:
+    modules = dict(model.named_modules())
+    if name is not None:
+        if name not in modules:
+            known = ", ".join(list(modules)[-5:])
+            raise ValueError(
+                f"head must be a module of the model, got {name!r}. Its last modules are {known}."
+            )
+        return name, modules[name]
+    linear = [(key, module) for key, module in modules.items() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError(
+            f"model must have an nn.Linear head, got {type(model).__name__} without one. Name the "
+            'layer, LastLayerGradient(head="..."), or use Residual(), which needs none.'
+        )
+    return linear[-1]
+
+
+def _check_logits(logits: Any, n: int) -> Tensor:
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"model must return (n, C) logits, got {type(logits).__name__}. Wrap it in a module "
+            "that returns the logits alone."
+        )
+    if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
+        raise ValueError(
+            f"model must return (n, C) logits for n={n}, C >= 2, got {tuple(logits.shape)}. Wrap "
+            f"it in a module that returns one row of class scores a sample. {_OTHERS}"
+        )
+    return logits
+
+
+def _check_target(target: Any, logits: Tensor) -> Tensor:
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            f"target must collate to a tensor of class labels, got {type(target).__name__}. "
+            "Return an int as each item's target."
+        )
+    if target.is_floating_point() and target.ndim == 1:
+        raise TypeError(f"target must be integer class labels, got {target.dtype}. {_OTHERS}")
+    require_labels("target", target, len(logits), logits.shape[1])
+    return target.to(torch.int64)

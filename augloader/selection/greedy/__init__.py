@@ -1,0 +1,1 @@
+"""Facility location by greedy selection: the engines, and which one a group takes."""

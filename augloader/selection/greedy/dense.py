@@ -1,0 +1,160 @@
+"""Greedy facility location over one group's matrix of distances: the dense engine.
+
+Minimise F(S) = sum_i min_{j in S} d_ij. The marginal gain of s is sum_i max(0, m_i - d_is), where
+m_i is the smallest distance of i to a medoid so far, and a constant c1 before the first
+(Liu & Mirzasoleiman 2022, Alg. 1 and Eq. 9). Its first steps are taken by lazy evaluation. After
+them few candidates are nearer to a point than its medoid, and only these *balls* are gone on with:
+the gains of all candidates are kept exact by touching, at every new medoid, the balls of those
+points that go over to it.
+"""
+
+from __future__ import annotations
+
+from itertools import repeat
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augloader.core.compiled import Doubles, Floats, Longs, threads
+from augloader.selection.greedy import kernels
+from augloader.selection.greedy.batched import batched_greedy
+from augloader.selection.greedy.medoids import (
+    Medoids,
+    Progress,
+    check_budget,
+    check_start,
+    enough,
+    offsets,
+    scanned,
+)
+
+_ROWS = 64  # rows a thread works on at a time: they stay in the processor's cache
+_FIRST = 8  # steps before the balls are taken
+
+
+def greedy_medoids(
+    distances: Tensor, budget: int, *, xi: float | None = None, start: Tensor | None = None
+) -> Medoids:
+    """Take medoids greedily until a budget or an error bound is reached.
+
+    The gains are sums in float64. Ties go to the lowest index; a candidate that gains nothing
+    (a duplicate) still fills the budget. The order is nested: the first k medoids are the answer to
+    a budget of k.
+
+    Args:
+        distances: (n, n) float32, symmetric, finite, with a zero diagonal; on the CPU, or on a
+            GPU, where the greedy runs then.
+        budget: number of medoids, 1 to n.
+        xi: stop as soon as ||G_S||_F = sqrt(sum_i m_i^2) <= xi (Eq. 9), in units of distance.
+        start: (s,) int64, distinct medoids to begin with, at most ``budget``; CPU only.
+
+    Returns:
+        Medoids, on the CPU.
+
+    Raises:
+        TypeError: distances not float32.
+        ValueError: distances not square or not finite, budget outside [1, n], xi below 0, a start
+            that is longer than the budget or not distinct in [0, n).
+
+    Cost: about 2 n^2 operations for the first steps and 2 to 4 a ball entry after them; memory at
+    most n^2 bytes beside the distances' 4 n^2.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [2.0], [9.0]])
+        >>> m = greedy_medoids(torch.cdist(x, x), 2)
+        >>> m.indices.tolist(), m.sizes.tolist()
+        ([1, 3], [3, 1])
+
+    Source: Liu & Mirzasoleiman (2022), Alg. 1; lazy evaluation of Minoux (1978).
+    """
+    n = len(distances)
+    if distances.dtype != torch.float32:
+        raise TypeError(
+            f"distances must be float32, got {distances.dtype}. Convert them with .float()."
+        )
+    if distances.shape != (n, n) or not n:
+        raise ValueError(
+            f"distances must be square and not empty, got {tuple(distances.shape)}. "
+            "Give the distances among one group of points."
+        )
+    check_budget(n, budget, xi)
+    given = check_start(start, n, budget)
+    if distances.device.type == "cpu":
+        return _dense(distances.numpy(), budget, -1.0 if xi is None else xi**2, given)
+    if len(given):
+        raise ValueError("start must be given with distances on the CPU. Move them with .cpu().")
+    return batched_medoids(distances[None], [n], [budget], xi)[0]
+
+
+def batched_medoids(
+    distances: Tensor, sizes: list[int], budgets: list[int], xi: float | None
+) -> list[Medoids]:
+    """Take the medoids of many groups at once on the distances' device; see ``batched_greedy``."""
+    found = batched_greedy(distances, torch.tensor(sizes), torch.tensor(budgets), xi=xi)
+    return [_history(matrix, *one) for matrix, one in zip(distances, found, strict=True)]
+
+
+def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
+    n = len(matrix)
+    with threads() as pool:
+        blocks = [matrix[start : start + _ROWS] for start in range(0, n, _ROWS)]
+        sums = np.empty(n)
+        parts = np.split(sums, range(_ROWS, n, _ROWS))
+        top = float(np.max(list(pool.map(kernels.row_sums, blocks, parts))))
+        if not top < float("inf"):  # NaN is not
+            raise ValueError(
+                f"distances must be finite, got {top}. Check the proxies they come from."
+            )
+        run = Progress.of(n, budget, top)
+
+        def gains_now() -> Doubles:
+            out = run.masked
+            gains = np.split(out, range(_ROWS, n, _ROWS))
+            list(pool.map(kernels.row_gains, blocks, repeat(run.best), gains))
+            out[run.taken[: run.step]] = -np.inf
+            return out
+
+        def first(steps: int, bounds: Doubles) -> None:
+            run.step, moves = kernels.first_steps(
+                matrix, min(steps, budget), xi2, run.best, run.nearest, bounds, run.taken, run.gains
+            )
+            run.moves.append(moves)
+
+        if len(given):
+            met = matrix[:, given]
+            squares = np.minimum.accumulate(met, 1).astype(np.float64) ** 2
+            given = enough(given, squares.sum(0), xi2)
+            run.seeded(given, [run.meet(met[:, : len(given)].copy(), 0, given)])
+        else:
+            first(1, n * top - sums)
+        steps, bounds = _FIRST, gains_now()
+        first(steps, bounds)
+        while run.step == min(steps, budget) < budget and _crowded(matrix, run.best):
+            steps *= 2
+            first(steps, bounds)
+        if run.step < min(steps, budget) or run.step == budget:
+            return run.medoids(gains_now())
+        kept = list(pool.map(scanned, blocks, np.split(run.best, range(_ROWS, n, _ROWS))))
+    ids, values, counts = (np.concatenate(part) for part in zip(*kept, strict=True))
+    return run.medoids(run.finish(offsets(counts), ids, values, xi2))
+
+
+def _crowded(matrix: Floats, best: Floats) -> bool:
+    """Whether the balls hold more than an eighth of the matrix."""
+    return kernels.below(matrix, best) > matrix.size // 8
+
+
+def _history(
+    matrix: Tensor, taken: Tensor, gains: Tensor, remaining: Tensor, constant: float
+) -> Medoids:
+    """Find out, from the order alone, when each point went over to which medoid."""
+    n, run = len(remaining), Progress.of(len(remaining), len(taken), constant)
+    given = taken.cpu().numpy()
+    changes = []
+    for start in range(0, n, 4096):
+        block = matrix[start : min(start + 4096, n), taken].cpu().numpy()
+        changes.append(run.meet(block, start, given))
+    run.seeded(given, changes)
+    run.seeds, run.gains = 0, gains.cpu().numpy()
+    return run.medoids(remaining.cpu().numpy())

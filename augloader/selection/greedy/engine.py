@@ -1,0 +1,262 @@
+"""Facility location on proxies: which engine, and the engines that hold no n x n distances.
+
+All end in the same greedy over balls, the candidates nearer to a point than its medoid. They differ
+in how the balls are found: *dense* from the matrix of distances after a few exact steps,
+*matrix-free* block by block after a few medoids that were chosen on a sample, *graph* from each
+point's nearest neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augloader.core.checks import require_fraction, require_int, require_one_of
+from augloader.core.progress import progress
+from augloader.core.proxies import Proxies
+from augloader.selection.greedy.dense import batched_medoids, greedy_medoids
+from augloader.selection.greedy.graph import graph_medoids
+from augloader.selection.greedy.matrix_free import matrix_free_medoids
+from augloader.selection.greedy.medoids import Medoids, check_budget, check_start
+from augloader.selection.greedy.memory import (
+    DENSE,
+    NoRoom,
+    dense_bytes,
+    free_memory,
+    graph_bytes,
+    matrix_free_bytes,
+    too_small,
+)
+from augloader.selection.greedy.stochastic import stochastic_medoids
+
+Engine = Literal["auto", "dense", "matrix-free", "graph"]
+ENGINES = ("auto", "dense", "matrix-free", "graph")
+_WORK = 5e11  # auto: the largest n^2 (d + 32) compared pair by pair, about 10 s on two cores
+
+
+def facility_location(
+    proxies: Proxies,
+    budget: int,
+    *,
+    engine: Engine = "auto",
+    memory_limit: int | None = None,
+    xi: float | None = None,
+    stochastic: float | None = None,
+    start: Tensor | None = None,
+    seed: int = 0,
+) -> Medoids:
+    """Take the medoids of one group of proxies greedily, whatever its size.
+
+    - ``"dense"`` holds all distances, 4 n^2 bytes and up to half as much for the balls; exact.
+    - ``"matrix-free"`` chooses at least 16 medoids on a sample of 8,192 points and goes on exactly,
+      comparing all pairs twice in blocks; it holds the balls only, 20 bytes an entry.
+    - ``"graph"`` takes all but at most 32 medoids by the greedy on the graph of each point's 32 to
+      128 nearest neighbours, and assigns points that no neighbour covers by a search. Where more
+      than 1 % are not covered it runs again from up to 512 medoids of the sample, counting the full
+      distances to them, and keeps the better result. Budgets too small for the neighbours of all
+      medoids to be half of the points are chosen on a sample.
+    - ``"auto"`` takes the first of them that fits: dense up to 16,384 points, matrix-free while
+      n^2 (d + 32) is at most 5e11, both within the memory limit; else graph.
+
+    Args:
+        proxies: of n samples, of either form; on a GPU the dense engine and FAISS's searches run
+            there, all else on the CPU.
+        budget: number of medoids, 1 to n.
+        engine: as above.
+        memory_limit: bytes; None takes a quarter of the free memory.
+        xi: stop as soon as ||G_S||_F <= xi (Eq. 9), in units of proxy distance.
+        stochastic: epsilon in (0, 1); compare only (n / k) ln(1 / epsilon) random candidates in
+            each step, which reaches (1 - 1/e - epsilon) of the optimum in expectation. For
+            comparisons: the exact engines are faster. None compares all.
+        start: (s,) int64 medoids to begin with, as those of an earlier selection.
+        seed: of samples, projections and random candidates.
+
+    Returns:
+        Medoids, on the CPU, with ``engine`` and ``reason``.
+
+    Raises:
+        TypeError, ValueError: options outside their range; a memory limit that no engine, or not
+            the chosen one, fits (the message names the least it needs).
+
+    Cost: dense and matrix-free O(n^2 d); graph about O(n^1.5 d).
+
+    Example:
+        >>> found = facility_location(Proxies(torch.tensor([[0.0], [1.0], [2.0], [9.0]])), 2)
+        >>> found.indices.tolist(), found.sizes.tolist(), found.engine
+        ([1, 3], [3, 1], 'dense')
+
+    Source: Liu & Mirzasoleiman (2022), Alg. 1; stochastic greedy of Mirzasoleiman et al. (2015).
+    """
+    n = len(proxies)
+    check_budget(n, budget, xi)
+    check_options(engine, memory_limit, stochastic)
+    given = check_start(start, n, budget)
+    limit = free_memory(torch.device("cpu")) // 4 if memory_limit is None else memory_limit
+    xi2 = -1.0 if xi is None else xi**2
+
+    def run(name: str) -> Medoids:
+        rng = np.random.default_rng(seed)
+        if stochastic is not None:
+            return stochastic_medoids(proxies, budget, xi2, stochastic, given, name == "dense", rng)
+        if name == "dense":
+            first = torch.from_numpy(given) if len(given) else None
+            distances = proxies.distances() if first is None else proxies.distances().cpu()
+            return greedy_medoids(distances, budget, xi=xi, start=first)
+        if name == "matrix-free":
+            return matrix_free_medoids(proxies, budget, xi2, given, limit, rng)
+        return graph_medoids(proxies, budget, xi2, given, limit, seed, rng)
+
+    name, reason = _choose(proxies, budget, engine, limit)
+    try:
+        found = run(name)
+    except NoRoom:
+        if engine != "auto":
+            raise
+        name, _ = _choose(proxies, budget, "graph", limit)
+        reason = f"n = {n:,}: the balls of all pairs do not fit"
+        found = run(name)
+    more = f"; {found.reason}" if found.reason else ""
+    return replace(found, engine=name, reason=reason + more)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is to be selected of one group.
+
+    Attributes:
+        members: (n,) int64, the indices of its samples in the data set.
+        share: number of medoids.
+        start: (s,) int64, positions among the members of medoids to begin with.
+        seed: of samples and projections.
+    """
+
+    members: Tensor
+    share: int
+    start: Tensor
+    seed: int
+
+
+def facility_locations(
+    tasks: Sequence[Task],
+    proxies_of: Callable[[Task], Proxies],
+    device: torch.device,
+    *,
+    engine: Engine,
+    memory_limit: int | None,
+    xi: float | None,
+    stochastic: float | None,
+) -> list[Medoids]:
+    """Take the medoids of many groups: one after the other, or on a GPU all that fit at once.
+
+    Groups that run at once are padded to the largest of them, which is less than twice the
+    smallest.
+
+    Args:
+        tasks: what to select of each group.
+        proxies_of: returns a group's proxies; called once a group.
+        device: where the proxies are.
+        engine: see ``facility_location``, as for the other options.
+        memory_limit: bytes that one group, or what runs at once, may take; None: a quarter of what
+            is free.
+        xi: stop a group at this error.
+        stochastic: epsilon, or None.
+
+    Returns:
+        Medoids of each group.
+
+    Cost: as ``facility_location`` and ``batched_greedy``.
+    """
+    found: dict[int, Medoids] = {}
+    if device.type == "cuda" and stochastic is None and engine in ("auto", "dense"):
+        limit = free_memory(device) // 4 if memory_limit is None else memory_limit
+        found = _at_once(tasks, proxies_of, device, limit, xi)
+    for t, task in enumerate(progress(tasks, "selection")):
+        if t not in found:
+            found[t] = facility_location(
+                proxies_of(task),
+                task.share,
+                engine=engine,
+                memory_limit=memory_limit,
+                xi=xi,
+                stochastic=stochastic,
+                start=task.start,
+                seed=task.seed,
+            )
+    return [found[t] for t in range(len(tasks))]
+
+
+def _at_once(
+    tasks: Sequence[Task],
+    proxies_of: Callable[[Task], Proxies],
+    device: torch.device,
+    limit: int,
+    xi: float | None,
+) -> dict[int, Medoids]:
+    """Take the medoids of all groups that fit, by their numbers, many groups at a time."""
+    found: dict[int, Medoids] = {}
+    for bucket in _buckets(tasks, limit):
+        sizes = [len(tasks[t].members) for t in bucket]
+        distances = torch.zeros(len(bucket), sizes[0], sizes[0], device=device)
+        for place, t in enumerate(bucket):
+            distances[place, : sizes[place], : sizes[place]] = proxies_of(tasks[t]).distances()
+        medoids = batched_medoids(distances, sizes, [tasks[t].share for t in bucket], xi)
+        reason = f"{len(bucket):,} groups of up to {sizes[0]:,} at once on {device.type}"
+        found |= {t: replace(m, reason=reason) for t, m in zip(bucket, medoids, strict=True)}
+    return found
+
+
+def _buckets(tasks: Sequence[Task], limit: int) -> list[list[int]]:
+    """Return which groups run at once: of like sizes, the largest first, within the limit."""
+    order = sorted(range(len(tasks)), key=lambda t: -len(tasks[t].members))
+    buckets: list[list[int]] = []
+    for t in order:
+        n = len(tasks[t].members)
+        if 4 * n**2 > limit or len(tasks[t].start):
+            continue
+        widest = len(tasks[buckets[-1][0]].members) if buckets else 0
+        if not buckets or 2 * n <= widest or 4 * widest**2 * (len(buckets[-1]) + 1) > limit:
+            buckets.append([])
+        buckets[-1].append(t)
+    return buckets
+
+
+def check_options(engine: str, memory_limit: int | None, stochastic: float | None) -> None:
+    """Raise unless the options are within their range."""
+    require_one_of("engine", engine, ENGINES)
+    if memory_limit is not None:
+        require_int("memory_limit", memory_limit, 1, "Give the limit in bytes.")
+    if stochastic is not None and require_fraction("stochastic", stochastic) == 1:
+        raise ValueError("stochastic must be in (0, 1), got 1. Give epsilon, as 0.1.")
+
+
+def _choose(proxies: Proxies, budget: int, engine: Engine, limit: int) -> tuple[str, str]:
+    """Return the engine for a group of proxies, and why.
+
+    Raises:
+        ValueError: the memory limit is too small; the message names the least.
+    """
+    n, d = len(proxies), sum(proxies.widths)
+    needs = {
+        "dense": dense_bytes(n),
+        "matrix-free": matrix_free_bytes(n, d),
+        "graph": graph_bytes(n, d, budget),
+    }
+    if engine != "auto":
+        if needs[engine] > limit:
+            raise ValueError(too_small(n, limit, f"{engine} needs {needs[engine]:,}"))
+        return engine, f"{engine} as asked for"
+    fits = [name for name in needs if needs[name] <= limit]
+    quick = n**2 * (d + 32) <= _WORK
+    if "dense" in fits and n <= DENSE:
+        return "dense", f"n = {n:,}: all distances are held"
+    if "matrix-free" in fits and (quick or "graph" not in fits):
+        return "matrix-free", f"n = {n:,}, d = {d}: all pairs are compared, none are held"
+    if "graph" in fits:
+        return "graph", f"n = {n:,}, d = {d}: too many pairs to compare"
+    least = min(needs, key=lambda name: needs[name])
+    raise ValueError(too_small(n, limit, f"the least, {least}, needs {needs[least]:,}"))

@@ -1,0 +1,168 @@
+"""The matrix-free engine: a few medoids from a sample, then all pairs block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from math import isqrt
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augloader.core.compiled import Doubles, Floats, Ints, Longs, threads
+from augloader.core.proxies import Proxies
+from augloader.selection.greedy import kernels
+from augloader.selection.greedy.dense import greedy_medoids
+from augloader.selection.greedy.medoids import Medoids, Progress, enough, offsets, scanned
+from augloader.selection.greedy.memory import (
+    BLOCK,
+    DENSE,
+    ENTRY,
+    NoRoom,
+    matrix_free_bytes,
+    too_small,
+)
+from augloader.selection.greedy.neighbors import Factors
+
+SAMPLE = 8_192  # points that the first medoids are chosen on
+_SEEDS = 16  # medoids chosen on the sample, at least
+_BALL = 512  # entries a ball may have on average before there are more seeds
+
+
+def matrix_free_medoids(
+    proxies: Proxies, budget: int, xi2: float, given: Longs, limit: int, rng: np.random.Generator
+) -> Medoids:
+    """Take the medoids without holding the distances; see ``facility_location``."""
+    seeds = _enough_seeds(proxies, budget, given, limit, rng)
+    run = begin_from(proxies, budget, seeds, xi2)
+    if run.step < len(seeds) or run.step == budget:
+        gain = final_gains(proxies, run)
+    else:
+        parts = [(ids, values, counts) for _, counts, ids, values in _balls(proxies, run.best)]
+        ids, values, counts = (np.concatenate(part) for part in zip(*parts, strict=True))
+        del parts
+        gain = run.finish(offsets(counts), ids, values, xi2)
+    return run.medoids(gain, f"{run.seeds} of {run.step} medoids chosen on a sample")
+
+
+def _enough_seeds(
+    proxies: Proxies, budget: int, given: Longs, limit: int, rng: np.random.Generator
+) -> Longs:
+    """Choose so many medoids on a sample that the average ball has room; as few as possible.
+
+    Those given come first; 16 or more of them are taken as they are.
+    """
+    n, seeds = len(proxies), given
+    least = matrix_free_bytes(n, sum(proxies.widths))  # with balls of 16
+    room = min(_BALL, 16 + (limit - least) // (ENTRY * n))
+    if len(given) < _SEEDS:
+        size = min(SAMPLE, isqrt(limit // 8))
+        seeds = on_sample(proxies, min(budget, size, 1024), given, size, limit, rng)
+    probe = torch.from_numpy(rng.choice(n, min(n, 64), replace=False))
+    rows = proxies[probe].distances(proxies).cpu()
+    nearest_so_far = rows[:, torch.from_numpy(seeds)].cummin(1).values.numpy()
+    count = min(max(_SEEDS, len(given)), len(seeds))
+    while True:
+        ball = kernels.below(rows.numpy(), nearest_so_far[:, count - 1].copy()) / len(probe)
+        if ball <= room or count == len(seeds):
+            break
+        count = min(2 * count, len(seeds))
+    least += int((ball - 16) * ENTRY * n)
+    if count < budget and least > limit:
+        raise NoRoom(too_small(n, limit, f"matrix-free needs about {least:,}"))
+    return seeds[:count]
+
+
+def on_sample(
+    proxies: Proxies,
+    budget: int,
+    given: Longs,
+    size: int,
+    limit: int,
+    rng: np.random.Generator,
+) -> Longs:
+    """Choose medoids among a random sample, by the exact greedy on it, beginning with the given."""
+    n = len(proxies)
+    drawn = rng.choice(n, min(max(size, budget), n), replace=False)
+    sample = np.union1d(drawn, given)
+    start = np.searchsorted(sample, given)
+    points = proxies[torch.from_numpy(sample)]
+    if len(sample) <= DENSE:
+        first = torch.from_numpy(start) if len(start) else None
+        found = greedy_medoids(points.distances().cpu(), budget, start=first)
+    else:
+        found = matrix_free_medoids(points, budget, -1.0, start, limit, rng)
+    order: Longs = sample[found.indices.numpy()]
+    return order
+
+
+def begin_from(proxies: Proxies, budget: int, seeds: Longs, xi2: float) -> Progress:
+    """Begin with given medoids, as many of them as xi asks for.
+
+    c1 is twice the largest distance to the first: no distance is larger, by the triangle.
+    """
+    n = len(proxies)
+    chosen = proxies[torch.from_numpy(seeds)]
+    rows = max(1, min(4096, BLOCK // len(seeds)))
+
+    def blocks() -> Iterator[tuple[int, Tensor]]:
+        for first in range(0, n, rows):
+            part = torch.arange(first, min(first + rows, n))
+            yield first, proxies[part].distances(chosen).cpu()
+
+    if xi2 >= 0:
+        squares = sum(block.cummin(1).values.double().square().sum(0) for _, block in blocks())
+        seeds = enough(seeds, torch.as_tensor(squares).numpy(), xi2)
+        chosen = proxies[torch.from_numpy(seeds)]
+    centre = proxies[torch.from_numpy(seeds[:1])]
+    run = Progress.of(n, budget, 2 * float(proxies.distances(centre).max()))
+    run.seeded(seeds, [run.meet(block.numpy(), first, seeds) for first, block in blocks()])
+    return run
+
+
+def _balls(proxies: Proxies, radii: Floats) -> Iterator[tuple[int, Longs, Ints, Floats]]:
+    """Yield, block by block, (first row, sizes, candidates, distances) of the points' balls.
+
+    Squared distances come from float32 products, less a bound on their rounding error, so that no
+    candidate is lost; those that are found are then made exact.
+    """
+    factors = Factors.of(proxies)
+    n, wide = len(factors), factors.h.shape[1]
+    g, h = torch.from_numpy(factors.g), torch.from_numpy(factors.h)
+    error = (g.shape[1] + wide + 16) * 2.0**-23  # of the sum of two squared norms
+    lower = factors.norms * (1 - error)
+    limits = (radii.astype(np.float64) ** 2 - lower).astype(np.float32)
+    bias = torch.from_numpy(lower.astype(np.float32))
+    rows = max(16, min(1024, BLOCK // n))
+    left, right = -2 * g, g.T.contiguous()
+    if not wide:  # the bias as one more column: all the work is the product's
+        left = torch.cat([left, torch.ones(n, 1)], 1)
+        right = torch.cat([right, bias[None]])
+    products = torch.empty(rows, n)
+
+    def ball(block: Floats, first: int, lines: slice) -> tuple[int, Longs, Ints, Floats]:
+        part = block[lines]
+        first += lines.start
+        here = slice(first, first + len(part))
+        ids, values, counts = scanned(part, limits[here])
+        kept = factors.refine(first, radii[here], ids, values, counts)
+        return first, counts, ids[:kept], values[:kept]
+
+    with threads() as pool:
+        share = -(-rows // torch.get_num_threads())
+        lines = [slice(start, start + share) for start in range(0, rows, share)]
+        for first in range(0, n, rows):
+            block = torch.mm(left[first : first + rows], right, out=products[: n - first])
+            if wide:
+                block.mul_(h[first : first + rows] @ h.T).add_(bias)
+            yield from pool.map(partial(ball, block.numpy(), first), lines)
+
+
+def final_gains(proxies: Proxies, run: Progress) -> Doubles:
+    """Return every candidate's marginal gain, -inf for medoids, without holding the balls."""
+    gain = run.masked
+    for first, counts, ids, values in _balls(proxies, run.best):
+        own = np.repeat(run.best[first : first + len(counts)], counts).astype(np.float64)
+        np.add.at(gain, ids, own - values)
+    return gain

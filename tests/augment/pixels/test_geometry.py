@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as TF
+
+from augloader.augment.pixels import rows as row_helpers
+from augloader.augment.pixels.geometry import (
+    Interpolation,
+    compose,
+    moved_rows,
+    warp_,
+    warp_mask,
+    warp_points,
+)
+from augloader.augment.pixels.ops import (
+    BRIGHTNESS,
+    GEOMETRY,
+    IDENTITY,
+    OPS,
+    ROTATE,
+    SHEAR_X,
+    SHEAR_Y,
+    TRANSLATE_X,
+    TRANSLATE_Y,
+)
+from tests.reference import as_dtype, naive_warp, sample_images, torchvision_operation
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SIZES = [(3, 32, 32), (1, 17, 23), (3, 97, 64), (3, 64, 97), (1, 1, 5)]
+each = pytest.mark.parametrize("op", GEOMETRY, ids=lambda op: OPS[op])
+
+
+def magnitudes(op: int, rows: int, seed: int = 0) -> Tensor:
+    """Magnitudes over the published range, its ends and special angles among them."""
+    u = 2 * torch.rand(rows, generator=torch.Generator().manual_seed(seed)) - 1
+    u[:2] = torch.tensor([-1.0, 1.0])[:rows]
+    if op in (SHEAR_X, SHEAR_Y):
+        return 0.99 * u
+    if op in (TRANSLATE_X, TRANSLATE_Y):
+        return (32 * u).trunc()
+    special = torch.tensor([90.0, -90.0, 180.0, -180.0, 270.0, 360.0, 45.0, 30.0, 0.0])
+    return torch.cat([special, 135 * u])[:rows]
+
+
+def warp(
+    images: Tensor,
+    op: int,
+    magnitude: Tensor,
+    interpolation: Interpolation = "nearest",
+    fill: tuple[float, ...] = (0.0,),
+) -> Tensor:
+    matrix = compose(torch.full((len(images), 1), op), magnitude[:, None], *images.shape[2:])
+    return warp_(images.clone(), torch.arange(len(images)), matrix, interpolation, fill)
+
+
+def expected(
+    images: Tensor,
+    op: int,
+    magnitude: Tensor,
+    interpolation: str = "nearest",
+    fill: float | tuple[float, ...] | None = None,
+) -> Tensor:
+    pairs = zip(images, magnitude.tolist(), strict=True)
+    return torch.stack([torchvision_operation(x, op, m, interpolation, fill) for x, m in pairs])
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+@pytest.mark.parametrize("size", SIZES)
+def test_nearest_is_torchvisions_exactly(
+    op: int, dtype: torch.dtype, size: tuple[int, int, int]
+) -> None:
+    images = as_dtype(sample_images("noise", 20, *size), dtype)
+    magnitude = magnitudes(op, 20)
+    assert torch.equal(warp(images, op, magnitude), expected(images, op, magnitude))
+
+
+@each
+@pytest.mark.parametrize("fill", [(0.5,), (0.1, 0.7, 1.0)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_nearest_with_fill_is_torchvisions_exactly(
+    op: int, fill: tuple[float, ...], dtype: torch.dtype
+) -> None:
+    images = as_dtype(sample_images("noise", 24, 3, 19, 32), dtype)
+    fill = tuple(255 * value for value in fill) if dtype == torch.uint8 else fill
+    magnitude = magnitudes(op, 24)
+    out = warp(images, op, magnitude, fill=fill)
+    assert torch.equal(out, expected(images, op, magnitude, fill=fill))
+
+
+@each
+def test_bilinear_uint8_is_torchvisions(op: int) -> None:
+    total = wrong = 0
+    for size in (*SIZES, (3, 224, 224)):
+        rows = 20 if size[1] < 200 else 4
+        images = as_dtype(sample_images("smooth", rows, *size), torch.uint8)
+        magnitude = magnitudes(op, rows)
+        out = warp(images, op, magnitude, "bilinear")
+        difference = (out.int() - expected(images, op, magnitude, "bilinear").int()).abs()
+        assert difference.max() <= 1
+        total, wrong = total + out.numel(), wrong + int((difference > 0).sum())
+    assert wrong <= 1e-4 * total
+
+
+@each
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bilinear_floats_are_torchvisions(op: int, dtype: torch.dtype) -> None:
+    images = sample_images("smooth", 30, 3, 33, 41).to(dtype)
+    magnitude = magnitudes(op, 30)
+    out = warp(images, op, magnitude, "bilinear")
+    # Grid positions are exact to 1e-6 of the image, and neighbours differ by up to 1.
+    torch.testing.assert_close(out, expected(images, op, magnitude, "bilinear"), rtol=0, atol=2e-5)
+
+
+@each
+def test_translations_beyond_the_image_leave_nothing(op: int) -> None:
+    if op in (TRANSLATE_X, TRANSLATE_Y):
+        images = torch.full((2, 1, 8, 8), 200, dtype=torch.uint8)
+        for fill in (0.0, 9.0):
+            out = warp(images, op, torch.tensor([8.0, -40.0]), fill=(fill,))
+            assert (out == fill).all()
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_right_angles_move_every_pixel_exactly(turns: int) -> None:
+    for size in (8, 31):
+        images = as_dtype(sample_images("noise", 1, 3, size, size), torch.uint8)
+        for sign in (1, -1):
+            out = warp(images, ROTATE, torch.tensor([sign * 90.0 * turns]))
+            assert torch.equal(out, torch.rot90(images, sign * turns, (2, 3)))
+
+
+def chain(seed: int, length: int, rows: int = 8) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    op = torch.randint(GEOMETRY.start, GEOMETRY.stop, (rows, length), generator=generator)
+    u = 2 * torch.rand(rows, length, generator=generator) - 1
+    largest = torch.tensor([0, 0.3, 0.3, 4, 4, 30])[op]
+    moved = (op == TRANSLATE_X) | (op == TRANSLATE_Y)
+    return op, torch.where(moved, (u * largest).trunc(), u * largest)
+
+
+@pytest.mark.parametrize("length", [2, 3])
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+@pytest.mark.parametrize("fill", [0.0, 0.4])
+def test_a_chain_is_one_resampling(length: int, interpolation: Interpolation, fill: float) -> None:
+    images = sample_images("noise", 8, 1, 13, 18)
+    op, magnitude = chain(length, length)
+    matrix = compose(op, magnitude, 13, 18)
+    out = warp_(images.clone(), torch.arange(8), matrix, interpolation, (fill,))
+    for i in range(8):
+        # The matrix, as a product of those of single operations, the first on the left.
+        product = np.eye(3)
+        for k in range(length):
+            one = compose(op[i : i + 1, k : k + 1], magnitude[i : i + 1, k : k + 1], 13, 18)
+            product = product @ one[0].numpy()
+        assert np.allclose(matrix[i].numpy(), product, rtol=0, atol=1e-12)
+        like = naive_warp(images[i, 0].double().numpy(), product, interpolation, fill)
+        difference = np.abs(out[i, 0].numpy() - like)
+        assert (
+            difference.max() < 1e-4
+            if interpolation == "bilinear"
+            else (
+                np.mean(difference > 1e-6) < 0.01  # positions halfway between two pixels
+            )
+        )
+
+
+def test_chains_are_torchvisions_one_after_the_other() -> None:
+    """On smooth images, where resampling twice costs little, and away from the border."""
+    size = 61
+    y, x = torch.meshgrid(*[torch.linspace(0, 4, size)] * 2, indexing="ij")
+    image = (0.5 + 0.25 * (x + 0.3 * y).sin() + 0.25 * (1.3 * y - 0.2 * x).cos())[None]
+    for seed in range(3):
+        op, magnitude = chain(seed, 2, rows=12)
+        matrix = compose(op, magnitude, size, size)
+        images = image.repeat(12, 1, 1, 1)
+        out = warp_(images.clone(), torch.arange(12), matrix, "bilinear")
+        worst = 0.0
+        for i in range(12):
+            like = image
+            for k in range(2):
+                like = torchvision_operation(
+                    like, int(op[i, k]), float(magnitude[i, k]), "bilinear"
+                )
+            swapped = image
+            for k in (1, 0):
+                swapped = torchvision_operation(
+                    swapped, int(op[i, k]), float(magnitude[i, k]), "bilinear"
+                )
+            inner = (slice(None), slice(24, -24), slice(24, -24))
+            torch.testing.assert_close(out[i][inner], like[inner], rtol=0, atol=3e-3)
+            worst = max(worst, float((out[i][inner] - swapped[inner]).abs().max()))
+        assert worst > 1e-2  # so the order is seen
+
+
+def test_matrices_are_torchvisions() -> None:
+    """In pixels from the centre, as torchvision's affine grids have them."""
+    for height, width in ((10, 10), (7, 30)):
+        points = tv_tensors.KeyPoints([[1.0, 2.0], [5.5, 0.0]], canvas_size=(height, width))
+        centre = torch.tensor([width / 2, height / 2], dtype=torch.float64)
+        for op in GEOMETRY:
+            for magnitude in magnitudes(op, 12).tolist():
+                matrix = compose(torch.tensor([[op]]), torch.tensor([[magnitude]]), height, width)
+                moved = follow_torchvision(points, op, magnitude).double()
+                back = (moved - centre) @ matrix[0, :2, :2].T + matrix[0, :2, 2] + centre
+                torch.testing.assert_close(
+                    back, points.double().as_subclass(Tensor), rtol=0, atol=1e-4
+                )
+
+
+def follow_torchvision(points: tv_tensors.KeyPoints, op: int, magnitude: float) -> Tensor:
+    """Key points moved by torchvision, with the policies' parameters."""
+    moved: Tensor
+    if op == ROTATE:
+        moved = TF.rotate(points, magnitude)
+        return moved.as_subclass(Tensor)
+    degrees = float(np.degrees(np.arctan(magnitude)))
+    shear = [degrees * (op == SHEAR_X), degrees * (op == SHEAR_Y)]
+    shift = [int(magnitude) * (op == TRANSLATE_X), int(magnitude) * (op == TRANSLATE_Y)]
+    center = [0.0, 0.0] if op in (SHEAR_X, SHEAR_Y) else None
+    moved = TF.affine(points, 0.0, shift, 1.0, shear, center=center)
+    return moved.as_subclass(Tensor)
+
+
+def test_what_is_no_geometry_is_skipped() -> None:
+    op = torch.tensor([[BRIGHTNESS, TRANSLATE_X, IDENTITY], [IDENTITY, BRIGHTNESS, ROTATE]])
+    magnitude = torch.tensor([[0.5, 3.0, 9.0], [1.0, 0.7, 0.0]])
+    matrix = compose(op, magnitude, 9, 7)
+    assert matrix.dtype == torch.float64
+    assert matrix[0].tolist() == [[1, 0, -3], [0, 1, 0], [0, 0, 1]]
+    assert torch.equal(matrix[1], torch.eye(3).double())
+    assert moved_rows(op, magnitude).tolist() == [0]
+
+
+def test_moved_rows() -> None:
+    op = torch.tensor([[ROTATE, IDENTITY], [IDENTITY, SHEAR_X], [TRANSLATE_Y, ROTATE]])
+    assert moved_rows(op, torch.zeros(3, 2)).tolist() == []
+    assert moved_rows(op, -torch.zeros(3, 2)).tolist() == []
+    assert moved_rows(op, torch.tensor([[0.0, 5.0], [0.0, 0.1], [0.0, -1.0]])).tolist() == [1, 2]
+    assert moved_rows(torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, 2)).dtype == torch.int64
+    assert compose(torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, 2), 4, 4).shape == (0, 3, 3)
+    empty = compose(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0), 4, 4)
+    assert torch.equal(empty, torch.eye(3).double().repeat(2, 1, 1))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_rows_are_independent(
+    dtype: torch.dtype, interpolation: Interpolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_helpers, "_CHUNK_BYTES", 30_000)  # several chunks
+    images = as_dtype(sample_images("noise", 20, 3, 16, 21), dtype)
+    op, magnitude = chain(0, 2, rows=20)
+    rows = torch.tensor([3, 19, 0, 7, 8, 11, 12, 15, 16])
+    matrix = compose(op[rows], magnitude[rows], 16, 21)
+    out = images.clone()
+    assert warp_(out, rows, matrix, interpolation) is out
+    kept = [i for i in range(20) if i not in rows.tolist()]
+    assert torch.equal(out[kept], images[kept])
+    for i, row in enumerate(rows.tolist()):
+        alone = warp_(
+            images[row : row + 1].clone(), torch.tensor([0]), matrix[i : i + 1], interpolation
+        )
+        assert torch.equal(out[row], alone[0])
+    wide = torch.zeros(20, 16, 30, 3, dtype=dtype)
+    view = wide[:, :, 4:25].permute(0, 3, 1, 2)
+    view.copy_(images)
+    warp_(view, rows, matrix, interpolation)
+    assert torch.equal(view, out)
+    assert not wide[:, :, :4].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_bilinear_with_fill_blends_at_the_border(dtype: torch.dtype) -> None:
+    images = as_dtype(sample_images("noise", 6, 2, 9, 12), dtype)
+    white = 255 if dtype == torch.uint8 else 1
+    fill = (0.2 * white, 0.9 * white)
+    op, magnitude = chain(4, 1, rows=6)
+    magnitude = magnitude * 2
+    matrix = compose(op, magnitude, 9, 12)
+    out = warp_(images.clone(), torch.arange(6), matrix, "bilinear", fill)
+    for i in range(6):
+        for c in range(2):
+            plane = images[i, c].double().numpy()
+            like = naive_warp(plane, matrix[i].numpy(), "bilinear", fill[c])
+            tolerance = 0.51 if dtype == torch.uint8 else 1e-4
+            assert np.abs(out[i, c].double().numpy() - like).max() < tolerance
+
+
+def test_float32_grids_round_as_torchvisions_in_large_images() -> None:
+    image = as_dtype(sample_images("noise", 1, 1, 701, 523), torch.uint8)
+    for op, magnitude in ((ROTATE, 33.3), (SHEAR_X, -0.51), (SHEAR_Y, 0.2), (TRANSLATE_Y, 17.0)):
+        value = torch.tensor([magnitude])
+        assert torch.equal(warp(image, op, value), expected(image, op, value))
+
+
+MASKS = {
+    torch.bool: (0, 1),
+    torch.uint8: (0, 255),
+    torch.int8: (-128, 127),
+    torch.int16: (-32768, 32767),
+    torch.int32: (-(2**31), 2**31 - 1),
+    torch.int64: (-(2**62) - 1, 2**62 + 1),
+}
+
+
+@pytest.mark.parametrize("dtype", MASKS)
+@pytest.mark.parametrize("shape", [(), (2,), (0,), (2, 3)])
+def test_masks_of_any_type_follow_an_image_exactly(
+    dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    op, magnitude = chain(1, 2, rows=7)
+    rows = torch.tensor([0, 2, 3, 6])
+    matrix = compose(op[rows], magnitude[rows], 21, 34)
+    generator = torch.Generator().manual_seed(0)
+    low, high = MASKS[dtype]
+    values = torch.randint(low, high, (7, *shape, 21, 34), generator=generator)
+    masks = values.to(dtype)
+    out = warp_mask(masks, rows, matrix)
+    assert (out.dtype, out.shape) == (masks.dtype, masks.shape)
+    assert torch.equal(masks, values.to(dtype))
+    assert torch.equal(out[[1, 4, 5]], masks[[1, 4, 5]])
+    # Where an image of positions comes from: float32 as images are, 0 for outside.
+    positions = torch.arange(1.0, 21 * 34 + 1).view(1, 1, 21, 34).repeat(4, 1, 1, 1)
+    source = warp_(positions, torch.arange(4), matrix).long().flatten(1)
+    for i, row in enumerate(rows.tolist()):
+        planes = masks[row].reshape(int(np.prod(shape)), 21 * 34)
+        taken = F.pad(planes, (1, 0))[:, source[i]]
+        assert torch.equal(out[row], taken.view(*shape, 21, 34))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_masks_of_floats(dtype: torch.dtype) -> None:
+    masks = sample_images("noise", 2, 1, 9, 9)[:, 0].to(dtype)
+    matrix = compose(torch.tensor([[ROTATE]]), torch.tensor([[90.0]]), 9, 9)
+    out = warp_mask(masks, torch.tensor([1]), matrix)
+    assert torch.equal(out, torch.stack([masks[0], torch.rot90(masks[1])]))
+
+
+def test_masks_of_no_rows_and_any_layout() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    matrix = torch.zeros(0, 3, 3, dtype=torch.float64)
+    for masks in (torch.zeros(0, 4, 5), torch.ones(3, 2, 4, 5, dtype=torch.int64)):
+        out = warp_mask(masks, none, matrix)
+        assert torch.equal(out, masks)
+        assert out is not masks
+    masks = torch.randint(0, 9, (2, 6, 5, 3)).permute(0, 3, 2, 1)
+    matrix = compose(torch.tensor([[TRANSLATE_X]]), torch.tensor([[1.0]]), 5, 6)
+    out = warp_mask(masks, torch.tensor([0]), matrix)
+    assert torch.equal(out[0, ..., 1:], masks[0, ..., :-1])
+    assert not out[0, ..., 0].any()
+    assert torch.equal(out[1], masks[1])
+
+
+@each
+def test_points_are_torchvisions(op: int) -> None:
+    points = 40 * torch.rand(2, 5, 2, generator=torch.Generator().manual_seed(0)) - 5
+    for magnitude in magnitudes(op, 14).tolist():
+        matrix = compose(torch.tensor([[op]]), torch.tensor([[magnitude]]), 24, 31)[0]
+        like = follow_torchvision(tv_tensors.KeyPoints(points, canvas_size=(24, 31)), op, magnitude)
+        out = warp_points(points, matrix, 24, 31)
+        assert out.dtype == torch.float32
+        torch.testing.assert_close(out, like, rtol=0, atol=1e-4)
+        whole = warp_points(points.long(), matrix, 24, 31)
+        exact = warp_points(points.long().double(), matrix, 24, 31)
+        assert whole.dtype == torch.int64
+        assert torch.equal(whole, exact.round().long())
+
+
+def test_points_go_where_the_pixels_go() -> None:
+    op, magnitude = chain(2, 2, rows=30)
+    matrix = compose(op, magnitude, 25, 35)
+    images = torch.zeros(30, 1, 25, 35)
+    images[:, :, 12, 15] = 1  # the pixel's centre is at (15.5, 12.5)
+    warp_(images, torch.arange(30), matrix, "bilinear")
+    y, x = (torch.arange(size) + 0.5 for size in (25, 35))
+    for i in range(30):
+        point = warp_points(torch.tensor([15.5, 12.5]), matrix[i], 25, 35)
+        weight = images[i, 0] / images[i, 0].sum()
+        found = torch.stack([(weight.sum(0) * x).sum(), (weight.sum(1) * y).sum()])
+        assert (found - point).abs().max() < 0.25

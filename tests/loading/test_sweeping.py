@@ -1,0 +1,307 @@
+"""The sweep: right evidence, and a model that is left as it was."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from augloader import LastLayerGradient, Residual, WeightedAugmentedDataset, sweep
+from augloader.core import residual
+from augloader.loading import gradient_norms
+from tests.reference import random_state
+
+
+class Net(nn.Module):
+    """Batch norm and dropout, so that train mode would show."""
+
+    def __init__(self, bias: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+        self.body = nn.Sequential(nn.Linear(5, 8), self.norm, nn.ReLU(), nn.Dropout(0.5))
+        self.head = nn.Linear(8, 3, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.body(x))
+        return out
+
+
+def data(n: int = 70) -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (n,), generator=generator)
+    return TensorDataset(torch.randn(n, 5, generator=generator), labels)
+
+
+def flip_sign(x: Tensor) -> Tensor:
+    return -x
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evidence_is_that_of_a_plain_forward_pass(workers: int) -> None:
+    model, given = Net(), data()
+    x, y = given.tensors
+    evidence = sweep(model, given, LastLayerGradient(), batch_size=32, num_workers=workers)
+    model.eval()
+    with torch.no_grad():
+        h = model.body(x)
+        logits = model.head(h)
+    assert evidence.proxies is not None
+    assert evidence.losses is not None
+    assert evidence.labels is not None
+    assert torch.equal(evidence.labels, y)
+    torch.testing.assert_close(evidence.losses, F.cross_entropy(logits, y, reduction="none"))
+    torch.testing.assert_close(evidence.proxies.gradient, residual(logits, y))
+    assert evidence.proxies.features is not None
+    torch.testing.assert_close(evidence.proxies.features, torch.cat([h, torch.ones(70, 1)], 1))
+
+
+def test_other_proxies() -> None:
+    model = Net(bias=False)
+    with_gradient = sweep(model, data(), LastLayerGradient(head="head")).proxies
+    assert with_gradient is not None
+    assert with_gradient.features is not None
+    assert with_gradient.features.shape == (70, 8)
+    plain = sweep(model, data(), Residual()).proxies
+    assert plain is not None
+    assert plain.features is None
+    assert torch.equal(plain.gradient, with_gradient.gradient)
+    assert sweep(model, data(), None).proxies is None
+
+
+def test_the_view_is_not_augmented_but_finished() -> None:
+    model, given = Net(), data()
+    wrapped = WeightedAugmentedDataset(given, weak=flip_sign, strong=flip_sign, final=torch.exp)
+    found = sweep(model, wrapped, None).losses
+    x, y = given.tensors
+    expected = sweep(model, TensorDataset(x.exp(), y), None).losses
+    assert found is not None
+    assert expected is not None
+    assert torch.equal(found, expected)
+
+
+def modes(model: nn.Module) -> list[bool]:
+    return [module.training for module in model.modules()]
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(module._forward_hooks) for module in model.modules())
+
+
+def test_modes_and_hooks_are_restored_even_after_an_exception() -> None:
+    model = Net()
+    model.train()
+    model.norm.eval()  # a frozen batch norm
+    assert model.norm.running_mean is not None
+    before, running = modes(model), model.norm.running_mean.clone()
+    sweep(model, data(), LastLayerGradient())
+    assert modes(model) == before
+    assert hooks(model) == 0
+    assert torch.equal(model.norm.running_mean, running)
+    for bad in (TensorDataset(torch.zeros(4, 9), torch.zeros(4, dtype=torch.int64)),):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            sweep(model, bad, LastLayerGradient())
+    with pytest.raises(ValueError, match=r"target must be in \[0, 3\)"):
+        sweep(model, TensorDataset(torch.zeros(4, 5), torch.tensor([0, 1, 2, 3])), Residual())
+    assert modes(model) == before
+    assert hooks(model) == 0
+
+
+def test_no_global_random_state_is_used() -> None:
+    model = Net()
+    torch.manual_seed(5)
+    before = random_state()
+    sweep(model, data(), LastLayerGradient(), num_workers=1)
+    assert random_state() == before
+
+
+def test_a_model_without_a_linear_head() -> None:
+    model = nn.Sequential(nn.Conv1d(1, 3, 5), nn.Flatten())
+    given = TensorDataset(torch.randn(4, 1, 5), torch.tensor([0, 1, 2, 0]))
+    with pytest.raises(ValueError, match=r"model must have an nn.Linear head.*Residual\(\)"):
+        sweep(model, given, LastLayerGradient())
+    assert sweep(model, given, Residual()).n == 4
+
+
+class Other(nn.Module):
+    """A model that returns whatever it is told to."""
+
+    def __init__(self, returns: Any) -> None:
+        super().__init__()
+        self.returns = returns
+
+    def forward(self, x: Tensor) -> Any:
+        return self.returns(x)
+
+
+@pytest.mark.parametrize(
+    ("returns", "error", "words"),
+    [
+        (lambda x: {"logits": x}, TypeError, r"must return \(n, C\) logits, got dict"),
+        (lambda x: x[:, 0], ValueError, r"got \(70,\)"),
+        (lambda x: x[:, None], ValueError, r"got \(70, 1, 5\)"),
+        (lambda x: x[:3], ValueError, r"for n=70, C >= 2, got \(3, 5\)"),
+        (lambda x: x[:, :1], ValueError, r"got \(70, 1\)"),
+        (lambda x: x * float("nan"), ValueError, "70 non-finite rows"),
+    ],
+)
+def test_outputs_that_are_not_logits(returns: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        sweep(Other(returns), data(), Residual())
+
+
+class Scaled(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
+
+
+class Unused(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.later = nn.Linear(8, 3)
+
+
+def test_a_diverged_model_is_not_blamed_on_its_head() -> None:
+    model = Net()
+    model.head.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="70 non-finite rows"):
+        sweep(model, data(), LastLayerGradient())
+
+
+def test_a_head_that_is_not_the_head() -> None:
+    with pytest.raises(ValueError, match=r"head 'head' must return the model's logits"):
+        sweep(Scaled(), data(), LastLayerGradient())
+    with pytest.raises(ValueError, match=r"must return the model's logits \(70, 3\)"):
+        sweep(Net(), data(), LastLayerGradient(head="body.0"))
+    with pytest.raises(ValueError, match=r"head must be a module of the model, got 'fc'.*head"):
+        sweep(Net(), data(), LastLayerGradient(head="fc"))
+    with pytest.raises(RuntimeError, match="head 'later' must be called"):
+        sweep(Unused(), data(), LastLayerGradient())
+    assert sweep(Unused(), data(), LastLayerGradient(head="head")).n == 70
+
+
+def test_targets_that_are_not_labels() -> None:
+    x = torch.zeros(4, 5)
+    with pytest.raises(TypeError, match="integer class labels"):
+        sweep(Net(), TensorDataset(x, torch.zeros(4, 3)), Residual())
+    with pytest.raises(TypeError, match="collate to a tensor of class labels, got tuple"):
+        sweep(Net(), [(row, "cat") for row in x], Residual())
+
+
+class Endless:
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.zeros(5), 0
+
+
+def test_a_dataset_without_a_length() -> None:
+    with pytest.raises(TypeError, match="Endless without __len__"):
+        sweep(Net(), Endless(), Residual())
+
+
+def test_the_evidence_holds_no_graph() -> None:
+    evidence = sweep(Net(), data(), LastLayerGradient())
+    assert evidence.losses is not None
+    assert evidence.losses.dtype == torch.float32
+    assert not evidence.losses.requires_grad
+    assert evidence.proxies is not None
+    assert not evidence.proxies.gradient.requires_grad
+
+
+def test_autocast_on_request_gives_nearly_the_same() -> None:
+    model = Net()
+    exact, mixed = (sweep(model, data(), Residual(), autocast=on).proxies for on in (False, True))
+    assert exact is not None
+    assert mixed is not None
+    assert mixed.gradient.dtype == torch.float32
+    assert not torch.equal(exact.gradient, mixed.gradient)
+    torch.testing.assert_close(exact.gradient, mixed.gradient, atol=0.02, rtol=0.1)
+
+
+def test_progress_shows_a_bar_and_needs_tqdm(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(Net(), data(), None)
+    assert capsys.readouterr().err == ""
+    sweep(Net(), data(), None, progress=True)
+    assert "sweep" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with pytest.raises(ImportError, match="pip install tqdm"):
+        sweep(Net(), data(), None, progress=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_model_on_the_gpu() -> None:
+    model = Net()
+    here = sweep(model, data(), LastLayerGradient())
+    there = sweep(model.cuda(), data(), LastLayerGradient(), autocast=False)
+    assert here.proxies is not None
+    assert there.proxies is not None
+    assert there.proxies.gradient.is_cuda
+    torch.testing.assert_close(
+        there.proxies.gradient.cpu(), here.proxies.gradient, atol=1e-3, rtol=1e-3
+    )
+
+
+def norm_by_autograd(model: nn.Module, image: Tensor, label: Tensor) -> float:
+    model.zero_grad()
+    F.cross_entropy(model(image[None]), label[None]).backward()
+    gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    return float(torch.cat(gradients).square().sum().sqrt())
+
+
+@pytest.mark.parametrize("batch_size", [1, 32, 70])
+def test_gradient_norms_are_those_of_single_backward_passes(batch_size: int) -> None:
+    model = Net()
+    model.train()
+    before = modes(model)
+    state, found = random_state(), gradient_norms(model, data(), batch_size=batch_size)
+    assert found.dtype == torch.float32
+    assert modes(model) == before
+    assert all(p.grad is None for p in model.parameters())
+    assert random_state() == state
+    model.eval()
+    expected = [norm_by_autograd(model, *pair) for pair in zip(*data().tensors, strict=True)]
+    assert torch.allclose(found, torch.tensor(expected), rtol=1e-4)
+
+
+def test_gradient_norms_count_what_is_trained() -> None:
+    model = Net()
+    whole = gradient_norms(model, data())
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model.head.requires_grad_(True)
+    last = sweep(model, data(), LastLayerGradient()).proxies
+    assert last is not None
+    assert last.features is not None
+    product = last.gradient.norm(dim=1) * last.features.norm(dim=1)
+    part = gradient_norms(model, data())
+    assert torch.allclose(part, product, rtol=1e-4)
+    assert (whole > part).all()
+
+
+def test_gradient_norms_refuse_what_a_sweep_refuses() -> None:
+    with pytest.raises(ValueError, match=r"target must be in \[0, 3\)"):
+        gradient_norms(Net(), TensorDataset(data().tensors[0], torch.full((70,), 3)))
+    with pytest.raises(TypeError, match="map-style dataset"):
+        gradient_norms(Net(), Endless())
+    broken = Net()
+    nn.init.constant_(broken.head.weight, torch.nan)
+    with pytest.raises(ValueError, match=r"gradient norms must be finite, got 70 non-finite rows"):
+        gradient_norms(broken, data())
+
+
+def test_evidence_has_the_features_of_the_head() -> None:
+    for bias in (True, False):
+        found = sweep(Net(bias=bias), data(), LastLayerGradient())
+        assert found.features is not None
+        assert found.proxies is not None
+        assert found.proxies.features is not None
+        assert torch.equal(found.features, found.proxies.features[:, :8])
+    assert sweep(Net(), data(), Residual()).features is None
+
+
+def test_gradient_norms_want_parameters() -> None:
+    with pytest.raises(ValueError, match="model must have parameters that require gradients"):
+        gradient_norms(Net().requires_grad_(False), data())
