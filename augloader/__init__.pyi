@@ -28,9 +28,9 @@ from augloader.loading.dataset import WeightedAugmentedDataset as WeightedAugmen
 from augloader.loading.distributed_sampler import (
     DistributedCoresetSampler as DistributedCoresetSampler,
 )
-from augloader.loading.sampler import Base as Base
+from augloader.loading.plan import Base as Base
+from augloader.loading.plan import Weighting as Weighting
 from augloader.loading.sampler import CoresetSampler as CoresetSampler
-from augloader.loading.sampler import Weighting as Weighting
 from augloader.loading.sweeping import sweep as sweep
 from augloader.loading.wrapping import wrap as wrap
 from augloader.selection.clusters import Clusters as Clusters

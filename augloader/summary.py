@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from augloader.core.checks import require_int, require_labels
+from augloader.core.evidence import Certificate, Selection
+
+if TYPE_CHECKING:
+    from augloader.loading.sampler import CoresetSampler
 
 _CLASSES = 10  # rows of the table; of more classes the others are put together in the last
 _HEAVIEST = 6  # medoids that are named
-
-
-class Certified(Protocol):
-    """What a summary reads of a Certificate."""
-
-    @property
-    def ratio(self) -> float:
-        """The share of the best possible coverage that is reached."""
-
-    @property
-    def proven(self) -> bool:
-        """Whether that is a theorem."""
-
-    @property
-    def reason(self) -> str:
-        """Which engine ran, and why."""
-
-    @property
-    def kept(self) -> int | None:
-        """How many of the samples were selected before too."""
-
-
-class Chosen(Protocol):
-    """What a summary reads of a Selection."""
-
-    @property
-    def indices(self) -> Tensor:
-        """(k,) int64."""
-
-    @property
-    def weights(self) -> Tensor:
-        """(k,) float32."""
-
-    @property
-    def certificate(self) -> Certified | None:
-        """How good the selection is, where the strategy knows."""
 
 
 class Writer(Protocol):
@@ -60,7 +28,7 @@ class Writer(Protocol):
         """Write the distribution of some numbers."""
 
 
-def of_selection(selection: Chosen, labels: Tensor | None = None) -> str:
+def of_selection(selection: Selection, labels: Tensor | None = None) -> str:
     """Return a selection's size, weights, classes and certificate as a table.
 
     Args:
@@ -102,7 +70,7 @@ def of_selection(selection: Chosen, labels: Tensor | None = None) -> str:
     return "\n".join(_aligned(rows) + _facts(facts))
 
 
-def of_sampler(sampler: Any) -> str:
+def of_sampler(sampler: CoresetSampler) -> str:
     """Return where a CoresetSampler stands: its epoch's draws, strengths, weights and refreshes.
 
     Args:
@@ -148,21 +116,25 @@ def of_sampler(sampler: Any) -> str:
     else:
         facts |= _draws(sampler)
     visits = sampler.table.visits
-    courses = {"strength ×": "_schedule", "probability": "_probability", "weak": "_weak"}
-    factors = (f"{k} {number(getattr(sampler, v).at(epoch))}" for k, v in courses.items())
+    courses = {
+        "strength ×": sampler.plan.strength_schedule,
+        "probability": sampler.plan.probability,
+        "weak": sampler.plan.weak_probability,
+    }
+    factors = (f"{name} {number(course.at(epoch))}" for name, course in courses.items())
     facts["schedules"] = ", ".join(factors)
     facts["reports"] = f"{int(visits.sum()):,}; of {int((visits > 0).sum()):,} of {n:,} samples"
     head = f"{type(sampler).__name__} of {n:,} samples by {sampler.strategy!r}"
     return "\n".join([short(head), *_facts(facts)])
 
 
-def log(writer: Writer, sampler: Any, step: int, *, prefix: str = "augloader") -> None:
+def log(writer: Writer, sampler: CoresetSampler, step: int, *, prefix: str = "augloader") -> None:
     """Write what a CoresetSampler does now to TensorBoard: once an epoch, after ``refresh``.
 
     Scalars: selected; draws, of this rank; coverage_ratio, what the certificate guarantees;
     kept_share, of the samples that were selected before too; and strength_mean, over all samples.
-    Histograms: weights, of the selected samples, and strengths. What there is not (a certificate,
-    a selection) is not written.
+    Histograms: weights, of the selected samples, and strengths. Without a certificate or a
+    selection theirs are left out.
 
     Args:
         writer: torch.utils.tensorboard.SummaryWriter, or anything with its ``add_scalar`` and
@@ -242,7 +214,7 @@ def _check_labels(labels: Tensor, last: int) -> None:
         )
 
 
-def _classes(selection: Chosen, labels: Tensor) -> list[list[str]]:
+def _classes(selection: Selection, labels: Tensor) -> list[list[str]]:
     """Return a row for each class, or for the first ones and one for all the others."""
     labels = labels.cpu().to(torch.int64)
     own, sizes = labels[selection.indices], torch.bincount(labels)
@@ -268,7 +240,7 @@ def _row(weights: Tensor, of: int) -> list[str]:
     return cells + [number(float(v)) for v in (weights.min(), middle, weights.max())]
 
 
-def _certificate(selection: Chosen) -> dict[str, str]:
+def _certificate(selection: Selection) -> dict[str, str]:
     certificate = selection.certificate
     if certificate is None:
         return {"certificate": "none: not selected by facility location, or loaded"}
@@ -276,12 +248,12 @@ def _certificate(selection: Chosen) -> dict[str, str]:
     return {"certificate": f"{_ratio(certificate)}; {reason}", **_kept(selection)}
 
 
-def _ratio(certificate: Certified) -> str:
+def _ratio(certificate: Certificate) -> str:
     known = "proven" if certificate.proven else "for the neighbours found"
     return f"at least {certificate.ratio:.1%} of the best coverage, {known}".replace("%", " %")
 
 
-def _kept(selection: Chosen) -> dict[str, str]:
+def _kept(selection: Selection) -> dict[str, str]:
     """Say how many of the samples were selected before; nothing at the first selection."""
     kept = None if selection.certificate is None else selection.certificate.kept
     if kept is None:
@@ -290,9 +262,10 @@ def _kept(selection: Chosen) -> dict[str, str]:
     return {"kept": f"{kept:,} of {k:,} ({_percent(kept, k)}) were selected before"}
 
 
-def _draws(sampler: Any) -> dict[str, str]:
+def _draws(sampler: CoresetSampler) -> dict[str, str]:
     """Describe the draws of the whole epoch."""
-    index, copies, weight, strength, _ = sampler._planned()
+    draws = sampler.draws
+    copies, weight, strength = draws.copy, draws.weight, draws.strength
     base, appended = int((copies == 0).sum()), int((copies > 0).sum())
     parts = [f"{base:,} base"] if base else []
     if sampler.copies:
@@ -300,7 +273,7 @@ def _draws(sampler: Any) -> dict[str, str]:
     elif sampler.selection is not None:
         parts.append(f"{len(sampler.selection):,} of them selected, in place")
     strong = torch.from_numpy(strength[strength > 0]).double()
-    facts = {"draws": f"{len(index):,}: {', '.join(parts)}; {len(strong):,} strong"}
+    facts = {"draws": f"{len(draws):,}: {', '.join(parts)}; {len(strong):,} strong"}
     if len(strong):
         ends = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
         low, middle, high = _quantiles(strong, ends)
@@ -311,7 +284,7 @@ def _draws(sampler: Any) -> dict[str, str]:
     facts["rule"] = short(repr(sampler.table.rule))
     if len(weight):
         ends_of = (number(float(end)) for end in (weight.min(), weight.max()))
-        facts["weights"] = f"{' to '.join(ends_of)} ({sampler.weighting}); mean 1"
+        facts["weights"] = f"{' to '.join(ends_of)} ({sampler.plan.weighting}); mean 1"
     return facts
 
 
@@ -323,14 +296,13 @@ def _quantiles(values: Tensor, shares: Tensor) -> list[float]:
     return [float(v) for v in low + (high - low) * (at - at.floor())]
 
 
-def _refreshes(sampler: Any) -> str:
-    every = sampler.every
-    refreshed = sampler._refreshed
+def _refreshes(sampler: CoresetSampler) -> str:
+    every, refreshed = sampler.plan.every, sampler.refreshed
     last = "none yet" if refreshed is None else f"last at epoch {refreshed}"
     if sampler.refresh_due:
         due = "due now"
     else:
-        epoch = _next(sampler)
+        epoch = sampler.plan.next_refresh(sampler.epoch)
         due = "no other due" if epoch is None else f"next due at epoch {epoch}"
     times = "once" if every.interval is None else f"every {_epochs(every.interval)}"
     warmup = f" after {_epochs(every.warmup)} of warm-up" if every.warmup else ""
@@ -339,21 +311,6 @@ def _refreshes(sampler: Any) -> str:
 
 def _epochs(count: int) -> str:
     return f"{count:,} epoch" + "s" * (count != 1)
-
-
-def _next(sampler: Any) -> int | None:
-    """Return the next epoch at which a refresh is due, if none is now."""
-    every, end = sampler.every, sampler.epochs
-    if sampler.epoch < every.warmup:
-        start = every.warmup
-    elif every.interval is None:
-        return None
-    else:
-        start = every.begin(sampler.epoch) + every.interval
-    if end is None:
-        end = start + 1  # without planned epochs all of them are alike
-    matters = (epoch for epoch in range(start, end) if sampler._matters(epoch))
-    return next((int(every.begin(epoch)) for epoch in matters), None)
 
 
 def _percent(part: int, whole: int) -> str:

@@ -127,7 +127,7 @@ class Bench:
                     logits = torch.randn(len(index), CLASSES, generator=random)
                     labels = index % CLASSES
                     losses = F.cross_entropy(logits, labels, reduction="none")
-                    sampler.table.report(index, losses=losses, logits=logits, labels=labels)
+                    sampler.table.report(index, loss=losses, logits=logits, target=labels)
         shape = (8, size.batch, 3, size.side, size.side)
         images = torch.randint(256, shape, generator=random, dtype=torch.uint8).to(device)
         draws = list(self.samplers["constant"])

@@ -48,7 +48,7 @@ from augloader import (
 from augloader.core.keyed import uniforms
 from augloader.core.proxies import LastLayerGradient
 from augloader.feedback import StrengthRule
-from augloader.loading.sampler import Base, Weighting
+from augloader.loading import Base, Weighting
 
 PAD = 4  # pixels on each side, of which random crops are cut
 REFINED = 0.2  # share of the epochs, the last ones, without strong augmentation
@@ -182,9 +182,9 @@ class Method:
             weighting=self.weighting,
             strength=self.strength,
             epochs=epochs,
-            schedule=SwitchOff(self.last(epochs)),
-            plain_copies=self.base == "none",
-            multiple=self.batch(schedule),  # no step of a few rows, as large as any other
+            strength_schedule=SwitchOff(self.last(epochs)),
+            keep_unaugmented_copies=self.base == "none",
+            pad_to_multiple_of=self.batch(schedule),  # no step of a few rows, as large as any other
             seed=seed,
         )
 

@@ -143,7 +143,7 @@ def refreshed(problem: Problem, warm: float) -> Solve:
     strategy = FacilityLocation(engine="matrix-free", per_class=problem.classes > 1)
     before = selected(strategy, moved, problem).indices
     evidence = Evidence(len(x), labels, problem.proxies, previous=before)
-    return lambda: selected(replace(strategy, warm=warm), evidence, problem).indices
+    return lambda: selected(replace(strategy, warm_start=warm), evidence, problem).indices
 
 
 def gpu(problem: Problem) -> Solve:

@@ -52,7 +52,7 @@ def main() -> None:
     batch_size = max(1, 64 // ranks)
     sampler = CoresetSampler(
         data, FacilityLocation(), fraction=0.3, refresh=Every(2), weighting="uniform", seed=0,
-        group=group, multiple=batch_size * ranks,
+        group=group, pad_to_multiple_of=batch_size * ranks,
     )  # fmt: skip
     strong = AdaptiveStrengthTransform("trivial", interpolation="bilinear", seed=0)
     torch.manual_seed(0)

@@ -69,7 +69,7 @@ def train(problem: Problem, method: str, epochs: int, seed: int, bar: tqdm[None]
         fraction=fraction,
         copies=0,
         refresh=Every(5, warmup=1 if strategy.needs else 0),
-        schedule=factor,
+        strength_schedule=factor,
         weighting="uniform",  # of few small images one would else stand for a third of a class
         seed=seed,
     )

@@ -74,12 +74,12 @@ def train(
         base="none",
         refresh=Every(None),
         epochs=epochs,
-        schedule=SwitchOff(last=last_epochs if refine else 0),
+        strength_schedule=SwitchOff(last=last_epochs if refine else 0),
         seed=seed,
     )
     loader = DataLoader(data, batch_size=64, sampler=sampler, drop_last=True)
     strong = AdaptiveStrengthTransform("auto", dataset="cifar10", seed=seed, dtype=torch.float32)
-    mix = Mixup(classes, gamma=1.0, seed=seed)  # follows the strength: off where that is 0
+    mix = Mixup(classes, alpha=1.0, seed=seed)  # follows the strength: off where that is 0
 
     model = network(problem.train.tensors[0].shape[1], classes)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)

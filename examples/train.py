@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 import augloader
 from augloader.augment.policies import POLICIES
 from augloader.feedback import StrengthRule
-from augloader.loading.sampler import Weighting
+from augloader.loading import Weighting
 
 STRATEGIES: dict[str, augloader.Strategy] = {
     "coreset": augloader.FacilityLocation(),
@@ -98,9 +98,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         weighting=args.weighting,
         strength=STRENGTHS[args.strength],
         epochs=args.epochs,
-        schedule=augloader.SwitchOff(args.refined),
-        plain_copies=args.base == "none" or not args.refined,
-        multiple=args.batch,  # no step of a few rows, as large as any other
+        strength_schedule=augloader.SwitchOff(args.refined),
+        keep_unaugmented_copies=args.base == "none" or not args.refined,
+        pad_to_multiple_of=args.batch,  # no step of a few rows, as large as any other
         seed=args.seed,
     )
     loader = DataLoader(

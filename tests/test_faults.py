@@ -36,6 +36,7 @@ from augloader import (
     sweep,
 )
 from augloader.feedback import SampleTable
+from augloader.loading.plan import EpochPlan
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -296,7 +297,7 @@ def midway(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CTRL_C: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "select": lambda patch: patch.setattr(FacilityLocation, "select", interrupted),
-    "compose": lambda patch: patch.setattr(CoresetSampler, "_compose", interrupted),
+    "compose": lambda patch: patch.setattr(EpochPlan, "compose", interrupted),
     "restart": lambda patch: patch.setattr(SampleTable, "restart", interrupted),
     "in restart": midway,
 }
@@ -344,13 +345,13 @@ def test_ctrl_c_where_an_epoch_begins_or_a_state_is_loaded(
     ]
     for work in works:
         with monkeypatch.context() as patch:
-            patch.setattr(CoresetSampler, "_compose", interrupted)
+            patch.setattr(EpochPlan, "compose", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 work()
         assert everything(sampler) == before
     sampler.load_state_dict(state)
     with monkeypatch.context() as patch:
-        patch.setattr(CoresetSampler, "_begin", interrupted)
+        patch.setattr(CoresetSampler, "_begun", interrupted)
         with pytest.raises(KeyboardInterrupt):
             sampler.set_epoch(3)
     sampler.set_epoch(2)  # goes on with what was loaded, as if nothing had been

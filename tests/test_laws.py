@@ -280,7 +280,7 @@ def learn(table: SampleTable, rng: np.random.Generator) -> None:
         logits = torch.tensor(rng.normal(0, 3, (len(index), 3)).astype(np.float32))
         strength = torch.tensor(rng.choice([0.0, 0.5, 1.0], len(index)))
         losses = torch.tensor(rng.exponential(1, len(index)).astype(np.float32))
-        table.report(index, losses=losses, logits=logits, labels=index % 3, strength=strength)
+        table.report(index, loss=losses, logits=logits, target=index % 3, strength=strength)
 
 
 @given(samplers())
@@ -334,10 +334,10 @@ def rebuilt(sampler: CoresetSampler) -> CoresetSampler:
         range(sampler.n),
         Uniform(),
         count=sampler.budget,
-        base=sampler.base,
+        base=sampler.plan.base,
         copies=sampler.copies,
-        refresh=sampler.every,
-        weighting=sampler.weighting,
+        refresh=sampler.plan.every,
+        weighting=sampler.plan.weighting,
         strength=sampler.table.rule,
         seed=sampler.seed,
     )
@@ -406,8 +406,8 @@ def tables(draw: Any, rule: StrengthRule) -> SampleTable:
         index = torch.tensor(rng.permutation(n)[:b])
         strength = torch.tensor(rng.choice([0.0, 0.5, 1.0], b))
         values = torch.tensor(rng.normal(size=(b, 3)).astype(np.float32))
-        given: dict[str, Any] = {"losses": values[:, 0]}
-        logits: dict[str, Any] = {"logits": values, "labels": index % 3}
+        given: dict[str, Any] = {"loss": values[:, 0]}
+        logits: dict[str, Any] = {"logits": values, "target": index % 3}
         if rng.random() < 0.3:
             table.restart()
         if rule.needs or rng.random() < 0.5:

@@ -41,6 +41,7 @@ from augloader import (
     sweep,
 )
 from augloader.feedback import StrengthRule
+from augloader.loading.plan import FORMER
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -54,9 +55,9 @@ PLAN: dict[str, Any] = {
     "base": "full",
     "refresh": SCHEDULE,
     "epochs": EPOCHS,
-    "schedule": SwitchOff(last=1),
+    "strength_schedule": SwitchOff(last=1),
     "probability": 0.8,
-    "weak": 0.5,
+    "weak_probability": 0.5,
     "seed": 3,
 }
 
@@ -417,7 +418,7 @@ RULES: list[StrengthRule] = [Constant(0.5), StableInfluence(), StableInfluence("
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_states_hold_plain_values_and_tensors(rule: StrengthRule, dtype: torch.dtype) -> None:
     strategy = Proportional(Forgetting())
-    options: dict[str, Any] = {"strategy": strategy, "schedule": SwitchOff(1), "epochs": 3}
+    options: dict[str, Any] = {"strategy": strategy, "strength_schedule": SwitchOff(1), "epochs": 3}
     options["table_dtype"] = dtype
     first = reported(rule=rule, **options)
     second = CoresetSampler(range(N), count=8, refresh=Every(1, warmup=1), strength=rule, **options)
@@ -439,7 +440,7 @@ def test_a_state_of_another_version_or_not_whole_is_refused(what: str) -> None:
     saved = (other if what == "sampler" else other.table).state_dict()
     before = everything(sampler)
     own = saved["version"]
-    for version in (own - 1, own + 1, str(own), None):
+    for version in (0, own + 1, str(own), None):
         words = rf"state of the {what} must be of version {own}, got {version}\. Load it with"
         with pytest.raises(ValueError, match=words):
             part.load_state_dict(saved | {"version": version})
@@ -463,6 +464,32 @@ def test_a_state_for_another_number_of_samples_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"state must be of n=31, .* got n=32, "):
         sampler.table.load_state_dict(other.table.state_dict())
     assert everything(sampler) == before
+
+
+@pytest.mark.parametrize(("version", "weighting"), [(2, "cluster"), (1, "uniform"), (1, "cluster")])
+def test_states_of_earlier_versions_load_or_say_why_not(version: int, weighting: str) -> None:
+    options: dict[str, Any] = {"count": 8, "epochs": 4, "weighting": weighting}
+    options |= {"strength_schedule": SwitchOff(1), "weak_probability": 0.5}
+    first, second = (CoresetSampler(range(N), Uniform(), **options) for _ in range(2))
+    first.set_epoch(1)
+    first.refresh()
+    saved = first.state_dict()
+    now = {new: old for old, new in FORMER.items()}
+    arguments = {now.get(name, name): value for name, value in saved["arguments"].items()}
+    assert {"schedule", "multiple", "plain_copies", "weak"} <= arguments.keys()
+    old = saved | {"version": version, "arguments": arguments}
+    if (version, weighting) == (1, "cluster"):
+        before = second.state_dict()
+        with pytest.raises(ValueError, match="must have no cluster weights, got weighting='clus"):
+            second.load_state_dict(old)
+        assert str(second.state_dict()) == str(before)
+        return
+    second.load_state_dict(old)
+    assert list(second) == list(first)
+    with pytest.raises(ValueError, match="must be of a sampler with weighting="):
+        CoresetSampler(
+            range(N), Uniform(), **options | {"weighting": "downweight"}
+        ).load_state_dict(old)
 
 
 def test_a_state_for_another_number_of_classes_is_refused_by_name() -> None:
@@ -595,7 +622,7 @@ def test_consumed_draws_are_counted_from_where_the_loader_started() -> None:
 def test_draws_that_fill_up_are_the_same_after_a_resume(multiple: int, world: int) -> None:
     for rank in range(world):
         ranks = {"num_replicas": world, "rank": rank}
-        options: dict[str, Any] = {"count": 9, "multiple": multiple} | ranks
+        options: dict[str, Any] = {"count": 9, "pad_to_multiple_of": multiple} | ranks
         whole = DistributedCoresetSampler(range(11), Uniform(), **options)
         whole.refresh()
         draws = list(whole)

@@ -181,7 +181,7 @@ def test_the_draws_of_a_sampler(options: dict[str, Any]) -> None:
     )
     weights = [draw.weight for draw in draws]
     span = f"{number(min(weights))} to {number(max(weights))}"
-    assert found["weights"] == f"{span} ({sampler.weighting}); mean 1"
+    assert found["weights"] == f"{span} ({sampler.plan.weighting}); mean 1"
     assert found["budget"] == "30 (33.3 %)"
     assert chosen.certificate is not None
     ratio = f"{100 * chosen.certificate.ratio:.1f} %"
@@ -204,7 +204,7 @@ def test_the_draws_of_a_sampler(options: dict[str, Any]) -> None:
     ],
 )
 @pytest.mark.parametrize("base", ["full", "selected"])
-@pytest.mark.parametrize("course", ["schedule", "probability"])
+@pytest.mark.parametrize("course", ["strength_schedule", "probability"])
 def test_the_next_refresh_is_the_one_that_will_be_due(
     refresh: Every, schedule: Schedule | float, epochs: int | None, base: Any, course: str
 ) -> None:
@@ -262,9 +262,9 @@ def test_schedules_and_reports_of_an_epoch() -> None:
         Uniform(),
         fraction=0.1,
         epochs=4,
-        schedule=WarmUp(4),
+        strength_schedule=WarmUp(4),
         probability=SwitchOff(1),
-        weak=0.5,
+        weak_probability=0.5,
         strength=LossRank(),
     )
     for epoch in range(3):

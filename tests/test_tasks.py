@@ -252,7 +252,7 @@ def test_the_weakest_view_of_a_sample_gives_its_proxy() -> None:
 def test_rows_of_weight_0_are_left_out() -> None:
     data = numbers()
     sampler = CoresetSampler(
-        data, FacilityLocation(), fraction=1 / 3, refresh=Every(1, warmup=1), multiple=16
+        data, FacilityLocation(), fraction=1 / 3, refresh=Every(1, warmup=1), pad_to_multiple_of=16
     )
     padded = 0
     for batch in DataLoader(data, batch_size=16, sampler=sampler):
@@ -308,7 +308,7 @@ def test_mixed_rows_are_left_out(mixing: type[Mixup | CutMix]) -> None:
     data = WeightedAugmentedDataset(TensorDataset(images, torch.arange(N) % 3))
     sampler = CoresetSampler(data, Uniform(), count=12)
     sampler.refresh()
-    mix = mixing(classes=3, seed=0)
+    mix = mixing(num_classes=3, seed=0)
     mixed = 0
     for batch in DataLoader(data, batch_size=16, sampler=sampler):
         blended = mix(batch)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from augloader.augment.mixing import Mixer, drawing, require_floating
 from augloader.core.batch import Sample
+from augloader.core.deprecated import renamed
 from augloader.core.modules import unwrapped
 from augloader.core.schedule import Schedule
 
@@ -34,8 +35,8 @@ class ManifoldMixup(Mixer):
         layers: names of the eligible layers, as in ``model.named_modules()``; "" is the input. Each
             returns one tensor with a row a sample, and is called once in a forward pass, not inside
             activation checkpointing: what is computed again is not mixed.
-        classes: as for Mixup.
-        gamma: as for Mixup; 2 in the paper, 1 in He et al.
+        num_classes: as for Mixup.
+        alpha: as for Mixup; 2 in the paper, 1 in He et al.
         probability: as for Mixup.
         schedule: as for Mixup.
         epochs: as for Mixup.
@@ -54,7 +55,7 @@ class ManifoldMixup(Mixer):
         >>> batch = Sample(torch.eye(2), torch.arange(2), torch.arange(2), torch.ones(2),
         ...                torch.ones(2))
         >>> model = nn.Sequential(nn.Identity(), nn.Flatten())
-        >>> with ManifoldMixup(model, ["", "0"], classes=2)(batch) as mixed:
+        >>> with ManifoldMixup(model, ["", "0"], num_classes=2)(batch) as mixed:
         ...     hidden = model(batch.input)
         >>> torch.equal(hidden, mixed.target)
         True
@@ -62,12 +63,13 @@ class ManifoldMixup(Mixer):
     Source: Verma et al. (2019), as in He et al. (2019), section 3.1.
     """
 
+    @renamed(classes="num_classes", gamma="alpha")
     def __init__(
         self,
         model: nn.Module,
         layers: Sequence[str],
-        classes: int | None = None,
-        gamma: float = 1.0,
+        num_classes: int | None = None,
+        alpha: float = 1.0,
         *,
         probability: Schedule | float = 1.0,
         schedule: Schedule | float = 1.0,
@@ -75,8 +77,8 @@ class ManifoldMixup(Mixer):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            classes,
-            gamma,
+            num_classes,
+            alpha,
             probability=probability,
             schedule=schedule,
             epochs=epochs,

@@ -24,6 +24,7 @@ from augloader.core.checks import (
     require_seed,
     require_strengths,
 )
+from augloader.core.deprecated import formerly, renamed
 from augloader.core.keyed import uniforms
 from augloader.core.schedule import Course, Schedule
 
@@ -34,26 +35,30 @@ _ADVICE = "Augment with AdaptiveStrengthTransform(..., dtype=torch.float32)."
 class Mixer:
     """What the kinds of mixing share: the draw of partners and lambdas, targets and weights."""
 
+    @renamed(classes="num_classes", gamma="alpha")
     def __init__(
         self,
-        classes: int | None = None,
-        gamma: float = 1.0,
+        num_classes: int | None = None,
+        alpha: float = 1.0,
         *,
         probability: Schedule | float = 1.0,
         schedule: Schedule | float = 1.0,
         epochs: int | None = None,
         seed: int = 0,
     ) -> None:
-        if classes is not None:
-            require_int("classes", classes, 2, "Count the model's outputs.")
-        self.classes = classes
-        require_number("gamma", gamma, "[", 0, math.inf, ")", "1 is uniform, 0 mixes nothing.")
-        self.gamma = float(gamma)
+        if num_classes is not None:
+            require_int("num_classes", num_classes, 2, "Count the model's outputs.")
+        self.num_classes = num_classes
+        require_number("alpha", alpha, "[", 0, math.inf, ")", "1 is uniform, 0 mixes nothing.")
+        self.alpha = float(alpha)
         if epochs is not None:
             require_int("epochs", epochs, 1, "Plan at least one epoch.")
         self._probability = Course.of("probability", probability, epochs)
         self._schedule = Course.of("schedule", schedule, epochs)
         self.seed = require_seed(seed)
+
+    classes = formerly("classes", "num_classes")
+    gamma = formerly("gamma", "alpha")
 
     def sample(self, batch: Sample, generator: torch.Generator | None = None) -> Mixing:
         """Draw partners and lambdas; a pure function of the seed and the batch's keys.
@@ -79,12 +84,12 @@ class Mixer:
     ) -> tuple[Array, Array, Array]:
         """Return each row's partner, the share it takes, 1 - lam, and the number of its pair."""
         epoch = int(batch.keys[0, 0])
-        gamma = self.gamma * self._schedule.at(epoch)
+        alpha = self.alpha * self._schedule.at(epoch)
         chance = self._probability.at(epoch)
         b = len(strength)
         partner, share, pair = np.arange(b), np.zeros(b), np.zeros(b, np.int64)
         rows = rng.permutation(np.flatnonzero(strength > 0))
-        if gamma == 0 or chance == 0 or not len(rows):
+        if alpha == 0 or chance == 0 or not len(rows):
             return partner, share, pair
         if b == 1:
             raise ValueError(
@@ -95,20 +100,20 @@ class Mixer:
             of = np.minimum(np.arange(len(rows)) // 2, len(rows) // 2 - 1)  # 0 0 1 1 ... or 1 1 1
             ends = np.append(of[1:] != of[:-1], True)
             weaker = np.minimum.reduceat(strength[rows], np.arange(0, 2 * of[-1] + 1, 2))
-            drawn = weaker * self._drawn(rng, gamma, len(weaker))
+            drawn = weaker * self._drawn(rng, alpha, len(weaker))
             drawn[rng.random(len(weaker)) >= chance] = 0
             partner[rows] = rows[np.where(ends, 2 * of, np.arange(len(rows)) + 1)]
             share[rows], pair[rows] = drawn[of], of
         return partner, share, pair
 
-    def _drawn(self, rng: np.random.Generator, gamma: float, count: int) -> Array:
+    def _drawn(self, rng: np.random.Generator, alpha: float, count: int) -> Array:
         """Return the shares of partners at strength 1."""
-        drawn = rng.beta(gamma, gamma, count)
+        drawn = rng.beta(alpha, alpha, count)
         return np.minimum(drawn, 1 - drawn)
 
     def _mix(self, batch: Sample, mixing: Mixing, images: Any) -> Sample:
         """Return the batch with these images, and with targets and weights mixed."""
-        target = _soft(batch.target, self.classes, len(mixing.lam))
+        target = _soft(batch.target, self.num_classes, len(mixing.lam))
         weight = require_floating("weight", batch.weight, "Give one a row.")
         whole = mixing.blend(weight)
         if mixing.mixed.any():
@@ -124,7 +129,7 @@ class Mixer:
 class Mixup(Mixer):
     """Mix inputs, targets and weights of random pairs: x = lam x_i + (1 - lam) x_j.
 
-        lam = 1 - s min(lam_0, 1 - lam_0),    lam_0 ~ Beta(gamma, gamma)
+        lam = 1 - s min(lam_0, 1 - lam_0),    lam_0 ~ Beta(alpha, alpha)
         w = lam w_i + (1 - lam) w_j,    y = (lam w_i y_i + (1 - lam) w_j y_j) / w
 
     for every pair of rows, s the smaller of their strengths: rows with strength 0 are never mixed,
@@ -143,11 +148,11 @@ class Mixup(Mixer):
     base="full"; with base="none" and all rows mixed nothing is reported.
 
     Args:
-        classes: C, for targets that are class indices; they become (b, C) float32 probabilities.
-            Others, as smoothed or multi-label ones, are (b, C) and floating already.
-        gamma: of the Beta distribution, 0 or more; 0 mixes nothing.
+        num_classes: C, for targets that are class indices; they become (b, C) float32
+            probabilities. Others, as smoothed or multi-label ones, are (b, C) and floating already.
+        alpha: of the Beta distribution, 0 or more; 0 mixes nothing.
         probability: of a pair to be mixed, a number in [0, 1] or a schedule.
-        schedule: factor of gamma, a number in [0, 1] or a schedule, as ``Linear()``.
+        schedule: factor of alpha, a number in [0, 1] or a schedule, as ``Linear()``.
         epochs: how many epochs are planned, for schedules; the epoch is the batch's.
         seed: 0 or more.
 
@@ -164,13 +169,14 @@ class Mixup(Mixer):
         >>> weight = torch.tensor([3.0, 1.0, 1.0, 1.0])
         >>> batch = Sample(torch.eye(4), torch.arange(4), torch.arange(4), weight,
         ...                torch.tensor([1.0, 1.0, 1.0, 0.0]))
-        >>> mixed = Mixup(classes=4)(batch)
+        >>> mixed = Mixup(num_classes=4)(batch)
         >>> mixed.mixed
         tensor([ True,  True,  True, False])
         >>> torch.allclose(mixed.weight @ mixed.target, weight)  # of every class
         True
 
-    Source: Zhang et al. (2018), as in He et al. (2019), Eq. 1; gamma faded to 0: section 4.1.
+    Source: Zhang et al. (2018), as in He et al. (2019), Eq. 1, whose gamma is alpha;
+    faded to 0: section 4.1.
     """
 
     def __call__(self, batch: Sample, generator: torch.Generator | None = None) -> Sample:
@@ -199,8 +205,8 @@ class CutMix(Mixer):
     as boxes may cover more than half. To fade, schedule the probability, as the paper does.
 
     Args:
-        classes: as for Mixup.
-        gamma: as for Mixup; the paper's is 1.
+        num_classes: as for Mixup.
+        alpha: as for Mixup; the paper's is 1.
         probability: as for Mixup; He et al. take 0.5 on CIFAR.
         schedule: as for Mixup.
         epochs: as for Mixup.
@@ -217,7 +223,7 @@ class CutMix(Mixer):
         >>> images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
         >>> batch = Sample(images, torch.tensor([0, 1]), torch.arange(2), torch.ones(2),
         ...                torch.ones(2))
-        >>> mixed = CutMix(classes=2)(batch)
+        >>> mixed = CutMix(num_classes=2)(batch)
         >>> bool(mixed.input[0].mean() == mixed.target[0, 1])
         True
 
@@ -237,9 +243,9 @@ class CutMix(Mixer):
         """
         return self._mix(batch, mixing, mixing.paste(batch.input))
 
-    def _drawn(self, rng: np.random.Generator, gamma: float, count: int) -> Array:
+    def _drawn(self, rng: np.random.Generator, alpha: float, count: int) -> Array:
         """Return the shares of partners at strength 1; boxes may cover more than half an image."""
-        return rng.beta(gamma, gamma, count)
+        return rng.beta(alpha, alpha, count)
 
     def _sample(self, batch: Sample, strength: Array, rng: np.random.Generator) -> Mixing:
         if not isinstance(batch.input, Tensor) or batch.input.ndim < 3:
@@ -294,13 +300,13 @@ def drawing(
     return strength, np.random.default_rng(drawn)
 
 
-def _soft(target: Any, classes: int | None, b: int) -> Tensor:
+def _soft(target: Any, num_classes: int | None, b: int) -> Tensor:
     """Return (b, C) floating targets, one-hot ones for class indices."""
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a tensor, got {type(target).__name__}. Stack the labels.")
     if target.is_floating_point():
-        if target.ndim != 2 or len(target) != b or classes not in (None, target.shape[1]):
-            wanted = "C" if classes is None else classes
+        if target.ndim != 2 or len(target) != b or num_classes not in (None, target.shape[1]):
+            wanted = "C" if num_classes is None else num_classes
             raise ValueError(
                 f"target must be ({b}, {wanted}) probabilities, or ({b},) integer class indices, "
                 f"got {described(target)}. Give one row a sample."
@@ -313,15 +319,15 @@ def _soft(target: Any, classes: int | None, b: int) -> Tensor:
                     "probabilities."
                 )
         return target
-    if classes is None:
+    if num_classes is None:
         raise ValueError(
-            "classes must be given for targets that are class indices, got None. Pass the number "
-            "of the model's outputs, as classes=10."
+            "num_classes must be given for targets that are class indices, got None. Pass the "
+            "number of the model's outputs, as num_classes=10."
         )
     wrong = target.dtype == torch.bool or target.shape != (b,)
     if wrong or target.device.type == "cpu":  # on a GPU one_hot asserts the range
-        require_labels("target", target, b, classes)
-    return F.one_hot(target.long(), classes).float()
+        require_labels("target", target, b, num_classes)
+    return F.one_hot(target.long(), num_classes).float()
 
 
 def require_floating(name: str, x: Any, advice: str) -> Tensor:

@@ -352,7 +352,7 @@ def _named(name: str, options: dict[str, Any]) -> Policy:
         if option not in known:
             raise TypeError(
                 f"options of {name!r} must be among {', '.join(known)}, got an unexpected keyword "
-                f"argument {option!r}. Mend its name."
+                f"argument {option!r}. Fix its name."
             )
     return POLICIES[name](**options)
 

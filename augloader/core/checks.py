@@ -5,8 +5,10 @@ Form: ``<name> must be <rule>, got <value>. <what to do>``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set, Sized
+from collections.abc import Callable, Mapping, Set, Sized
 from numbers import Integral, Real
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,11 +50,11 @@ def require_int(name: str, value: object, least: int, advice: str) -> int:
 
 def require_seed(seed: object) -> int:
     """Return a seed of 64 bits, or raise TypeError or ValueError."""
-    if not isinstance(seed, int) or isinstance(seed, bool):
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise TypeError(f"seed must be an int, got {seed!r}. Pass for example seed=0.")
-    if not 0 <= seed < 2**64:
+    if not 0 <= int(seed) < 2**64:
         raise ValueError(f"seed must be in [0, 2^64), got {seed}. Pass for example seed=0.")
-    return seed
+    return int(seed)
 
 
 def kind(value: object) -> str:
@@ -81,8 +83,24 @@ def require_strengths(strength: Tensor | float, batch: tuple[int, ...]) -> Tenso
     return values.expand(batch or (1,))
 
 
-def require_state(name: str, state: Mapping[str, object], version: int, keys: Set[str]) -> None:
-    """Raise ValueError unless a saved state is of this version and whole."""
+def require_state(
+    name: str,
+    state: dict[str, Any],
+    version: int,
+    keys: Set[str],
+    steps: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return a saved state of this version, or raise ValueError unless it is of one, and whole.
+
+    Args:
+        name: whose state it is.
+        state: what ``state_dict`` returned, of this release or an earlier one.
+        version: of the states of this release.
+        keys: what a state must hold.
+        steps: for an earlier version, what makes a state of the next version of it.
+    """
+    while state.get("version") in steps:
+        state = steps[state["version"]](state)
     if state.get("version") != version:
         raise ValueError(
             f"state of {name} must be of version {version}, got {state.get('version')}. Load it "
@@ -93,6 +111,7 @@ def require_state(name: str, state: Mapping[str, object], version: int, keys: Se
             f"state of {name} must be whole, got none of {', '.join(sorted(keys - state.keys()))}. "
             "Load what state_dict returned."
         )
+    return state
 
 
 def require_budget(budget: object, selected: int) -> int:

@@ -61,7 +61,7 @@ class SwitchOff(_Factor):
 
     With strong augmentation off for the last epochs, and weak augmentation kept, the training loss
     on clean data falls further while what augmentation taught remains. To refine on the data alone,
-    without repetitions or weights of a selection, pass the sampler plain_copies=False.
+    without repetitions or weights of a selection, pass the sampler keep_unaugmented_copies=False.
 
     The learning rate stays yours. The paper's rule: with steps the refinement keeps the rate of the
     last stage, and with cosine decay it takes a small constant one.

@@ -125,7 +125,7 @@ class Memory:
         if _shapes(new) != _shapes(rows):
             raise ValueError(
                 f"update of {self.learner!r} must return the rows of {', '.join(columns)}, got "
-                f"{', '.join(new)} or other shapes. Mend its update method."
+                f"{', '.join(new)} or other shapes. Fix its update method."
             )
         return columns, index, new
 

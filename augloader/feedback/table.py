@@ -18,6 +18,7 @@ from augloader.core.checks import (
     require_labels,
     require_state,
 )
+from augloader.core.deprecated import renamed
 from augloader.core.evidence import Evidence
 from augloader.core.proxies import Proxies, residual
 from augloader.feedback.learners import Columns, ForgettingEvents, Memory, clone, merge_columns
@@ -99,24 +100,25 @@ class SampleTable:
         if forgetting:
             self._memories["forgetting"] = Memory(ForgettingEvents(), n)
 
+    @renamed(losses="loss", proxies="proxy", labels="target")
     def report(
         self,
         index: Tensor,
         *,
-        losses: Tensor | None = None,
+        loss: Tensor | None = None,
         logits: Tensor | None = None,
-        proxies: Tensor | None = None,
-        labels: Tensor | None = None,
+        proxy: Tensor | None = None,
+        target: Tensor | None = None,
         strength: Tensor | None = None,
     ) -> None:
         """Store what a step found out about b distinct samples; change nothing if it raises.
 
         Args:
             index: (b,) int64, distinct, in [0, n).
-            losses: (b,) floating, finite.
+            loss: (b,) floating, finite.
             logits: (b, C) floating, finite.
-            proxies: (b, d) floating, finite: gradient proxies of your own.
-            labels: (b,) integer, 0 or more; below C when given with logits.
+            proxy: (b, d) floating, finite: gradient proxies of your own.
+            target: (b,) integer, 0 or more; below C when given with logits.
             strength: (b,) in [0, 1], how strongly the views were augmented; None means 0.
 
         Raises:
@@ -134,15 +136,15 @@ class SampleTable:
             raise ValueError(
                 f"strength must be ({b},) values in [0, 1], got {weakness}. Report the batch's own."
             )
-        given = {"losses": losses, "logits": logits, "proxies": proxies}
+        given = {"losses": loss, "logits": logits, "proxies": proxy}
         moved = {k: v.detach().cpu() for k, v in given.items() if v is not None}
         rows = {k: self._check_values(k, v, b) for k, v in moved.items()}
         if not rows:
             raise ValueError(
-                "report must be given losses, logits or proxies, got none. Pass one of them."
+                "report must be given loss, logits or proxy, got none. Pass one of them."
             )
+        labels = None if target is None else target.detach().cpu()
         if labels is not None:
-            labels = labels.detach().cpu()
             if labels.is_floating_point() and labels.ndim == 1:
                 raise TypeError(
                     f"labels must be integer, got {labels.dtype}. Of a number that is regressed "
@@ -187,7 +189,7 @@ class SampleTable:
         ).all():
             raise ValueError(
                 f"strengths of {self.rule!r} must be ({self.n},) float32 in [0, 1], got {values}. "
-                "Mend its strengths method."
+                "Fix its strengths method."
             )
         return values.clone() if memory.columns else values
 

@@ -224,7 +224,7 @@ class CoresetCallback(Callback):
         sampler.table.load_state_dict(state["tables"][rank])
         sampler.load_state_dict(state["sampler"])
         self._epoch, self._batches, self._consumed = state["epoch"], state["batches"], 0
-        return sampler.epoch == self._epoch
+        return bool(sampler.epoch == self._epoch)
 
     def _prepare(self, trainer: Trainer, begun: bool = False) -> None:
         """Begin an epoch before Lightning does, and refresh if that is due."""

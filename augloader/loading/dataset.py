@@ -88,7 +88,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         self._clean = False
 
     @property
-    def copies(self) -> int | None:
+    def required_copies(self) -> int | None:
         """How many copies a sample must have: m where ``strong`` is a list; None: any number."""
         return len(self.strong) if self._one_a_copy else None
 

@@ -12,8 +12,10 @@ from torch.utils.data import DistributedSampler, Sampler
 
 from augloader.core.batch import Draw, Sample
 from augloader.core.checks import require_int
+from augloader.core.deprecated import renamed
 from augloader.distributed import collectives
-from augloader.loading.sampler import CoresetSampler, Plan
+from augloader.loading.plan import FORMER, Draws
+from augloader.loading.sampler import CoresetSampler
 from augloader.selection.strategy import Strategy
 
 
@@ -69,6 +71,7 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         3 1
     """
 
+    @renamed(**FORMER)
     def __init__(
         self,
         data: Any,
@@ -111,6 +114,8 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
                 f"rank must be below num_replicas={num_replicas}, got {rank}. Ranks count from 0."
             )
         self.dataset, self.drop_last, self.shuffle = data, False, True
+        self._reported: list[np.ndarray[Any, Any]] = []  # names of the epoch's reported draws
+        self._renamed = False  # whether HardestOf gave some of them other names
         super().__init__(data, strategy, group=group, **options)
         if group is None and self.num_replicas > 1 and self.table.learns:
             raise ValueError(
@@ -160,13 +165,16 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         self._renamed |= bool((copies > self.copies).any())
         self._reported.append(self._names(index, copies))
 
-    def _rest(self) -> Plan:
-        return self._at(self._start + np.arange(len(self)) * self.num_replicas + self.rank)
+    def _left(self) -> Draws:
+        places = np.arange(len(self)) * self.num_replicas + self.rank
+        return self._at(self._state.start + places)
 
-    def _begin(self, epoch: int) -> None:
-        super()._begin(epoch)
-        self._reported: list[np.ndarray[Any, Any]] = []  # names of the epoch's reported draws
-        self._renamed = False  # whether HardestOf gave some of them other names
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch on every rank; see CoresetSampler."""
+        before = self._state
+        super().set_epoch(epoch)
+        if not (before.resumed and before.epoch == epoch):
+            self._reported, self._renamed = [], False
 
     def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
         collectives.require_same({"epoch": epoch}, group)
@@ -190,7 +198,7 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         """
         if not self._reported or self._renamed or self.num_replicas == 1:
             return False
-        index, copies, *_ = self._rest()
+        index, copies, *_ = self._left().columns
         size = len(self._reported[0])
         rounds, part = divmod(len(index), size * self.num_replicas)
         seen = np.isin(self._names(index, copies), np.concatenate(self._reported))

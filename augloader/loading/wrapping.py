@@ -21,10 +21,12 @@ from torch.utils.data import (
 
 from augloader.core.batch import Draw, by_value, stack
 from augloader.core.checks import require_dataset, require_one_of
+from augloader.core.deprecated import renamed
 from augloader.core.schedule import Schedule
 from augloader.loading.adapt import Transform
 from augloader.loading.batches import Fetched, column, require_rows
 from augloader.loading.dataset import WeightedAugmentedDataset
+from augloader.loading.plan import FORMER
 from augloader.loading.sampler import CoresetSampler
 from augloader.selection.strategy import Strategy
 
@@ -46,6 +48,7 @@ _KEPT = (
 )
 
 
+@renamed(**{old: new for old, new in FORMER.items() if old != "weak"})
 def wrap(
     loader: DataLoader[Any],
     strategy: Strategy,
@@ -79,7 +82,7 @@ def wrap(
             is given, and by ``sweep(model, loader.dataset, ...)``.
         extras: "draw" as above; "index": the index alone; "none": nothing, for code that takes
             exactly two. What is left out cannot be reported, and weights do not reach the loss.
-        weak_probability: CoresetSampler's ``weak``, of a draw to get the weak transform.
+        weak_probability: as for CoresetSampler, of a draw to get the weak transform.
         **options: of CoresetSampler, as ``fraction=0.3``.
 
     Raises:
@@ -113,7 +116,7 @@ def wrap(
         final=final,
         fields=fields,
     )
-    sampler = CoresetSampler(data, strategy, weak=weak_probability, **options)
+    sampler = CoresetSampler(data, strategy, weak_probability=weak_probability, **options)
     kept = {name: getattr(loader, name) for name in _KEPT if hasattr(loader, name)}
     collate_fn = _Collate(loader.collate_fn, extras)
     error: TypeError | None = None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from augloader.core.checks import require_budget, require_fraction, require_one_of
+from augloader.core.deprecated import formerly, renamed
 from augloader.core.evidence import Certificate, Evidence, Selection
 from augloader.core.proxies import Proxies
 from augloader.selection.budget import Allocation, allocate
@@ -18,6 +19,7 @@ from augloader.selection.greedy.medoids import Medoids
 from augloader.selection.strategy import require_evidence
 
 
+@renamed(warm="warm_start")
 @dataclass(frozen=True)
 class FacilityLocation:
     """The coreset of Liu & Mirzasoleiman: medoids in gradient space, weighted by cluster size.
@@ -36,8 +38,8 @@ class FacilityLocation:
         memory_limit: bytes that one class's selection may take; None takes a quarter of what is
             free.
         stochastic: epsilon in (0, 1): compare a few random candidates in each step; None all.
-        warm: share, in [0, 1], of each class's budget that a refresh takes over from the previous
-            selection, its first medoids; the rest is selected anew.
+        warm_start: share, in [0, 1], of each class's budget that a refresh takes over from the
+            previous selection, its first medoids; the rest is selected anew.
 
     Raises:
         TypeError, ValueError: options outside their range.
@@ -61,7 +63,9 @@ class FacilityLocation:
     engine: Engine = "auto"
     memory_limit: int | None = None
     stochastic: float | None = None
-    warm: float = 0.0
+    warm_start: float = 0.0
+
+    warm = formerly("warm", "warm_start")
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -69,8 +73,8 @@ class FacilityLocation:
         check_options(self.engine, self.memory_limit, self.stochastic)
         if self.xi is not None and not self.xi >= 0:
             raise ValueError(f"xi must be 0 or more, got {self.xi}. It is a distance.")
-        if self.warm != 0:
-            require_fraction("warm", self.warm)
+        if self.warm_start != 0:
+            require_fraction("warm_start", self.warm_start)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -137,14 +141,14 @@ class FacilityLocation:
         shares = allocate([len(members) for members in groups], budget, self.allocation)
         seeds = generator.integers(2**32, size=len(groups)).tolist()
         starts = [torch.empty(0, dtype=torch.int64)] * len(groups)
-        if previous is not None and self.warm:
+        if previous is not None and self.warm_start:
             group, place = torch.empty(2, n, dtype=torch.int64)
             for g, members in enumerate(groups):
                 group[members], place[members] = g, torch.arange(len(members))
             order = group[previous].argsort(stable=True)
             counts = group[previous].bincount(minlength=len(groups)).tolist()
             starts = [
-                positions[: round(self.warm * share)]
+                positions[: round(self.warm_start * share)]
                 for positions, share in zip(
                     place[previous[order]].split(counts), shares, strict=True
                 )

@@ -124,7 +124,7 @@ class OrderedStrategy(ABC):
         """Return the scores in float64, or raise where they cannot order anything."""
         if not isinstance(scores, Tensor) or scores.shape != (n,):
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise ValueError(f"scores must be an ({n},) tensor, got {got}. Mend {self._score!r}.")
+            raise ValueError(f"scores must be an ({n},) tensor, got {got}. Fix {self._score!r}.")
         scores = scores.detach().cpu().double()
         bad = ~scores.isfinite()
         if bad.any():

@@ -92,6 +92,17 @@ class Ordered:
         return Selection(self.indices[:budget], weights, nested=self)
 
 
+def require_strategy(strategy: Any) -> Strategy:
+    """Return ``strategy`` if it is one, or raise TypeError or ValueError."""
+    if isinstance(strategy, type) or not isinstance(strategy, Strategy):
+        raise TypeError(
+            f"strategy must be an object with needs and select, got {strategy!r}. "
+            "Pass an instance, as FacilityLocation()."
+        )
+    require_needs("strategy.needs", strategy.needs)
+    return strategy
+
+
 def require_needs(name: str, needs: frozenset[str]) -> None:
     """Raise ValueError unless all needs are fields of Evidence."""
     unknown = sorted(needs - set(EVIDENCE))

@@ -8,7 +8,7 @@ from typing import Any
 from recipe import Method
 
 from augloader import FacilityLocation
-from augloader.loading.sampler import Weighting
+from augloader.loading import Weighting
 from tables import table1
 from tables.methods import CLEAN, TAIL, augmented, slug
 from tables.table import Row, Table

@@ -9,7 +9,7 @@ from typing import Any
 from recipe import Method, Problem
 
 from augloader import FacilityLocation, Loss, Rank, Strategy, Uniform
-from augloader.loading.sampler import Weighting
+from augloader.loading import Weighting
 from tables.table import Row
 
 CLEAN = Problem("clean")

@@ -273,9 +273,9 @@ def test_cutmix_lambda_is_the_area_that_was_not_pasted(
 
 
 @pytest.mark.parametrize("kind", [Mixup, CutMix])
-@pytest.mark.parametrize("nothing", ["strength", "gamma", "probability", "schedule", "one strong"])
+@pytest.mark.parametrize("nothing", ["strength", "alpha", "probability", "schedule", "one strong"])
 def test_nothing_is_mixed(kind: type[Mixup | CutMix], nothing: str) -> None:
-    zero: dict[str, Any] = {nothing: 0.0} if nothing in ("gamma", "probability", "schedule") else {}
+    zero: dict[str, Any] = {nothing: 0.0} if nothing in ("alpha", "probability", "schedule") else {}
     strength: float | list[float] = 0.0 if nothing == "strength" else 1.0
     batch = rows(5, strength=[0, 0, 1, 0, 0] if nothing == "one strong" else strength)
     out = kind(C, **zero)(batch)
@@ -933,7 +933,7 @@ def test_a_schedule_is_a_factor_of_gamma() -> None:
 
 def test_mixing_follows_the_samplers_schedule() -> None:
     data = WeightedAugmentedDataset([(torch.rand(3), i % C) for i in range(12)])
-    sampler = CoresetSampler(data, Uniform(), count=8, epochs=4, schedule=SwitchOff(2))
+    sampler = CoresetSampler(data, Uniform(), count=8, epochs=4, strength_schedule=SwitchOff(2))
     mixup = Mixup(C)
     for epoch in range(4):
         sampler.set_epoch(epoch)
@@ -1097,13 +1097,13 @@ def entered(manager: AbstractContextManager[Sample]) -> None:
 
 
 BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "gamma < 0": (lambda: Mixup(C, -0.1), ValueError, r"gamma must be in \[0, inf\), got -0.1"),
-    "gamma nan": (lambda: CutMix(C, float("nan")), ValueError, "gamma must be .* got nan"),
-    "gamma inf": (lambda: Mixup(C, float("inf")), ValueError, "gamma must be .* got inf"),
-    "gamma bool": (lambda: Mixup(C, True), TypeError, "gamma must be a number .* got True"),
-    "gamma str": (lambda: Mixup(C, "1"), TypeError, "gamma must be .* got '1'"),  # type: ignore[arg-type]
-    "classes 1": (lambda: Mixup(1), ValueError, "classes must be at least 2, got 1"),
-    "classes float": (lambda: Mixup(10.0), TypeError, "classes must be an integer"),  # type: ignore[arg-type]
+    "gamma < 0": (lambda: Mixup(C, -0.1), ValueError, r"alpha must be in \[0, inf\), got -0.1"),
+    "gamma nan": (lambda: CutMix(C, float("nan")), ValueError, "alpha must be .* got nan"),
+    "gamma inf": (lambda: Mixup(C, float("inf")), ValueError, "alpha must be .* got inf"),
+    "gamma bool": (lambda: Mixup(C, True), TypeError, "alpha must be a number .* got True"),
+    "gamma str": (lambda: Mixup(C, "1"), TypeError, "alpha must be .* got '1'"),  # type: ignore[arg-type]
+    "classes 1": (lambda: Mixup(1), ValueError, "num_classes must be at least 2, got 1"),
+    "classes float": (lambda: Mixup(10.0), TypeError, "num_classes must be an integer"),  # type: ignore[arg-type]
     "probability": (lambda: Mixup(C, probability=1.1), ValueError, "probability must be .* 1.1"),
     "schedule": (lambda: Mixup(C, schedule=-0.1), ValueError, "schedule must be .* -0.1"),
     "no epochs": (lambda: Mixup(C, schedule=Linear()), ValueError, "epochs must be given"),
@@ -1241,7 +1241,7 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         TypeError,
         "target must be a tensor, got list",
     ),
-    "no classes": (lambda: Mixup()(rows()), ValueError, "classes must be given .* got None"),
+    "no classes": (lambda: Mixup()(rows()), ValueError, "num_classes must be given .* got None"),
     "uint8": (
         lambda: Mixup(C)(rows(4)._replace(input=torch.zeros(4, 3, dtype=torch.uint8))),
         TypeError,

@@ -628,7 +628,7 @@ def test_golden_parameters() -> None:
             ["rand"],
             {"dataset": "svhn"},
             TypeError,
-            r"unexpected keyword argument 'dataset'\. Mend its",
+            r"unexpected keyword argument 'dataset'\. Fix its",
         ),
         (
             ["auto"],

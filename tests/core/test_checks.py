@@ -23,9 +23,9 @@ def test_every_message_says_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"^x must be at least 2, got 1\. Take two\.$"):
         require_int("x", 1, 2, "Take two.")
     with pytest.raises(
-        ValueError, match=r"^x must be finite, got 1 non-finite rows .*\. Mend it\.$"
+        ValueError, match=r"^x must be finite, got 1 non-finite rows .*\. Fix it\.$"
     ):
-        require_finite("x", torch.tensor([[0.0, torch.inf], [0.0, 0.0]]), "Mend it.")
+        require_finite("x", torch.tensor([[0.0, torch.inf], [0.0, 0.0]]), "Fix it.")
 
 
 def test_numpy_numbers_are_numbers_and_truth_values_are_not() -> None:

@@ -48,6 +48,7 @@ from augloader.distributed.selection import owners, select
 
 N, EPOCHS, BATCH = 60, 5, 8
 WORLDS = (1, 2, 3)
+COURSES = ("strength_schedule", "probability", "weak_probability", "fraction")
 
 
 class Nearest:
@@ -110,7 +111,7 @@ CASES: dict[str, tuple[Strategy, Evidence, int]] = {
     "vectors": (FacilityLocation(), whole(features=False), 20),
     "equal shares": (FacilityLocation(allocation="equal"), whole(), 20),
     "xi": (FacilityLocation(xi=4.0), whole(), 40),
-    "warm": (FacilityLocation(warm=0.5), whole(), 20),
+    "warm": (FacilityLocation(warm_start=0.5), whole(), 20),
     "stochastic": (FacilityLocation(stochastic=0.2), whole(), 20),
     "matrix-free": (FacilityLocation(engine="matrix-free"), whole(FEW), 40),
     "all as one": (FacilityLocation(per_class=False), whole(), 20),
@@ -271,10 +272,10 @@ def _less(epoch: int, epochs: int) -> float:
 PLAN: dict[str, Any] = {
     "epochs": EPOCHS,
     "fraction": _less,
-    "schedule": SwitchOff(2),
+    "strength_schedule": SwitchOff(2),
     "probability": 0.5,
-    "weak": 0.5,
-    "plain_copies": False,
+    "weak_probability": 0.5,
+    "keep_unaugmented_copies": False,
     "refresh": Every(2),
     "seed": 7,
 }
@@ -465,7 +466,7 @@ def _contradicting(rank: int, world: int, group: dist.ProcessGroup) -> object:
     sampler = _sampler(rank, group)
     for_all = torch.arange(sampler.n)
     labels = (for_all + rank) % 3
-    sampler.table.report(for_all, logits=logits_of(for_all, 0), labels=labels)
+    sampler.table.report(for_all, logits=logits_of(for_all, 0), target=labels)
     return sampler.refresh()
 
 
@@ -592,8 +593,8 @@ FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
         "seed must be the same on every rank, got 0 on rank 0, 1 on rank 1.*Build",
     ),
     "length": (_disagree(n=80), ValueError, "n must be the same .* got 79 on rank 0, 80 on rank 1"),
-    "schedule": (
-        _schedules("schedule"),
+    "strength_schedule": (
+        _schedules("strength_schedule"),
         ValueError,
         r"schedule must be the same on every rank, got .* on rank 0, .* on rank 1.*Build",
     ),
@@ -602,10 +603,10 @@ FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
         ValueError,
         "probability must be the same on every rank, got .* on rank 0, .* on rank 1",
     ),
-    "weak": (
-        _schedules("weak"),
+    "weak_probability": (
+        _schedules("weak_probability"),
         ValueError,
-        "weak must be the same on every rank, got .* on rank 0, .* on rank 1",
+        "weak_probability must be the same on every rank, got .* on rank 0, .* on rank 1",
     ),
     "fraction": (
         _schedules("fraction"),
@@ -857,7 +858,9 @@ def test_what_fails_on_one_rank_is_raised_on_all(found: Found, world: int, name:
         raise errors[0][0](errors[0][1])
 
 
-@pytest.mark.parametrize("name", ["schedule", "probability", "weak", "fraction"])
+@pytest.mark.parametrize(
+    "name", ["strength_schedule", "probability", "weak_probability", "fraction"]
+)
 def test_what_differs_between_long_schedules_is_said_in_short(found: Found, name: str) -> None:
     _, text = found[2][0]["failures"][name]
     assert len(text) < 600

@@ -51,7 +51,7 @@ def report(table: SampleTable, visit: Visit, **more: Any) -> None:
     table.report(
         index,
         logits=logits(index, right),
-        labels=LABELS[index],
+        target=LABELS[index],
         strength=torch.tensor(strength),
         **more,
     )
@@ -181,9 +181,9 @@ def test_a_float16_table_counts_what_was_reported() -> None:
     """What is stored is rounded, what is counted is not."""
     table = SampleTable(2, dtype=torch.float16, forgetting=True)
     close = torch.tensor([[1.0, 1.0001], [1.0001, 1.0]])  # equal in float16
-    table.report(torch.arange(2), logits=close, labels=torch.tensor([1, 1], dtype=torch.uint8))
+    table.report(torch.arange(2), logits=close, target=torch.tensor([1, 1], dtype=torch.uint8))
     assert counts(table) == [0, -1]
-    table.report(torch.arange(2), logits=close.flip(1).double(), labels=torch.tensor([1, 1]))
+    table.report(torch.arange(2), logits=close.flip(1).double(), target=torch.tensor([1, 1]))
     assert counts(table) == [1, 0]
 
 
@@ -295,13 +295,13 @@ def test_a_report_without_logits_or_labels_changes_nothing() -> None:
     outputs = logits(index, [False] * n)
     words = r"report must be given labels and logits .*ForgettingEvents\(\), got no "
     with pytest.raises(ValueError, match=words + "labels and no logits"):
-        table.report(index, losses=torch.ones(n))
+        table.report(index, loss=torch.ones(n))
     with pytest.raises(ValueError, match=words + "labels"):
         table.report(index, logits=outputs)
     with pytest.raises(ValueError, match=words + "logits"):
-        table.report(index, losses=torch.ones(n), labels=LABELS)
+        table.report(index, loss=torch.ones(n), target=LABELS)
     with pytest.raises(ValueError, match=words):
-        table.report(index, losses=torch.ones(n), strength=torch.ones(n))
+        table.report(index, loss=torch.ones(n), strength=torch.ones(n))
     assert same(table.state_dict(), before)
 
 
@@ -436,13 +436,13 @@ def test_before_all_samples_were_visited_there_is_nothing_to_select_by() -> None
     fails(r"forgetting must be known for every sample, got 40 samples \(first indices 0, 1")
     some = torch.arange(39)
     wrong = 1 - data.tensors[1]
-    sampler.table.report(some, logits=torch.eye(2)[wrong[:39]], labels=data.tensors[1][:39])
+    sampler.table.report(some, logits=torch.eye(2)[wrong[:39]], target=data.tensors[1][:39])
     fails(r"forgetting must be known for every sample, got 1 samples \(first indices 39\)")
     strong = {"strength": torch.ones(40)}
-    sampler.table.report(torch.arange(40), logits=torch.eye(2)[wrong], labels=1 - wrong, **strong)
+    sampler.table.report(torch.arange(40), logits=torch.eye(2)[wrong], target=1 - wrong, **strong)
     fails(r"got 1 samples \(first indices 39\)")
     sampler.table.report(
-        torch.tensor([39]), logits=torch.eye(2)[wrong[39:]], labels=data.tensors[1][39:]
+        torch.tensor([39]), logits=torch.eye(2)[wrong[39:]], target=data.tensors[1][39:]
     )
     assert len(sampler.refresh()) == 10
     assert len(sampler.refresh(evidence)) == 10

@@ -63,9 +63,9 @@ class Report:
     def to(self, table: SampleTable) -> None:
         table.report(
             self.index,
-            losses=self.losses,
+            loss=self.losses,
             logits=self.logits,
-            labels=self.labels,
+            target=self.labels,
             strength=self.strength,
         )
 
@@ -356,7 +356,7 @@ def test_a_data_set_of_imagenets_size_fits() -> None:
     table = SampleTable(n, rule=StableInfluence("loss"))
     for start in range(0, n, 2**19):
         index = torch.arange(start, min(n, start + 2**19))
-        table.report(index, losses=torch.rand(len(index)))
+        table.report(index, loss=torch.rand(len(index)))
     state = table.state_dict()
     assert size(state["memory"]) == 22 * n < 100e6
     values, strength = state["columns"]["losses"]
@@ -483,10 +483,10 @@ def test_a_users_rule() -> None:
     rule = Mine()
     assert isinstance(rule, StrengthRule)
     table = SampleTable(3, rule=rule)
-    table.report(torch.tensor([2, 0]), losses=torch.tensor([0.5, 1.0]))
+    table.report(torch.tensor([2, 0]), loss=torch.tensor([0.5, 1.0]))
     strengths = table.strengths(generator())
     assert strengths.tolist() == [1, 0, 0.5]
-    table.report(torch.tensor([0]), losses=torch.tensor([0.0]))
+    table.report(torch.tensor([0]), loss=torch.tensor([0.0]))
     assert strengths.tolist() == [1, 0, 0.5]  # they do not change under the feet
 
 
@@ -494,7 +494,7 @@ def test_a_users_rule() -> None:
 def test_a_rule_that_returns_other_rows(broken: str) -> None:
     table = SampleTable(3, rule=Mine(broken))
     with pytest.raises(ValueError, match=r"update of Mine.* must return the rows of last, visits"):
-        table.report(torch.tensor([2, 0]), losses=torch.tensor([0.5, 1.0]))
+        table.report(torch.tensor([2, 0]), loss=torch.tensor([0.5, 1.0]))
     assert not table.visits.any()
     assert not table.state_dict()["memory"]
 
@@ -549,11 +549,11 @@ def test_a_report_that_the_rule_cannot_use_changes_nothing(
 def test_an_influence_beyond_float16_is_refused() -> None:
     table = SampleTable(3, rule=StableInfluence("loss"))
     every = torch.arange(3)
-    table.report(every, losses=torch.tensor([0.0, 0.0, 1e5]))
+    table.report(every, loss=torch.tensor([0.0, 0.0, 1e5]))
     before = copy.deepcopy(table.state_dict())
     words = r"influence must be finite, got 1 non-finite rows \(first indices 1\).*65,504"
     with pytest.raises(ValueError, match=words):
-        table.report(every, losses=torch.tensor([65_000.0, 70_000.0, 1e5]))
+        table.report(every, loss=torch.tensor([65_000.0, 70_000.0, 1e5]))
     after = table.state_dict()
     assert torch.equal(before["visits"], after["visits"])
     for name, values in before["memory"].items():
@@ -596,7 +596,7 @@ def test_the_loss_form_is_the_jvp_along_the_step_to_first_order() -> None:
         # What the table keeps of it is the same number in float16.
         table = SampleTable(20, rule=rule)
         for values in (before, after):
-            table.report(every, losses=values)
+            table.report(every, loss=values)
         kept = table.state_dict()["memory"]["window"][:, 0]
         torch.testing.assert_close(kept.double(), influence, rtol=1e-3, atol=1e-6)
     ratios = [a / b for a, b in pairwise(differences)]

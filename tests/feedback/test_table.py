@@ -24,7 +24,7 @@ def same(a: Any, b: Any) -> bool:
 def full_table(n: int = 6, dtype: torch.dtype = torch.float32) -> SampleTable:
     table = SampleTable(n, dtype=dtype)
     logits = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
-    table.report(torch.arange(n), logits=logits, labels=torch.arange(n) % 3)
+    table.report(torch.arange(n), logits=logits, target=torch.arange(n) % 3)
     return table
 
 
@@ -35,7 +35,7 @@ def test_evidence_is_what_was_reported(dtype: torch.dtype) -> None:
     labels = torch.arange(n) % 3
     table = SampleTable(n, dtype=dtype)
     for part in torch.randperm(n, generator=torch.Generator().manual_seed(1)).split(999):
-        table.report(part, logits=logits[part], labels=labels[part])
+        table.report(part, logits=logits[part], target=labels[part])
     stored = logits.to(dtype).float()
     evidence = table.evidence(frozenset({"proxies", "labels", "losses"}))
     assert evidence.proxies is not None
@@ -50,7 +50,7 @@ def test_evidence_is_what_was_reported(dtype: torch.dtype) -> None:
 
 def test_reported_losses_and_proxies_come_before_computed_ones() -> None:
     table = full_table()
-    table.report(torch.arange(6), losses=torch.arange(6.0), proxies=torch.ones(6, 2))
+    table.report(torch.arange(6), loss=torch.arange(6.0), proxy=torch.ones(6, 2))
     evidence = table.evidence()
     assert evidence.losses is not None
     assert evidence.proxies is not None
@@ -63,11 +63,11 @@ def test_the_weakest_view_of_a_period_counts() -> None:
 
     def report(loss: float, strength: float) -> None:
         table.report(
-            torch.tensor([0]), losses=torch.tensor([loss]), strength=torch.tensor([strength])
+            torch.tensor([0]), loss=torch.tensor([loss]), strength=torch.tensor([strength])
         )
 
     def loss() -> float:
-        table.report(torch.tensor([1]), losses=torch.tensor([0.0]))
+        table.report(torch.tensor([1]), loss=torch.tensor([0.0]))
         losses = table.evidence(frozenset({"losses"})).losses
         assert losses is not None
         return float(losses[0])
@@ -90,7 +90,7 @@ def test_a_new_period_asks_for_everything_again() -> None:
     table = full_table()
     table.restart()
     assert table.missing("logits").tolist() == list(range(6))
-    table.report(torch.tensor([0, 4]), logits=torch.zeros(2, 3), labels=torch.tensor([0, 1]))
+    table.report(torch.tensor([0, 4]), logits=torch.zeros(2, 3), target=torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"proxies must be known.*4 samples \(first indices 1, 2"):
         table.evidence(frozenset({"proxies", "labels"}))
     assert table.evidence().proxies is None
@@ -144,9 +144,7 @@ def test_a_report_of_nothing() -> None:
 
 def test_what_float16_cannot_hold_is_refused() -> None:
     with pytest.raises(ValueError, match=r"losses must be finite.*float16"):
-        SampleTable(3, dtype=torch.float16).report(
-            torch.tensor([0]), losses=torch.tensor([70000.0])
-        )
+        SampleTable(3, dtype=torch.float16).report(torch.tensor([0]), loss=torch.tensor([70000.0]))
 
 
 def test_bad_tables() -> None:
@@ -175,7 +173,7 @@ def test_a_state_or_table_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="other must have n=5"):
         SampleTable(5).merge(full_table())
     clash = SampleTable(6)
-    clash.report(torch.tensor([1]), losses=torch.zeros(1), labels=torch.tensor([0]))
+    clash.report(torch.tensor([1]), loss=torch.zeros(1), target=torch.tensor([0]))
     before = clash.state_dict()
     with pytest.raises(ValueError, match=r"agree on the labels, got 1 others \(first indices 1\)"):
         clash.merge(full_table())
@@ -192,7 +190,7 @@ def test_ranks_that_saw_disjoint_shares_merge_to_the_whole() -> None:
     parts = []
     for rank in range(2):
         part, mine = SampleTable(6), torch.arange(rank, 6, 2)
-        part.report(mine, logits=logits[mine], labels=mine % 3)
+        part.report(mine, logits=logits[mine], target=mine % 3)
         parts.append(part)
     parts[0].merge(parts[1])
     assert same(parts[0].state_dict(), whole.state_dict())
@@ -206,7 +204,7 @@ def reported(rule: StrengthRule, losses: dict[int, list[float]], n: int = 4) -> 
     table = SampleTable(n, rule=rule)
     for i, values in losses.items():
         for value in values:
-            table.report(torch.tensor([i]), losses=torch.tensor([float(value)]))
+            table.report(torch.tensor([i]), loss=torch.tensor([float(value)]))
     return table
 
 
@@ -224,7 +222,7 @@ def test_merging_keeps_the_longer_history_and_the_mean_of_equally_long_ones() ->
     assert merged["previous"].tolist() == [8, 7, 5, 0]
     assert merged["window"].tolist() == [[4, 2], [4, 0], [2, 3], [0, 0]]
     assert merged["variance"][2] == (0.25 + 2.25) / 2
-    a.report(torch.tensor([2]), losses=torch.tensor([6.0]))  # the ring goes on at its position
+    a.report(torch.tensor([2]), loss=torch.tensor([6.0]))  # the ring goes on at its position
     assert a.state_dict()["memory"]["window"][2].tolist() == [1, 3]
 
 
@@ -235,9 +233,9 @@ def test_ranks_that_share_a_past_merge_to_the_whole() -> None:
     random = torch.Generator().manual_seed(0)
     for _ in range(5):
         order, losses = torch.randperm(6, generator=random), torch.rand(6, generator=random)
-        whole.report(order, losses=losses)
+        whole.report(order, loss=losses)
         for rank, table in enumerate(ranks):
-            table.report(order[rank::2], losses=losses[rank::2])
+            table.report(order[rank::2], loss=losses[rank::2])
         ranks[0].merge(ranks[1])
         ranks[1].load_state_dict(ranks[0].state_dict())
     expected = whole.state_dict()["memory"]
@@ -253,7 +251,7 @@ def test_the_rules_columns_are_saved_and_copied() -> None:
     other = SampleTable(4, rule=rule)
     other.load_state_dict(state)
     for each in (table, other):
-        each.report(torch.tensor([0]), losses=torch.tensor([5.0]))
+        each.report(torch.tensor([0]), loss=torch.tensor([5.0]))
     assert same(state, kept)
     assert same(table.state_dict(), other.state_dict())
     assert not same(table.state_dict(), kept)
@@ -290,11 +288,11 @@ def test_views_say_how_strong_the_view_behind_the_evidence_was() -> None:
     assert table.views(frozenset()).tolist() == [0] * 5
     logits, strength = torch.zeros(3, 2), torch.tensor([0.5, 0.0, 1.0])
     table.report(
-        torch.tensor([0, 1, 3]), logits=logits, labels=torch.zeros(3).long(), strength=strength
+        torch.tensor([0, 1, 3]), logits=logits, target=torch.zeros(3).long(), strength=strength
     )
     table.report(torch.tensor([4]), logits=torch.zeros(1, 2))  # no label: no residual
     assert table.views(needs).tolist() == [0.5, 0, inf, 1, inf]
-    table.report(torch.tensor([3]), proxies=torch.zeros(1, 2), strength=torch.tensor([0.25]))
+    table.report(torch.tensor([3]), proxy=torch.zeros(1, 2), strength=torch.tensor([0.25]))
     assert table.views(needs).tolist() == [0.5, 0, inf, 0.25, inf]
     table.restart()
     assert table.views(needs).tolist() == [inf] * 5
@@ -314,14 +312,14 @@ def test_rows_are_a_table_of_some_samples() -> None:
 def test_taking_over_what_the_ranks_agreed_on() -> None:
     table = SampleTable(3, rule=Entropy())
     labels = torch.zeros(2).long()
-    table.report(torch.tensor([0, 2]), logits=torch.zeros(2, 2), labels=labels)
+    table.report(torch.tensor([0, 2]), logits=torch.zeros(2, 2), target=labels)
     assert table.new_visits.tolist() == [1, 0, 1]
     learnt = table.learnt["strength"].items()
     columns = {name: values.clone() for name, values in learnt}
     table.take_over({"strength": columns}, torch.tensor([1, 1, 2]))
     assert table.visits.tolist() == [1, 1, 2]
     assert table.new_visits.tolist() == [0, 0, 0]
-    table.report(torch.tensor([0, 2]), logits=torch.zeros(2, 2), labels=labels)
+    table.report(torch.tensor([0, 2]), logits=torch.zeros(2, 2), target=labels)
     again = SampleTable(3, rule=Entropy())
     again.load_state_dict(table.state_dict())
     assert again.new_visits.tolist() == table.new_visits.tolist() == [1, 0, 1]

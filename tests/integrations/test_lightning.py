@@ -195,8 +195,8 @@ def test_epochs_of_changing_length_are_trained_on_whole(tmp_path: Path, validate
         fraction=lambda epoch, _: 0.2 + 0.1 * epoch,
         refresh=Every(2, warmup=1),
         epochs=6,
-        schedule=SwitchOff(last=1),
-        plain_copies=False,
+        strength_schedule=SwitchOff(last=1),
+        keep_unaugmented_copies=False,
     )
     network = fit(6, tmp_path, sampler, validate=validate)
     for epoch, copies in enumerate([0, 12, 12, 20, 20, 0]):

@@ -40,10 +40,11 @@ from augloader import (
 )
 from augloader.augment import translations
 from augloader.feedback import StrengthRule
-from augloader.loading.sampler import Base
+from augloader.loading import Base
 from tests.reference import random_state
 
 N = 40
+COURSES = ("strength_schedule", "probability", "weak_probability", "fraction")
 
 
 def evidence(n: int = N) -> Evidence:
@@ -280,12 +281,12 @@ def test_a_refresh_without_evidence_says_what_is_missing_and_changes_nothing() -
             {},
             {"loss": torch.zeros(3)},
             ValueError,
-            r"losses must have 4 rows, as the batch, got shape \(3,\)",
+            r"loss must have 4 rows, as the batch, got shape \(3,\)",
         ),
-        ({}, {"loss": torch.tensor(0.5)}, ValueError, "losses must have 4 rows"),
+        ({}, {"loss": torch.tensor(0.5)}, ValueError, "loss must have 4 rows"),
         ({}, {"loss": torch.full((4,), torch.nan)}, ValueError, "losses must be finite"),
         ({}, {"logits": torch.zeros(5, 2)}, ValueError, "logits must have 4 rows"),
-        ({}, {}, ValueError, "must be given losses, logits"),
+        ({}, {}, ValueError, "must be given loss, logits"),
         ({"index": torch.tensor([0, 1, 2, N])}, {"loss": torch.zeros(4)}, ValueError, r"\[0, 40\)"),
         ({"index": torch.tensor([0, 1, 2, -1])}, {"loss": torch.zeros(4)}, ValueError, r"\[0, 40"),
         ({"index": torch.tensor([0, 1, 1, 2])}, {"loss": torch.zeros(4)}, ValueError, "repeated"),
@@ -726,8 +727,8 @@ def test_a_selection_made_once_is_never_due_again() -> None:
 
 def test_a_list_of_transforms_wants_as_many_copies() -> None:
     data = WeightedAugmentedDataset([(torch.zeros(1, 4, 4), 0)] * 5, strong=translations(1))
-    assert data.copies == 4
-    assert data.clean().copies is None
+    assert data.required_copies == 4
+    assert data.clean().required_copies is None
     assert CoresetSampler(data, Uniform(), count=2, copies=4).copies == 4
     for copies in (0, 1, 5):
         with pytest.raises(ValueError, match=f"copies must be 4, .* got {copies}"):
@@ -763,7 +764,7 @@ def slower(epoch: int, epochs: int) -> float:
 @pytest.mark.parametrize("copies", [0, 2])
 def test_a_schedule_multiplies_the_strengths_and_nothing_else(schedule: Any, copies: int) -> None:
     plain = ready(copies=copies, strength=Constant(0.7))
-    sampler = ready(copies=copies, strength=Constant(0.7), epochs=6, schedule=schedule)
+    sampler = ready(copies=copies, strength=Constant(0.7), epochs=6, strength_schedule=schedule)
     for epoch in range(6):
         factor = schedule(epoch, 6) if callable(schedule) else schedule
         expected, draws = epoch_of(plain, epoch), epoch_of(sampler, epoch)
@@ -780,7 +781,7 @@ def test_a_schedule_multiplies_what_a_rule_has_learnt() -> None:
     rule = StableInfluence("loss", window=2)
     plain = trained(rule)
     assert len(plain.strengths.unique()) > N / 2
-    sampler = ready(strength=rule, epochs=10, schedule=Linear(8))
+    sampler = ready(strength=rule, epochs=10, strength_schedule=Linear(8))
     sampler.table.load_state_dict(plain.table.state_dict())
     for epoch in range(10):
         plain.set_epoch(epoch)
@@ -791,7 +792,7 @@ def test_a_schedule_multiplies_what_a_rule_has_learnt() -> None:
 
 
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("schedule", ["schedule", "probability"])
+@pytest.mark.parametrize("schedule", ["strength_schedule", "probability"])
 def test_refinement_is_as_long_and_without_any_strength(base: Base, schedule: str) -> None:
     sampler = ready(base=base, copies=2, epochs=7, **{schedule: SwitchOff(3)})
     draws = [epoch_of(sampler, epoch) for epoch in range(7)]
@@ -805,7 +806,7 @@ def test_refinement_is_as_long_and_without_any_strength(base: Base, schedule: st
 def test_plain_copies_can_be_left_out(base: Base, weighting: str) -> None:
     options: dict[str, Any] = {"base": base, "copies": 3, "weighting": weighting}
     options |= {"epochs": 9, "probability": Linear(4)}
-    kept, fewer = ready(**options), ready(**options, plain_copies=False)
+    kept, fewer = ready(**options), ready(**options, keep_unaugmented_copies=False)
     for epoch in range(9):
         whole, rest = epoch_of(kept, epoch), epoch_of(fewer, epoch)
         left_out = Counter(draw[:2] for draw in whole if draw.copy and draw.strength == 0)
@@ -826,25 +827,27 @@ def test_a_strength_of_0_is_plain_whatever_made_it_so() -> None:
     zero = set((plain.strengths == 0).nonzero().flatten().tolist())
     assert zero
     every = {"fraction": 1.0, "base": "full", "strength": rule}
-    sampler = ready(**every, plain_copies=False)
+    sampler = ready(**every, keep_unaugmented_copies=False)
     sampler.table.load_state_dict(plain.table.state_dict())
     draws = epoch_of(sampler, 5)
     assert {draw.index for draw in draws if draw.copy} == set(range(N)) - zero
-    for options in ({"schedule": 0}, {"probability": 0}, {"strength": Constant(0)}):
-        alone = list(ready(plain_copies=False, **options))
+    for options in ({"strength_schedule": 0}, {"probability": 0}, {"strength": Constant(0)}):
+        alone = list(ready(keep_unaugmented_copies=False, **options))
         assert sorted(places(alone)) == [(i, 0) for i in range(N)]
         assert {draw.weight for draw in alone} == {1.0}
 
 
 def test_augmented_in_place_nothing_is_left_out() -> None:
-    sampler = ready(copies=0, plain_copies=False, epochs=4, probability=slower)
+    sampler = ready(copies=0, keep_unaugmented_copies=False, epochs=4, probability=slower)
     for epoch in range(4):
         assert sorted(places(epoch_of(sampler, epoch))) == [(i, 0) for i in range(N)]
     assert sum(draw.strength > 0 for draw in sampler) < 10
 
 
 def test_down_weighting_goes_by_the_draws_that_are_there() -> None:
-    sampler = ready(plain_copies=False, probability=0.5, copies=3, weighting="downweight")
+    sampler = ready(
+        keep_unaugmented_copies=False, probability=0.5, copies=3, weighting="downweight"
+    )
     draws = list(sampler)
     counts = Counter(draw.index for draw in draws)
     assert 0 < len(draws) - N < 30
@@ -880,17 +883,17 @@ def test_draws_are_strong_with_the_probability(chance: float) -> None:
 
 
 def test_probabilities_of_0_and_1_are_exact() -> None:
-    sampler = many(epochs=4, probability=SwitchOff(2), weak=WarmUp(1))
+    sampler = many(epochs=4, probability=SwitchOff(2), weak_probability=WarmUp(1))
     for epoch in range(4):
         draws = epoch_of(sampler, epoch)
         assert {draw.strength for draw in draws if draw.copy} == {float(epoch < 2)}
         assert {draw.weak for draw in draws} == {epoch > 0}
-    assert list(many(probability=1, weak=1.0)) == list(many())
+    assert list(many(probability=1, weak_probability=1.0)) == list(many())
 
 
 def test_probability_and_weak_are_drawn_apart() -> None:
     for epoch in range(2):
-        draws = epoch_of(many(probability=0.5, weak=0.5, base="none"), epoch)
+        draws = epoch_of(many(probability=0.5, weak_probability=0.5, base="none"), epoch)
         for strong in (0, 1):
             for weak in (False, True):
                 found = sum(draw.strength == strong and draw.weak is weak for draw in draws)
@@ -898,7 +901,7 @@ def test_probability_and_weak_are_drawn_apart() -> None:
 
 
 def test_weak_draws_are_drawn_of_all_and_change_nothing_else() -> None:
-    sampler, plain = many(weak=0.3), many()
+    sampler, plain = many(weak_probability=0.3), many()
     draws = list(sampler)
     assert [draw._replace(weak=True) for draw in draws] == list(plain)
     for copied in (0, 1):
@@ -920,7 +923,12 @@ def test_a_loader_applies_the_weak_transform_to_exactly_those_draws(workers: int
     items = [(torch.tensor(1.0 + i), i % 2) for i in range(N)]
     data = WeightedAugmentedDataset(items, weak=plus_1000, strong=negative)
     off = SwitchOff(2)
-    options: dict[str, Any] = {"epochs": 5, "schedule": off, "weak": off * 0.5, "count": 10}
+    options: dict[str, Any] = {
+        "epochs": 5,
+        "strength_schedule": off,
+        "weak_probability": off * 0.5,
+        "count": 10,
+    }
     sampler = CoresetSampler(data, Uniform(), **options)
     sampler.refresh()
     loader = DataLoader(
@@ -975,7 +983,7 @@ def test_a_missed_refresh_has_the_periods_budget_and_one_kept_the_first() -> Non
 
 @pytest.mark.parametrize("epoch", [4, 5, 10**6])
 def test_an_epoch_beyond_the_plan_is_refused_and_changes_nothing(epoch: int) -> None:
-    sampler = ready(epochs=4, schedule=slower, base="random")
+    sampler = ready(epochs=4, strength_schedule=slower, base="random")
     draws = epoch_of(sampler, 3)
     sampler.skip(5)
     strengths = sampler.strengths
@@ -997,7 +1005,9 @@ def test_a_plan_alone_changes_no_draw() -> None:
         planned.set_epoch(4)
 
 
-@pytest.mark.parametrize("name", ["schedule", "probability", "weak", "fraction"])
+@pytest.mark.parametrize(
+    "name", ["strength_schedule", "probability", "weak_probability", "fraction"]
+)
 @pytest.mark.parametrize(
     ("value", "epochs", "error", "words"),
     [
@@ -1031,19 +1041,23 @@ def test_schedules_that_select_nothing_and_epochs_of_nothing() -> None:
         words = rf"fraction must be in \(0, 1\] at every epoch, got 0 at {epoch}\. To augment"
         with pytest.raises(ValueError, match=words):
             CoresetSampler(range(N), Uniform(), fraction=schedule, epochs=6)
-    with pytest.raises(ValueError, match='plain_copies must be True with base="none", got False'):
-        CoresetSampler(range(N), Uniform(), fraction=0.5, base="none", plain_copies=False)
+    with pytest.raises(
+        ValueError, match='keep_unaugmented_copies must be True with base="none", got False'
+    ):
+        CoresetSampler(
+            range(N), Uniform(), fraction=0.5, base="none", keep_unaugmented_copies=False
+        )
     with pytest.raises(ValueError, match="exactly one of fraction and count"):
         CoresetSampler(range(N), Uniform(), fraction=slower, count=3, epochs=6)
 
 
 SCHEDULED: dict[str, Any] = {
     "epochs": 8,
-    "schedule": slower,
+    "strength_schedule": slower,
     "probability": SwitchOff(1) * 0.6,
-    "weak": Linear(to=0.2),
+    "weak_probability": Linear(to=0.2),
     "fraction": Cosine(to=0.1),
-    "plain_copies": False,
+    "keep_unaugmented_copies": False,
     "copies": 2,
     "refresh": Every(2),
 }
@@ -1066,7 +1080,7 @@ def test_a_scheduled_run_resumes_at_every_cut(epoch: int, share: float) -> None:
     first.skip(cut)
     state = copy.deepcopy(first.state_dict())
     assert " at 0x" not in str(state["arguments"])
-    second = scheduled(schedule=lambda e, epochs: slower(e, epochs))
+    second = scheduled(strength_schedule=lambda e, epochs: slower(e, epochs))
     second.load_state_dict(state)
     assert list(second) == list(first) == draws[cut:]
     assert len(second) == len(draws) - cut
@@ -1083,11 +1097,11 @@ def test_a_scheduled_run_resumes_at_every_cut(epoch: int, share: float) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("schedule", SwitchOff(2)),
+        ("strength_schedule", SwitchOff(2)),
         ("probability", SwitchOff(2)),
-        ("weak", 0.5),
+        ("weak_probability", 0.5),
         ("fraction", Linear(to=0.1)),
-        ("plain_copies", True),
+        ("keep_unaugmented_copies", True),
         ("epochs", 9),
     ],
 )
@@ -1103,8 +1117,10 @@ def test_a_state_of_another_schedule_is_refused(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("last", [(20, 30), (1, 2)])
 def test_what_differs_between_long_schedules_is_said_in_short(last: tuple[int, int]) -> None:
-    mine, saved = (ready(epochs=300, schedule=SwitchOff(count)) for count in last)
-    with pytest.raises(ValueError, match="state must be of a sampler with schedule=") as caught:
+    mine, saved = (ready(epochs=300, strength_schedule=SwitchOff(count)) for count in last)
+    with pytest.raises(
+        ValueError, match="state must be of a sampler with strength_schedule="
+    ) as caught:
         mine.load_state_dict(saved.state_dict())
     text = str(caught.value)
     assert len(text) < 400
@@ -1114,7 +1130,7 @@ def test_what_differs_between_long_schedules_is_said_in_short(last: tuple[int, i
 
 @for_all(st.integers(1, 5), st.sampled_from(BASES[:3]), st.integers(0, 7), st.integers(0, 9))
 def test_ranks_share_a_scheduled_epoch(world: int, base: Base, epoch: int, seed: int) -> None:
-    options = SCHEDULED | {"base": base, "seed": seed, "probability": 0.6, "weak": 0.5}
+    options = SCHEDULED | {"base": base, "seed": seed, "probability": 0.6, "weak_probability": 0.5}
     whole = scheduled(**options)
     samplers = ranked(world, **options)
     for sampler in (whole, *samplers):
@@ -1242,7 +1258,7 @@ def test_labels_of_one_hot_targets(dtype: torch.dtype) -> None:
         (lambda t: t * 2, TypeError, "labels must be"),
         (lambda t: t * torch.nan, TypeError, "labels must be"),
         (lambda t: t[:, :, None], TypeError, "labels must be"),
-        (lambda t: t[:5], ValueError, "labels must have 8 rows, as the batch"),
+        (lambda t: t[:5], ValueError, "target must have 8 rows, as the batch"),
         (lambda t: torch.cat([t, t], 1), TypeError, "labels must be"),
         (lambda t: torch.cat([t * 0, t], 1), ValueError, r"labels must be in \[0, 2\)"),
     ],
@@ -1264,7 +1280,7 @@ def test_a_mixed_batch_is_checked_as_any_other() -> None:
     sampler = ready()
     before = known(sampler)
     given = rows(4)._replace(mixed=torch.ones(4, dtype=torch.bool))
-    with pytest.raises(ValueError, match="losses must have 4 rows"):
+    with pytest.raises(ValueError, match="loss must have 4 rows"):
         sampler.report(given, loss=torch.zeros(3))
     with pytest.raises(ValueError, match="repeated draws"):
         sampler.report(given._replace(copy=given.copy * 0), loss=torch.zeros(4))

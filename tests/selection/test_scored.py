@@ -593,7 +593,7 @@ def pick(strategy: Any, known: Evidence | None = None, budget: int = 2) -> Selec
             r"finite, got 2 others \(first ind.* 1, 3",
         ),
         (torch.zeros(4), r"must not all be zero, got 4 zeros from .*Returns.*Uniform\(\)"),
-        (torch.ones(3), r"must be an \(4,\) tensor, got \(3,\). Mend .*Returns"),
+        (torch.ones(3), r"must be an \(4,\) tensor, got \(3,\). Fix .*Returns"),
         (torch.ones(4, 1), r"must be an \(4,\) tensor, got \(4, 1\)"),
         (torch.tensor(1.0), r"must be an \(4,\) tensor, got \(\)"),
         ([1.0, 2.0, 3.0, 4.0], r"must be an \(4,\) tensor, got list"),

@@ -129,7 +129,7 @@ ENGINES: list[dict[str, Any]] = [
     {"engine": "graph"},
     {"stochastic": 0.2},
     {"engine": "graph", "stochastic": 0.5},
-    {"engine": "matrix-free", "warm": 0.5},
+    {"engine": "matrix-free", "warm_start": 0.5},
 ]
 
 
@@ -185,7 +185,7 @@ def test_the_certificate_says_what_was_reached() -> None:
 def test_a_warm_start_keeps_the_first_medoids_of_each_class(engine: Any, warm: float) -> None:
     given, changed = evidence(400), evidence(400, seed=1)
     assert given.labels is not None
-    strategy = FacilityLocation(engine=engine, warm=warm)
+    strategy = FacilityLocation(engine=engine, warm_start=warm)
     cold = select(strategy, 80, given)
     again = select(strategy, 80, replace(changed, labels=given.labels, previous=cold.indices))
     for c in range(4):
@@ -221,7 +221,7 @@ def test_a_warm_start_from_a_selection_of_another_shape() -> None:
     given = evidence()
     assert given.labels is not None
     previous = (given.labels == 2).nonzero().flatten()
-    found = select(FacilityLocation(warm=0.5), 20, replace(given, previous=previous))
+    found = select(FacilityLocation(warm_start=0.5), 20, replace(given, previous=previous))
     cold = select(FacilityLocation(), 20, given)
     for c in range(4):
         mine, others = (s.indices[given.labels[s.indices] == c] for s in (found, cold))
@@ -243,7 +243,7 @@ def test_a_refresh_gives_the_strategy_the_selection_before() -> None:
             seen.append(evidence.previous)
             return super().select(evidence, *args, **options)
 
-    sampler = CoresetSampler(range(120), Spy(warm=0.5), count=30)
+    sampler = CoresetSampler(range(120), Spy(warm_start=0.5), count=30)
     first = sampler.refresh(given)
     other = replace(evidence(seed=1), labels=given.labels)
     second = sampler.refresh(other)
@@ -303,9 +303,9 @@ def test_the_ratio_is_at_most_1(options: dict[str, Any]) -> None:
         ({"stochastic": 0}, ValueError, "stochastic must be in"),
         ({"stochastic": 1}, ValueError, r"stochastic must be in \(0, 1\), got 1"),
         ({"stochastic": "0.1"}, TypeError, "stochastic must be a number"),
-        ({"warm": -0.1}, ValueError, "warm must be in"),
-        ({"warm": 1.1}, ValueError, "warm must be in"),
-        ({"warm": float("nan")}, ValueError, "warm must be in"),
+        ({"warm_start": -0.1}, ValueError, "warm_start must be in"),
+        ({"warm_start": 1.1}, ValueError, "warm_start must be in"),
+        ({"warm_start": float("nan")}, ValueError, "warm_start must be in"),
     ],
 )
 def test_engine_options_are_checked_at_construction(

@@ -1,0 +1,356 @@
+"""What every epoch is made of: one frozen plan, and the draws that it composes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from math import ceil
+from typing import Any, Literal, get_args
+
+import numpy as np
+from torch import Tensor
+
+from augloader.core.checks import require_fraction, require_int, require_one_of
+from augloader.core.evidence import Selection
+from augloader.core.schedule import Course, Every, Schedule, require_planned
+
+Base = Literal["full", "random", "selected", "none"]
+Weighting = Literal["cluster", "uniform", "population", "downweight"]
+Array = np.ndarray[Any, Any]
+FORMER = {  # names of arguments in version 0.1, until 0.3
+    "schedule": "strength_schedule",
+    "plain_copies": "keep_unaugmented_copies",
+    "weak": "weak_probability",
+    "multiple": "pad_to_multiple_of",
+}
+# Independent random streams:
+SELECT, SUBSET, SHUFFLE, STRENGTH, STRONG, WEAK = range(6)
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """The draws of an epoch as columns; see ``Draw``.
+
+    Attributes:
+        index: (m,) int64.
+        copy: (m,) int64.
+        weight: (m,) float32.
+        strength: (m,) float32.
+        weak: (m,) bool.
+    """
+
+    index: Array
+    copy: Array
+    weight: Array
+    strength: Array
+    weak: Array
+
+    def __len__(self) -> int:
+        """Return the number of draws."""
+        return len(self.index)
+
+    @property
+    def columns(self) -> tuple[Array, ...]:
+        """All columns, in the order of ``Draw``'s fields."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def rows(self, which: Array) -> Draws:
+        """Return some of the draws, (k,) positions or (m,) bool."""
+        return Draws(*(column[which] for column in self.columns))
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What an epoch is made of, for every epoch of a training; ``of`` checks what a user asks for.
+
+    Everything it returns is a pure function of the plan and the arguments.
+
+    Attributes:
+        n: number of samples.
+        share: how many of them are selected: a number, or a course of their share.
+        base_share: size of a random base; None: the selection's.
+        every: when samples are selected anew.
+
+    The others are CoresetSampler's arguments, schedules as courses.
+
+    Example:
+        >>> import torch
+        >>> plan = EpochPlan.of(4, fraction=0.5, weighting="uniform")
+        >>> chosen = Selection(torch.tensor([3, 0]), torch.tensor([2.0, 2.0]))
+        >>> draws = plan.compose(0, chosen, torch.ones(4))
+        >>> draws.index.tolist(), draws.strength.tolist()
+        ([0, 1, 2, 3, 3, 0], [0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
+    """
+
+    n: int
+    share: Course | int
+    base: Base
+    base_share: int | None
+    copies: int
+    every: Every
+    weighting: Weighting
+    epochs: int | None
+    strength_schedule: Course
+    probability: Course
+    keep_unaugmented_copies: bool
+    weak_probability: Course
+    pad_to_multiple_of: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        n: int,
+        *,
+        fraction: Schedule | float | None = None,
+        count: int | None = None,
+        base: Base = "full",
+        base_fraction: float | None = None,
+        copies: int = 1,
+        refresh: Every = Every(1),  # noqa: B008 - frozen
+        weighting: Weighting = "cluster",
+        epochs: int | None = None,
+        strength_schedule: Schedule | float = 1.0,
+        probability: Schedule | float = 1.0,
+        keep_unaugmented_copies: bool = True,
+        weak_probability: Schedule | float = 1.0,
+        pad_to_multiple_of: int = 1,
+        seed: int = 0,
+    ) -> EpochPlan:
+        """Check CoresetSampler's arguments and return the plan.
+
+        Raises:
+            TypeError, ValueError: as CoresetSampler.
+        """
+        if epochs is not None:
+            require_int("epochs", epochs, 1, "Plan at least one epoch.")
+        share = _share(n, fraction, count, epochs)
+        schedules = {
+            "strength_schedule": strength_schedule,
+            "probability": probability,
+            "weak_probability": weak_probability,
+        }
+        courses = {name: Course.of(name, given, epochs) for name, given in schedules.items()}
+        require_one_of("base", base, get_args(Base))
+        if not isinstance(keep_unaugmented_copies, bool):
+            raise TypeError(
+                "keep_unaugmented_copies must be True or False, got "
+                f"{keep_unaugmented_copies!r}. Pass one."
+            )
+        if base == "none" and not keep_unaugmented_copies:
+            raise ValueError(
+                'keep_unaugmented_copies must be True with base="none", got False. An epoch '
+                "without strong augmentation would be empty."
+            )
+        if base_fraction is not None and base != "random":
+            raise ValueError(
+                f'base_fraction must come with base="random", got base={base!r}. Leave it out.'
+            )
+        base_share = None if base_fraction is None else _size(n, base_fraction)
+        require_int("copies", copies, 0, "0 augments in place.")
+        if not isinstance(refresh, Every):
+            raise TypeError(f"refresh must be an Every, got {refresh!r}. Pass Every(20).")
+        require_one_of("weighting", weighting, get_args(Weighting))
+        return cls(
+            n,
+            share,
+            base,
+            base_share,
+            int(copies),
+            refresh,
+            weighting,
+            epochs,
+            keep_unaugmented_copies=keep_unaugmented_copies,
+            pad_to_multiple_of=require_int(
+                "pad_to_multiple_of", pad_to_multiple_of, 1, "1 adds nothing."
+            ),
+            seed=require_int("seed", seed, 0, "Any whole number will do."),
+            **courses,
+        )
+
+    def generator(self, stream: int, epoch: int) -> np.random.Generator:
+        """Return a generator from a hash of (seed, stream, epoch), never from a sum of them."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stream, epoch)))
+
+    def require_epoch(self, epoch: object) -> int:
+        """Return ``epoch`` if it is a planned one, or raise TypeError or ValueError."""
+        found = require_int("epoch", epoch, 0, "Epochs count from 0.")
+        if self.epochs is not None:
+            require_planned(found, self.epochs)
+        return found
+
+    def budget(self, epoch: int) -> int:
+        """Return how many samples are selected in an epoch's refresh period."""
+        if isinstance(self.share, int):
+            return self.share
+        return _size(self.n, self.share.at(self.every.begin(epoch)))
+
+    def base_size(self, epoch: int) -> int:
+        """Return how many samples the base has, before augmentation in place."""
+        if self.base != "random":
+            return self.n
+        return self.budget(epoch) if self.base_share is None else self.base_share
+
+    def refresh_due(self, epoch: int, refreshed: int | None) -> bool:
+        """Return whether an epoch wants a new selection, the last one being of another epoch.
+
+        Never where the rest of its refresh period has no strong draw, as in refinement, and no part
+        of the base is what was selected.
+        """
+        period = self.every.period(epoch)
+        if period is None or (refreshed is not None and self.every.period(refreshed) == period):
+            return False
+        end = epoch + 1
+        if self.epochs is not None:
+            interval = self.every.interval or self.epochs
+            end = min(self.every.begin(epoch) + interval, self.epochs)
+        return any(map(self.matters, range(epoch, end)))
+
+    def next_refresh(self, epoch: int) -> int | None:
+        """Return the next epoch at which a refresh is due, if none is now; None: no other."""
+        every, end = self.every, self.epochs
+        if epoch < every.warmup:
+            start = every.warmup
+        elif every.interval is None:
+            return None
+        else:
+            start = every.begin(epoch) + every.interval
+        if end is None:
+            end = start + 1  # without planned epochs all of them are alike
+        return next((every.begin(e) for e in range(start, end) if self.matters(e)), None)
+
+    def matters(self, epoch: int) -> bool:
+        """Return whether an epoch may have strong draws, or has a base of what was selected."""
+        strong = self.strength_schedule.at(epoch) > 0 and self.probability.at(epoch) > 0
+        return strong or self.base not in ("full", "random")
+
+    def scheduled(self, strengths: Tensor, epoch: int) -> Tensor:
+        """Return (n,) strengths times the epoch's factor."""
+        factor = self.strength_schedule.at(epoch)
+        return strengths if factor == 1 else strengths * factor
+
+    def compose(self, epoch: int, selection: Selection | None, strengths: Tensor) -> Draws:
+        """Return the epoch's draws, before they are shuffled: the base, then copy after copy.
+
+        A copy weighs gamma_j k / (n r), gamma_j the number of samples that medoid j stands for, and
+        a base draw 1, or what ``weighting`` says; all are scaled to mean 1.
+
+        Args:
+            epoch: a planned one.
+            selection: None before the first.
+            strengths: (n,) float32 of all samples, as ``scheduled`` returns them.
+
+        Cost: O(n + r k).
+
+        Source: Liu & Mirzasoleiman (2022), Eq. 10; Kuchnik & Smith (2019), section 4.2.
+        """
+        base = np.arange(self.n)
+        if self.base == "random":
+            period = self.every.period(epoch)
+            generator = self.generator(SUBSET, 0 if period is None else period + 1)
+            base = np.sort(generator.choice(self.n, self.base_size(epoch), replace=False))
+        population = self.weighting == "population"
+        each = self.n / len(base) if population else 1.0  # what a base draw weighs
+        base_weight = np.full(len(base), each)
+        chosen, gamma = base[:0], base_weight[:0]
+        if selection is not None:
+            chosen = selection.indices.numpy()
+            gamma = selection.weights.numpy().astype(np.float64)
+            gamma = gamma if population else gamma * len(chosen) / self.n
+            if self.base == "selected":
+                base, base_weight = chosen, gamma
+            elif self.base == "none":
+                base, base_weight = chosen[:0], gamma[:0]
+            if self.copies == 0:
+                kept = ~np.isin(base, chosen)
+                base, base_weight = base[kept], base_weight[kept]
+        copy = np.arange(1, self.copies + 1) if self.copies else np.zeros(1, np.int64)
+        index = np.concatenate([base, np.tile(chosen, len(copy))])
+        copies = np.concatenate([np.zeros(len(base), np.int64), np.repeat(copy, len(chosen))])
+        weight = np.concatenate([base_weight, np.tile(gamma / len(copy), len(copy))])
+        strength = strengths.numpy()[index]
+        strength[: len(base)] = 0
+        strength[~self._happens(STRONG, self.probability, epoch, len(index))] = 0
+        if not self.keep_unaugmented_copies:
+            plain = (np.arange(len(index)) >= len(base)) & (strength == 0)
+            if self.base in ("full", "random"):
+                weight[plain] = each
+            kept = (copies == 0) | ~plain
+            index, copies, weight, strength = (x[kept] for x in (index, copies, weight, strength))
+        if self.weighting == "uniform":
+            weight = np.ones(len(index))
+        elif self.weighting == "downweight":
+            weight = 1 / np.bincount(index, minlength=1)[index]
+        weight = (weight / weight.mean()).astype(np.float32)
+        weak = self._happens(WEAK, self.weak_probability, epoch, len(index))
+        return Draws(index, copies, weight, strength, weak)
+
+    def _happens(self, stream: int, course: Course, epoch: int, count: int) -> Array:
+        """Return which of the draws get what has this epoch's probability."""
+        chance = course.at(epoch)
+        if chance in (0, 1):
+            return np.full(count, chance == 1)
+        drawn: Array = self.generator(stream, epoch).random(count) < chance
+        return drawn
+
+    def length(self, draws: Draws) -> int:
+        """Return the length of an epoch of these draws, filled up."""
+        return ceil(len(draws) / self.pad_to_multiple_of) * self.pad_to_multiple_of
+
+    def shuffled(self, epoch: int, draws: Draws, places: Array) -> Draws:
+        """Return the draws at some places of the epoch; beyond the last, the first at weight 0."""
+        whole = len(draws)
+        order = self.generator(SHUFFLE, epoch).permutation(whole)[places % max(whole, 1)]
+        found = draws.rows(order)
+        return replace(found, weight=np.where(places < whole, found.weight, np.float32(0)))
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the draws depend on beside the state, in plain values."""
+        return {
+            "n": self.n,
+            "seed": self.seed,
+            "count" if isinstance(self.share, int) else "fraction": str(self.share),
+            "base": self.base,
+            "base_share": self.base_share,
+            "copies": self.copies,
+            "interval": self.every.interval,
+            "warmup": self.every.warmup,
+            "weighting": self.weighting,
+            "strength_schedule": str(self.strength_schedule),
+            "probability": str(self.probability),
+            "keep_unaugmented_copies": self.keep_unaugmented_copies,
+            "pad_to_multiple_of": self.pad_to_multiple_of,
+            "weak_probability": str(self.weak_probability),
+        }
+
+
+def _share(
+    n: int, fraction: Schedule | float | None, count: int | None, epochs: int | None
+) -> Course | int:
+    """Return how many samples to select: a number, or a course of the fraction."""
+    if (fraction is None) == (count is None):
+        raise ValueError(
+            f"exactly one of fraction and count must be given, got fraction={fraction} and "
+            f"count={count}. Pass fraction=0.3 or a number of samples."
+        )
+    if fraction is not None:
+        if not callable(fraction):
+            require_fraction("fraction", fraction)
+        course = Course.of("fraction", fraction, epochs)
+        if min(course.values) == 0:
+            raise ValueError(
+                f"fraction must be in (0, 1] at every epoch, got 0 at {course.values.index(0)}. To "
+                "augment nothing schedule the strength or the probability."
+            )
+        return course
+    if require_int("count", count, 1, "Select at least one sample.") > n:
+        raise ValueError(
+            f"count must be at most the {n} samples of the dataset, got {count}. "
+            "Select fewer, or all with fraction=1.0."
+        )
+    assert count is not None
+    return int(count)
+
+
+def _size(n: int, fraction: float) -> int:
+    """Return the number of samples that a share of the data is, at least 1."""
+    return max(1, round(require_fraction("fraction", fraction) * n))

@@ -1,0 +1,89 @@
+"""Which rows of a reported batch count: one a sample, of its weakest view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augloader.core.batch import Sample
+
+
+def weakest_views(
+    batch: Sample, given: Mapping[str, Tensor | None]
+) -> tuple[Tensor, Tensor, dict[str, Tensor]] | None:
+    """Return what a report says of each sample, on the CPU, or None where it says nothing.
+
+    Of a sample's draws in the batch the one with the lowest strength counts. Rows that were mixed
+    with others are left out, as their outputs are no evidence of one sample, and so are rows of
+    weight 0, which only fill up an epoch.
+
+    Args:
+        batch: the Sample batch that the loader gave, b rows on any device.
+        given: values of the rows by name, (b, ...), or None.
+
+    Returns:
+        The samples, (m,) int64 ascending, their views' strengths, (m,) float32, and the values.
+
+    Raises:
+        TypeError: batch is not a Sample batch, values that are no tensors.
+        ValueError: other numbers of rows, the same draw twice.
+
+    Cost: O(b log b), and waiting for the values' device.
+    """
+    if not isinstance(batch, Sample) or not isinstance(batch.index, Tensor):
+        raise TypeError(
+            f"batch must be the Sample batch of the loader, got {type(batch).__name__}. "
+            "Report other batches with sampler.table.report(index, ...)."
+        )
+    index, copies, strength = (
+        part.detach().cpu() for part in (batch.index, batch.copy, batch.strength)
+    )
+    b = len(index)
+    mixed, weighed = (
+        _flag(name, part, b) for name, part in (("mixed", batch.mixed), ("weight", batch.weight))
+    )
+    for name, values in given.items():
+        if values is not None and not isinstance(values, Tensor):
+            raise TypeError(
+                f"{name} must be a tensor, got {type(values).__name__}. Report tensors with a "
+                "row a sample."
+            )
+        if values is not None and values.shape[:1] != (b,):
+            raise ValueError(
+                f"{name} must have {b} rows, as the batch, got shape "
+                f'{tuple(values.shape)}. Compute the loss with reduction="none".'
+            )
+    names = (index * (int(copies.max()) + 1 if b else 1) + copies).numpy()[weighed]
+    if len(np.unique(names)) < len(names):
+        raise ValueError(
+            "batch must hold each (index, copy) once, got repeated draws. Report every batch "
+            "once, as the loader gave it."
+        )
+    order = np.lexsort((strength.numpy(), index.numpy()))
+    order = order[(weighed & ~mixed)[order]]
+    if not len(order):
+        return None
+    _, first = np.unique(index.numpy()[order], return_index=True)
+    rows = torch.from_numpy(order[first])
+    picked = {k: v.detach().cpu()[rows] for k, v in given.items() if v is not None}
+    return index[rows], strength[rows], picked
+
+
+def _flag(name: str, given: object, b: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    flag = torch.as_tensor(given).detach().cpu().bool()
+    if flag.shape not in ((), (b,)):
+        raise ValueError(
+            f"{name} must have {b} rows, as the batch, got shape {tuple(flag.shape)}. Pass the "
+            "batch as it was mixed."
+        )
+    return flag.expand(b).numpy()
+
+
+def class_labels(target: Tensor) -> Tensor:
+    """Return class labels where mixing made one-hot rows of them, and anything else as it is."""
+    if target.ndim != 2 or not ((target != 0).sum(1) == 1).all() or not (target.amax(1) == 1).all():
+        return target
+    return target.argmax(1)
