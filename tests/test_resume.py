@@ -486,7 +486,7 @@ def test_states_of_earlier_versions_load_or_say_why_not(version: int, weighting:
         return
     second.load_state_dict(old)
     assert list(second) == list(first)
-    with pytest.raises(ValueError, match="must be of a sampler with weighting="):
+    with pytest.raises(ValueError, match="must be of a sampler with weight"):
         CoresetSampler(
             range(N), Uniform(), **options | {"weighting": "downweight"}
         ).load_state_dict(old)
