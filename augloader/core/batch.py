@@ -103,7 +103,7 @@ class Sample(NamedTuple):
         return Sample(*map(pinned, self))
 
 
-_NUMPY = {torch.from_numpy(np.empty(0, code)).dtype for code in "?bBhilefd"}
+NUMPY = {torch.from_numpy(np.empty(0, code)).dtype for code in "?bBhilefd"}
 SMALL = 2**20  # bytes of a tensor that is sent by value
 
 
@@ -127,7 +127,7 @@ def by_value(value: Any) -> Any:
     if type(value) is Tensor:
         small = (
             value.layout == torch.strided
-            and value.dtype in _NUMPY
+            and value.dtype in NUMPY
             and value.device.type == "cpu"
             and not (value.requires_grad or value.is_neg() or value.is_nested)
             and value.nbytes <= SMALL
@@ -142,10 +142,20 @@ def by_value(value: Any) -> Any:
 
 def stack(draws: Sequence[Draw]) -> Sample:
     """Return the batch of some draws, its input and target still None."""
-    index, copy, weight, strength, epoch, _ = zip(*draws, strict=True)
+    return stacked(*list(zip(*draws, strict=True))[:-1])
+
+
+def stacked(
+    index: Sequence[int],
+    copy: Sequence[int],
+    weight: Sequence[float],
+    strength: Sequence[float],
+    epoch: Sequence[int],
+) -> Sample:
+    """Return the batch of the columns of some draws, its input and target still None."""
     i, c, e = (torch.from_numpy(np.array(part, np.int64)) for part in (index, copy, epoch))
     w, s = (torch.from_numpy(np.array(part, np.float32)) for part in (weight, strength))
-    return Sample(None, None, i, w, s, c, e, (), torch.zeros(len(draws), dtype=torch.bool))
+    return Sample(None, None, i, w, s, c, e, (), torch.zeros(len(i), dtype=torch.bool))
 
 
 def take(value: Any, rows: Tensor) -> Any:

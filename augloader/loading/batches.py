@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset, default_collate, get_worker_info
 
-from augloader.core.batch import SMALL, Draw, Sample, stack
+from augloader.core.batch import NUMPY, SMALL, Draw, Sample, stacked
 
 
 class Fetched(Sequence[Any]):
@@ -77,11 +77,12 @@ def collate(rows: Sequence[Any]) -> Any:
     if not rows or not all(type(row) is Sample for row in rows):
         return default_collate(list(rows))
     image, target, index, weight, strength, copy, epoch, extra, mixed = zip(*rows, strict=True)
-    named = zip(index, copy, weight, strength, epoch, strict=True)
-    parts = [default_collate(list(part)) for part in (extra, mixed)]
-    parts = [column(tuple, image), column(tuple, target), *parts]
-    draws = stack([Draw(*values) for values in named])
-    return draws._replace(**dict(zip(("input", "target", "extra", "mixed"), parts, strict=True)))
+    return stacked(index, copy, weight, strength, epoch)._replace(
+        input=column(tuple, image),
+        target=column(tuple, target),
+        extra=default_collate(list(extra)),
+        mixed=default_collate(list(mixed)),
+    )
 
 
 def row_of(columns: Any, i: int) -> Any:
@@ -125,7 +126,7 @@ def in_memory(data: Any, indices: list[int]) -> tuple[Tensor, ...] | None:
         return in_memory(data.dataset, [data.indices[index] for index in indices])
     if type(data) is not TensorDataset or not all(map(_is_plain, data.tensors)):
         return None
-    rows = torch.tensor(indices)
+    rows = np.array(indices, np.int64)
     return tuple(_taken(column, rows) for column in data.tensors)
 
 
@@ -133,15 +134,21 @@ def _is_plain(column: Tensor) -> bool:
     return type(column) is Tensor and column.layout == torch.strided and not column.requires_grad
 
 
-def _taken(column: Tensor, rows: Tensor) -> Tensor:
-    """Return rows of a tensor; in a worker, unless they go by value, in memory it shares."""
-    if column.device.type != "cpu":
-        return column[rows]
+def _taken(column: Tensor, rows: np.ndarray[Any, Any]) -> Tensor:
+    """Return rows of a tensor; in a worker, unless they go by value, in memory it shares.
+
+    In the main process by NumPy, in one thread: torch's threads wait for a busy core a hundred
+    times as long as it takes to copy a batch of small images.
+    """
     shape = (len(rows), *column.shape[1:])
-    if get_worker_info() is None or prod(shape) * column.element_size() <= SMALL:
-        return column.index_select(0, rows)
+    shared = get_worker_info() is not None and prod(shape) * column.element_size() > SMALL
+    if column.device.type != "cpu" or column.dtype not in NUMPY or column.is_neg():
+        return column[torch.from_numpy(rows)]
+    if not shared:
+        return torch.from_numpy(column.numpy().take(rows, 0))
     storage = column._typed_storage()._new_shared(prod(shape))
-    return torch.index_select(column, 0, rows, out=column.new(storage).resize_(shape))
+    out = column.new(storage).resize_(shape)
+    return torch.index_select(column, 0, torch.from_numpy(rows), out=out)
 
 
 def require_rows(items: Any, count: int) -> None:
