@@ -1,6 +1,10 @@
 """Shared settings of the tests."""
 
+import os
 from collections.abc import Iterator
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # beside other workers, and for what they start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
