@@ -1,0 +1,79 @@
+"""Transforms of other libraries, called in their own way."""
+
+from collections.abc import Callable
+from typing import Any
+
+import kornia.augmentation as K
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from augloader import (
+    Draw,
+    WeightedAugmentedDataset,
+)
+from tests.loading.test_dataset import (
+    IMAGE,
+    PIL_IMAGE,
+    Keyed,
+    keyed,
+    keyed_and_scaled,
+    keyword_only,
+    scaled,
+    tensors,
+    with_force_apply,
+)
+
+
+@pytest.mark.parametrize("transform", [with_force_apply, keyword_only])
+def test_albumentations_style_keeps_the_kind_of_image(transform: Callable[..., Any]) -> None:
+    images = [PIL_IMAGE, IMAGE, np.asarray(PIL_IMAGE)]
+    for image in images:
+        data = WeightedAugmentedDataset([(image, 0)], strong=transform)
+        out = data[0].input
+        assert type(out) is type(image)
+        plain = out.permute(1, 2, 0).numpy() if isinstance(out, Tensor) else np.asarray(out)
+        np.testing.assert_array_equal(plain, 255 - np.asarray(PIL_IMAGE))
+
+
+def to_tensor_at_the_end(*, image: Any) -> dict[str, Any]:
+    return {"image": torch.from_numpy(image.copy()).permute(2, 0, 1)}
+
+
+def test_albumentations_that_ends_in_a_tensor() -> None:
+    data = WeightedAugmentedDataset([(PIL_IMAGE, 0), (IMAGE, 0)], strong=to_tensor_at_the_end)
+    assert torch.equal(data[0].input, IMAGE)
+    assert torch.equal(data[1].input, IMAGE)
+
+
+@pytest.mark.parametrize("image", [PIL_IMAGE, IMAGE])
+def test_torchvision_and_pil(image: Any) -> None:
+    strong = v2.Compose([v2.TrivialAugmentWide(), v2.RandomHorizontalFlip(1.0)])
+    final = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    data = WeightedAugmentedDataset([(image, 0)], strong=strong, final=final)
+    plain = data[Draw(0, strength=0.0)].input
+    torch.testing.assert_close(plain.as_subclass(Tensor), IMAGE / 255)
+    assert data[0].input.shape == (3, 8, 8)
+    assert not data[0].input.allclose(plain)
+
+
+def test_kornia_on_one_image_gives_one_image() -> None:
+    data = WeightedAugmentedDataset([(IMAGE / 255, 0)], strong=K.RandomHorizontalFlip(p=1.0))
+    assert torch.equal(data[0].input, (IMAGE / 255).flip(-1))
+
+
+def test_a_transform_with_a_strength_is_given_the_draws() -> None:
+    data = WeightedAugmentedDataset(tensors(), strong=scaled)
+    assert data[Draw(4, strength=0.25)].input == 1
+
+
+def test_a_transform_with_keys_is_given_epoch_index_and_copy() -> None:
+    draw = Draw(4, 2, strength=0.25, epoch=3)
+    assert WeightedAugmentedDataset(tensors(), strong=keyed)[draw].input == 30_406
+    for transform in (keyed_and_scaled, Keyed()):
+        assert WeightedAugmentedDataset(tensors(), strong=transform)[draw].input == 30_403
+    data = WeightedAugmentedDataset(tensors(), weak=keyed, final=scaled)
+    assert data[draw].input == 30_406 / 4
+    assert data[4].input == 404 + 4 - 4
