@@ -127,6 +127,17 @@ def naive_warp(
     return out
 
 
+def _sums_round_once() -> bool:
+    term = torch.full((256,), 1 + 2.0**-12)
+    rounded = -(term * term)  # the exact square ends in 2^-24
+    return bool((rounded.add(term, alpha=1 + 2.0**-12) != 0).all())
+
+
+# Whether torch rounds x + a y once here, as a fused multiply-add does: on CPUs that have one, in
+# vectors. The levels of Contrast, Color and Sharpness that fall on a whole number depend on it.
+SUMS_ROUND_ONCE = _sums_round_once()
+
+
 def require_nearest(
     out: Tensor,
     like: Tensor,
