@@ -37,7 +37,7 @@ def _multiply_add(x: Any, out: Any) -> None:
 
 
 def _rounds_twice() -> bool:
-    """Whether the interpreter's fused multiply-add is two steps, as in most versions of Triton."""
+    """Whether the interpreter's fused multiply-add is two steps, as in Triton 3.8."""
     x, out = torch.tensor([1 + 2.0**-12, -1 - 2.0**-11]), torch.ones(1)
     jit(_multiply_add)[(1,)](x, out)  # 2^-24, rounded once
     return not out.any()
