@@ -127,6 +127,70 @@ def naive_warp(
     return out
 
 
+def _sums_round_once() -> bool:
+    term = torch.full((256,), 1 + 2.0**-12)
+    rounded = -(term * term)  # the exact square ends in 2^-24
+    return bool((rounded.add(term, alpha=1 + 2.0**-12) != 0).all())
+
+
+# Whether torch rounds x + a y once here, as a fused multiply-add does: on CPUs that have one, in
+# vectors. The levels of Contrast, Color and Sharpness that fall on a whole number depend on it.
+SUMS_ROUND_ONCE = _sums_round_once()
+
+
+def require_nearest(
+    out: Tensor,
+    like: Tensor,
+    images: Tensor,
+    matrix: Tensor,
+    fill: float | tuple[float, ...] = 0.0,
+    tolerance: float = 0.0,
+) -> Tensor:
+    """Raise unless ``out`` are images resampled by nearest, and ``like`` but at borders of pixels.
+
+    Where a position is too close to the border between two pixels for float32 to tell, the value is
+    that of a pixel beside the border; what rounds how there depends on the CPU.
+
+    Args:
+        out: (n, C, H, W), what is tested.
+        like: (n, C, H, W), what is expected, as torchvision makes it.
+        images: (n, C, H, W), what both were made of.
+        matrix: (n, 3, 3) float64, output to input, as ``compose`` returns it.
+        fill: the value outside, or one a channel.
+        tolerance: largest difference of a value from the one that is expected.
+
+    Returns:
+        (n, H, W) bool, where positions are that close.
+    """
+    height, width = images.shape[-2:]
+    y, x = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2 for size in (height, width))
+    homogeneous = torch.stack([*torch.meshgrid(x, y, indexing="xy"), torch.ones(height, width)])
+    terms = matrix[:, :2, :, None, None] * homogeneous.double()  # (n, 2, 3, H, W)
+    half = torch.tensor([width / 2, height / 2], dtype=torch.float64).view(2, 1, 1)
+    at = terms.sum(2) + half - 0.5
+    # A grid is g = (a x + b y) + c; a, b and c are rounded to float32, divided by half the side,
+    # multiplied and added twice: at most 5 roundings of a term. (g + 1) half - 0.5 are 3 more, of
+    # sums up to |a x| + |b y| + |c| + half. A rounding is off by 2^-24 of its result at most
+    # (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., lemma 3.1).
+    epsilon = 2.0**-24 * (8 * terms.abs().sum(2) + 3 * half)
+    near = ((at - at.floor() - 0.5).abs() <= epsilon).any(1)
+    wrong = (out.double() - like.double()).abs() > tolerance
+    assert not (wrong & ~near[:, None]).any()
+
+    fills = torch.tensor(fill, dtype=torch.float64).reshape(-1, 1)
+    fills = (fills if images.is_floating_point() else fills.round()).to(images.dtype).double()
+    possible = torch.zeros_like(near)
+    for side in (-1, 1), (-1, -1), (1, -1), (1, 1):
+        column, row = (at + torch.tensor(side).view(2, 1, 1) * epsilon).round().unbind(1)
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        index = torch.where(inside, row * width + column, 0).long().flatten(1)[:, None]
+        taken = images.double().flatten(2).gather(2, index.expand(-1, images.shape[1], -1))
+        taken = torch.where(inside.flatten(1)[:, None], taken, fills).view(images.shape)
+        possible |= ((out.double() - taken).abs() <= tolerance).all(1)  # one pixel, all channels
+    assert (possible | ~near).all()
+    return near
+
+
 def sample_images(
     kind: str, rows: int, channels: int, height: int, width: int, seed: int = 0
 ) -> Tensor:

@@ -49,11 +49,12 @@ from augloader import (
     WeightedAugmentedDataset,
     sweep,
 )
+from augloader.augment.pixels.geometry import compose
 from augloader.augment.pixels.ops import GEOMETRY, ROTATE
 from augloader.augment.policies import Params
 from augloader.feedback import StrengthRule
 from augloader.selection import Score
-from tests.reference import torchvision_operation
+from tests.reference import require_nearest, torchvision_operation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 N = 36
@@ -341,7 +342,7 @@ def test_masks_follow_each_images_own_geometry(policy: str, strength: float) -> 
     moved, followed = strong((images, tv_tensors.Mask(masks)), strengths, keys=keys)
     assert isinstance(followed, tv_tensors.Mask)
     assert (followed.shape, followed.dtype) == (masks.shape, masks.dtype)
-    turned = 0
+    turned, between = 0, 0.0
     for i in range(64):
         mask = followed[i].as_subclass(Tensor)
         if strengths[i] == 0:
@@ -349,17 +350,25 @@ def test_masks_follow_each_images_own_geometry(policy: str, strength: float) -> 
             assert torch.equal(moved[i], images[i])
             continue
         op, magnitude = int(params.op[i, 0, 0]), float(params.magnitude[i, 0, 0])
-        plane = tv_tensors.Mask(masks[i : i + 1])
-        expected = torchvision_operation(plane, op, magnitude) if op in GEOMETRY else plane
-        assert torch.equal(mask, expected.as_subclass(Tensor)[0])
-        assert torch.equal(moved[i], torchvision_operation(images[i], op, magnitude))
+        image = torchvision_operation(images[i], op, magnitude)
+        if op not in GEOMETRY:
+            assert torch.equal(mask, masks[i])
+            assert torch.equal(moved[i], image)
+            continue
+        matrix = compose(params.op[i], params.magnitude[i], 24, 40)
+        near = require_nearest(moved[i : i + 1], image[None], images[i : i + 1], matrix)
+        between += float(near.float().mean())
+        plane, found = tv_tensors.Mask(masks[i : i + 1]), mask[None, None]
+        like = torchvision_operation(plane, op, magnitude).as_subclass(Tensor)
+        require_nearest(found, like[None], masks[i][None, None], matrix)
         if int(full.op[i, 0, 0]) == ROTATE:
             angle = strength * float(full.magnitude[i, 0, 0])
             assert magnitude == pytest.approx(angle, rel=1e-6)
-            turn = image_ops.rotate(plane, magnitude)
-            assert torch.equal(mask, turn.as_subclass(Tensor)[0])
+            turn = image_ops.rotate(plane, magnitude).as_subclass(Tensor)
+            require_nearest(found, turn[None], masks[i][None, None], matrix)
             turned += 1
     assert turned >= (1 if strength else 0)
+    assert between / 64 < 0.01
 
 
 def test_a_loader_of_pairs_augments_image_and_mask_alike() -> None:

@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image, KeyPoints, Mask
 
 from augloader import AdaptiveStrengthTransform
+from augloader.augment.pixels.geometry import compose
 from augloader.augment.pixels.ops import (
     COLOUR,
     GEOMETRY,
@@ -26,7 +27,7 @@ from augloader.augment.pixels.ops import (
 )
 from augloader.augment.policies import Params
 from augloader.augment.targets import follow
-from tests.reference import torchvision_operation
+from tests.reference import require_nearest, torchvision_operation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 H, W = 40, 56
@@ -121,7 +122,11 @@ def test_masks_are_torchvisions(
     assert out.dtype == dtype
     planes = Mask(plain(mask).reshape(-1, H, W))  # torchvision reads (H, W) as one channel
     like = torchvision_operation(planes, op, magnitude)
-    assert torch.equal(plain(out), plain(like).view(shape))
+    moved, pixels = plain(out).view(1, -1, H, W), plain(planes)[None]
+    matrix = compose(torch.tensor([[op]]), torch.tensor([[magnitude]]), H, W)
+    near = require_nearest(moved, plain(like)[None], pixels, matrix)
+    # A shear by 0.6 puts every fifth row on a border, and 135 degrees a few diagonals.
+    assert near.float().mean() < (0.201 if magnitude in (0.6, -135.0) else 1e-3)
 
 
 def plain(values: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from tests.reference import (
     as_dtype,
     naive_warp,
     random_state,
+    require_nearest,
     sample_images,
     torchvision_operation,
 )
@@ -55,6 +56,14 @@ def drawn(
     return params
 
 
+def coloured(image: Tensor, op: list[int], magnitude: list[float]) -> Tensor:
+    """A chain's colour operations by torchvision's kernels."""
+    for number, value in zip(op, magnitude, strict=True):
+        if number not in GEOMETRY:
+            image = torchvision_operation(image, number, value)
+    return image
+
+
 def chained(
     image: Tensor,
     op: list[int],
@@ -63,9 +72,7 @@ def chained(
     fill: float | None = None,
 ) -> Tensor:
     """The documented order by torchvision's kernels: colour, then one resampling."""
-    for number, value in zip(op, magnitude, strict=True):
-        if number not in GEOMETRY:
-            image = torchvision_operation(image, number, value)
+    image = coloured(image, op, magnitude)
     moves = [(o, m) for o, m in zip(op, magnitude, strict=True) if o in GEOMETRY and m != 0]
     if len(moves) == 1:
         return torchvision_operation(image, *moves[0], interpolation, fill)
@@ -98,15 +105,20 @@ def test_pixels_are_those_of_torchvisions_kernels(
     transform = AdaptiveStrengthTransform(name, **options)
     params = drawn(transform, images, strength)
     out = transform.apply(images, params)
-    wrong = 0
+    wrong = between = 0
     for i, image in enumerate(images):
         op, magnitude = params.op[i, 0].tolist(), params.magnitude[i, 0].tolist()
         like = chained(image, op, magnitude, "nearest")
+        matrix = compose(params.op[i], params.magnitude[i], 20, 26)
+        steps = sum(o not in (IDENTITY, *GEOMETRY) for o in op) > 1  # make more of a rounded sum
+        tolerance = 1 if dtype == torch.uint8 or steps else 1e-6
+        source = coloured(image, op, magnitude)[None]
+        near = require_nearest(out[i : i + 1], like[None], source, matrix, tolerance=tolerance)
         difference = (out[i].double() - like.double()).abs()
-        if dtype == torch.uint8 and sum(o in GEOMETRY for o in op) < 2:
-            assert difference.max() <= 1
-        wrong += int((difference > (0 if dtype == torch.uint8 else 1e-6)).sum())
-    assert wrong <= 1e-3 * out.numel()  # rounding of sums, and of positions between two pixels
+        off = difference > (0 if dtype == torch.uint8 else 1e-6)
+        wrong, between = wrong + int((off & ~near).sum()), between + int(near.sum())
+    assert wrong <= 1e-3 * out.numel()  # rounding of sums
+    assert between <= 0.01 * out[:, 0].numel()
 
 
 @types
@@ -417,16 +429,19 @@ def test_fill(dtype: torch.dtype, interpolation: Any, share: tuple[float, ...]) 
         op, magnitude = int(params.op[i, 0, 0]), float(params.magnitude[i, 0, 0])
         if op in GEOMETRY and interpolation == "nearest":
             geometric += 1
-            assert torch.equal(out[i], torchvision_operation(image, op, magnitude, "nearest", fill))
+            like = torchvision_operation(image, op, magnitude, "nearest", fill)
+            matrix = compose(params.op[i], params.magnitude[i], 20, 26)
+            near = require_nearest(out[i : i + 1], like[None], image[None], matrix, fill)
+            assert near.float().mean() < 0.1
         elif op in GEOMETRY:
-            matrix = compose(torch.tensor([[op]]), torch.tensor([[magnitude]]), 20, 26)[0].numpy()
+            whole = compose(params.op[i], params.magnitude[i], 20, 26)[0].numpy()
             geometric += 1
             for c in range(3):
-                like = naive_warp(
-                    image[c].double().numpy(), matrix, "bilinear", fill[c % len(fill)]
+                plane = naive_warp(
+                    image[c].double().numpy(), whole, "bilinear", fill[c % len(fill)]
                 )
                 tolerance = 0.51 if dtype == torch.uint8 else 1e-4
-                assert np.abs(out[i, c].double().numpy() - like).max() < tolerance
+                assert np.abs(out[i, c].double().numpy() - plane).max() < tolerance
     assert geometric > 10
     if len(fill) == 1:
         number = AdaptiveStrengthTransform("trivial", fill=fill[0], interpolation=interpolation)

@@ -2,6 +2,10 @@
 
 Matrices map output to input positions, in pixels from the image's centre: (x - w/2, y - h/2) where
 pixel i covers [i, i + 1). Applying operation 0 first means out(p) = in(M_0 M_1 ... p).
+
+Products and sums are elementwise and in one order: the order, and the number of roundings, of a
+library's matrix product depend on the CPU, and so would the pixels that "nearest" takes where a
+position lies on the border between two.
 """
 
 from __future__ import annotations
@@ -64,7 +68,8 @@ def compose(op: Tensor, magnitude: Tensor, height: int, width: int) -> Tensor:
     parts[turned, 0, 1], parts[turned, 1, 0] = -np.sin(angle), np.sin(angle)
     whole = np.tile(np.eye(3), (len(op), 1, 1))
     for k in range(op.shape[1]):
-        whole = whole @ parts[:, k]
+        terms = [whole[:, :, j, None] * parts[:, k, j, None] for j in range(3)]
+        whole = terms[0] + terms[1] + terms[2]
     return torch.from_numpy(whole)
 
 
@@ -106,16 +111,16 @@ def _warp(
     images: Tensor, matrix: Tensor, interpolation: Interpolation, fill: tuple[float, ...]
 ) -> Tensor:
     values = images.to(torch.promote_types(images.dtype, torch.float32))
-    theta = matrix[:, :2].to(values.dtype).to(values.device, non_blocking=True)
+    exact = values.dtype if interpolation == "bilinear" else torch.float32
+    theta = matrix[:, :2].to(exact).to(values.device, non_blocking=True)
+    grid = _grid(theta, *images.shape[-2:])
+    if grid.dtype != values.dtype:
+        grid = _centres(grid, *images.shape[-2:])
     filled = any(fill)
     if filled:  # one more channel tells how much of a pixel comes from inside
         values = torch.cat([values, torch.ones_like(values[:, :1])], 1)
     sampled = F.grid_sample(
-        values,
-        _grid(theta, *images.shape[-2:]),
-        mode=interpolation,
-        padding_mode="zeros",
-        align_corners=False,
+        values, grid, mode=interpolation, padding_mode="zeros", align_corners=False
     )
     if filled:
         outside = torch.tensor(fill, dtype=values.dtype).view(-1, 1, 1)
@@ -127,18 +132,39 @@ def _warp(
 
 
 def _grid(theta: Tensor, height: int, width: int) -> Tensor:
-    """Return the (n, H, W, 2) sampling grid: (a x + b y) + c, rounded as torchvision rounds it."""
+    """Return the (n, H, W, 2) sampling grid: (a x + b y) + c, every step rounded.
+
+    torchvision's ``_affine_grid`` leaves the sum to a matrix product (``bmm``). MKL's rounds as
+    here on CPUs up to AVX2, bit for bit; with AVX-512 it adds b y to a x without rounding b y
+    first. Up to a third of the positions then differ in the last place, and "nearest" takes another
+    pixel where a position is that close to the border between two. ``F.grid_sample`` takes the same
+    pixels for the same grid on any CPU: (g + 1) W/2 - 0.5, fused or not, stays on its side of a
+    border (but for 2^-24 pixels at the one between the first two).
+    """
     xs, ys, half = _axes(height, width, theta.dtype, theta.device)
     a, b, c = theta.div(half)[..., None, None].unbind(2)
     planes: Tensor = (a * xs + b * ys).add_(c)
     return planes.permute(0, 2, 3, 1)  # planes, not pairs: contiguous writes
 
 
+def _centres(grid: Tensor, height: int, width: int) -> Tensor:
+    """Return a float64 grid of the centres of the pixels that "nearest" takes in float32.
+
+    Images of float64 so take the pixels that their masks take.
+    """
+    half = _axes(height, width, grid.dtype, grid.device)[2].flatten()
+    pixels = (grid + 1).mul_(half).sub_(0.5).round_()  # F.grid_sample's steps
+    return (pixels.double() + 0.5) / half - 1
+
+
 @lru_cache(maxsize=8)
 def _axes(
     height: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the pixels' x (W,) and y (H, 1) from the image's centre, and half the sides (2, 1)."""
+    """Return the pixels' x (W,) and y (H, 1) from the image's centre, and half the sides (2, 1).
+
+    All are multiples of a half, so exact.
+    """
     xs = torch.linspace((1 - width) / 2, (width - 1) / 2, width, dtype=dtype, device=device)
     ys = torch.linspace((1 - height) / 2, (height - 1) / 2, height, dtype=dtype, device=device)
     half = torch.tensor([[width / 2], [height / 2]], dtype=dtype, device=device)
@@ -148,8 +174,8 @@ def _axes(
 def warp_mask(masks: Tensor, rows: Tensor, matrix: Tensor) -> Tensor:
     """Return masks (B, ..., H, W) of any dtype, some rows resampled by nearest, 0 outside.
 
-    Values are exact, and pixels those that a float32 or uint8 image takes: what float32 cannot hold
-    is carried in pieces of 16 bits.
+    Values are exact, and pixels those that an image of any dtype takes: what float32 cannot hold is
+    carried in pieces of 16 bits.
     """
     out, height, width = masks.clone(), *masks.shape[-2:]
     if not len(rows):
@@ -176,12 +202,21 @@ def warp_points(points: Tensor, matrix: Tensor, height: int, width: int) -> Tens
 
     Args:
         points: (..., 2), x and y in pixels from the top left corner; integers are rounded.
-        matrix: (3, 3) float64, output to input.
+        matrix: (3, 3) float64, output to input, its last row (0, 0, 1).
         height: of the image, in pixels.
         width: of the image, in pixels.
     """
-    forward = torch.linalg.inv(matrix)
-    centre = torch.tensor([width / 2, height / 2], dtype=torch.float64)
-    moved: Tensor = (points.reshape(-1, 2) - centre) @ forward[:2, :2].T + forward[:2, 2] + centre
+    # The inverse of p -> A p + c is q -> A^-1 (q - c); of 2 x 2, by Cramer's rule.
+    (a, b, across), (c, d, down) = matrix[:2].tolist()
+    determinant = a * d - b * c
+    x, y = points.reshape(-1, 2).double().unbind(1)
+    x, y = x - (width / 2 + across), y - (height / 2 + down)
+    moved = torch.stack(
+        [
+            (x * d - y * b) / determinant + width / 2,
+            (y * a - x * c) / determinant + height / 2,
+        ],
+        1,
+    )
     whole = moved if points.is_floating_point() else moved.round()
     return whole.to(points.dtype).view(points.shape)

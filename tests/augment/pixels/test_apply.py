@@ -18,7 +18,7 @@ from augloader.augment.pixels.apply import Output, apply_params
 from augloader.augment.pixels.dense import apply_dense
 from augloader.augment.pixels.geometry import Interpolation
 from augloader.augment.policies import POLICIES, Params, Policy
-from tests.reference import as_dtype, sample_images
+from tests.reference import SUMS_ROUND_ONCE, as_dtype, sample_images
 
 SHAPE = (24, 3, 16, 18)
 
@@ -126,8 +126,9 @@ def test_cuda_is_asked_for_the_same(
         assert out.dtype == expected.dtype
         level = 1.1 * (1 if output.dtype is None else 1 / 255 / min(output.std))  # and float16
         gap = (out.double() - expected.double()).abs()
-        assert gap.max() <= level
-        assert (gap > 1e-3 * level).double().mean() < 1e-3
+        # Without fused sums each of two operations may be a level off, and the second stretch it.
+        assert gap.max() <= (level if SUMS_ROUND_ONCE else 3 * level)
+        assert (gap > 1e-3 * level).double().mean() < (1e-3 if SUMS_ROUND_ONCE else 0.05)
     assert len(asked) >= 3
 
 

@@ -13,6 +13,7 @@ from torchvision.transforms.v2.functional._geometry import _affine_grid
 from augloader.augment.pixels import ops
 from augloader.augment.pixels.dense import apply_dense
 from augloader.augment.pixels.geometry import Interpolation
+from tests.reference import SUMS_ROUND_ONCE, require_nearest
 
 SIZES = [(32, 32), (17, 23), (64, 48), (3, 5), (2, 7), (1, 1)]
 STEPS = torch.linspace(-0.99, 0.99, 61)  # whole steps: many results fall on whole levels
@@ -106,8 +107,8 @@ def test_colour_equals_torchvision(op: int, size: tuple[int, int], channels: int
     expected = [oracle(x, op, m) for x, m in zip(images, magnitude.flatten().tolist(), strict=True)]
     largest, share = differing(out, torch.stack(expected))
     assert largest <= 1
-    # Of less than a vector of values torchvision rounds the sums twice.
-    assert share <= (1e-3 if size[0] * size[1] >= 256 else 0.05)
+    # Of less than a vector of values, or without fused sums, torchvision rounds twice.
+    assert share <= (1e-3 if SUMS_ROUND_ONCE and size[0] * size[1] >= 256 else 0.05)
 
 
 @pytest.mark.parametrize("length", [2, 3])
@@ -117,7 +118,7 @@ def test_chains_equal_torchvision_step_by_step(length: int) -> None:
     for i, expected in enumerate(images):
         for number, m in zip(op[i].tolist(), magnitude[i].tolist(), strict=True):
             expected = oracle(expected, number, m)
-        assert differing(out[i], expected)[1] <= 1e-3
+        assert differing(out[i], expected)[1] <= (1e-3 if SUMS_ROUND_ONCE else 0.05)
 
 
 @pytest.mark.parametrize("size", [*SIZES, (224, 224)])
@@ -130,9 +131,14 @@ def test_maps_equal_torchvision(interpolation: Interpolation, size: tuple[int, i
     expected = torch.nn.functional.grid_sample(
         images.float(), torch.cat(grids), interpolation, "zeros", align_corners=False
     )
-    largest, share = differing(out, expected.round().to(torch.uint8))
-    assert share <= (1e-4 if interpolation == "bilinear" else 0)
-    assert largest <= 1
+    largest, share = differing(out, like := expected.round().to(torch.uint8))
+    if interpolation == "bilinear":
+        assert share <= 1e-4
+        assert largest <= 1
+    else:
+        last = torch.tensor([0.0, 0.0, 1.0]).expand(20, 1, 3)
+        near = require_nearest(out, like, images, torch.cat([theta, last], 1).double())
+        assert near[:-1].float().mean() < 1e-3  # the last map is where float32 has no fractions
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])

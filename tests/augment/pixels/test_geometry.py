@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as TF
 from augloader.augment.pixels import rows as row_helpers
 from augloader.augment.pixels.geometry import (
     Interpolation,
+    _grid,
     compose,
     moved_rows,
     warp_,
@@ -28,7 +29,13 @@ from augloader.augment.pixels.ops import (
     TRANSLATE_X,
     TRANSLATE_Y,
 )
-from tests.reference import as_dtype, naive_warp, sample_images, torchvision_operation
+from tests.reference import (
+    as_dtype,
+    naive_warp,
+    require_nearest,
+    sample_images,
+    torchvision_operation,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = [(3, 32, 32), (1, 17, 23), (3, 97, 64), (3, 64, 97), (1, 1, 5)]
@@ -58,6 +65,16 @@ def warp(
     return warp_(images.clone(), torch.arange(len(images)), matrix, interpolation, fill)
 
 
+def require_torchvisions(
+    images: Tensor, op: int, magnitude: Tensor, fill: tuple[float, ...] | None = None
+) -> Tensor:
+    """Raise unless nearest takes torchvision's pixels; return (n, H, W), where borders are hit."""
+    matrix = compose(torch.full((len(images), 1), op), magnitude[:, None], *images.shape[2:])
+    out = warp(images, op, magnitude, fill=fill or (0.0,))
+    like = expected(images, op, magnitude, fill=fill)
+    return require_nearest(out, like, images, matrix, fill or 0.0)
+
+
 def expected(
     images: Tensor,
     op: int,
@@ -72,25 +89,27 @@ def expected(
 @each
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
 @pytest.mark.parametrize("size", SIZES)
-def test_nearest_is_torchvisions_exactly(
-    op: int, dtype: torch.dtype, size: tuple[int, int, int]
-) -> None:
+def test_nearest_is_torchvisions(op: int, dtype: torch.dtype, size: tuple[int, int, int]) -> None:
     images = as_dtype(sample_images("noise", 20, *size), dtype)
     magnitude = magnitudes(op, 20)
-    assert torch.equal(warp(images, op, magnitude), expected(images, op, magnitude))
+    near = require_torchvisions(images, op, magnitude)
+    # Turns by 30, 45 or 90 degrees put many positions on borders.
+    generic = magnitude % 15 != 0 if op == ROTATE else magnitude == magnitude
+    assert near[generic].float().mean() < 1e-3
 
 
 @each
 @pytest.mark.parametrize("fill", [(0.5,), (0.1, 0.7, 1.0)])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_nearest_with_fill_is_torchvisions_exactly(
+def test_nearest_with_fill_is_torchvisions(
     op: int, fill: tuple[float, ...], dtype: torch.dtype
 ) -> None:
     images = as_dtype(sample_images("noise", 24, 3, 19, 32), dtype)
     fill = tuple(255 * value for value in fill) if dtype == torch.uint8 else fill
     magnitude = magnitudes(op, 24)
-    out = warp(images, op, magnitude, fill=fill)
-    assert torch.equal(out, expected(images, op, magnitude, fill=fill))
+    near = require_torchvisions(images, op, magnitude, fill)
+    generic = magnitude % 15 != 0 if op == ROTATE else magnitude == magnitude
+    assert near[generic].float().mean() < 1e-3
 
 
 @each
@@ -292,11 +311,102 @@ def test_bilinear_with_fill_blends_at_the_border(dtype: torch.dtype) -> None:
             assert np.abs(out[i, c].double().numpy() - like).max() < tolerance
 
 
-def test_float32_grids_round_as_torchvisions_in_large_images() -> None:
+def test_nearest_is_torchvisions_in_large_images() -> None:
     image = as_dtype(sample_images("noise", 1, 1, 701, 523), torch.uint8)
     for op, magnitude in ((ROTATE, 33.3), (SHEAR_X, -0.51), (SHEAR_Y, 0.2), (TRANSLATE_Y, 17.0)):
-        value = torch.tensor([magnitude])
-        assert torch.equal(warp(image, op, value), expected(image, op, value))
+        near = require_torchvisions(image, op, torch.tensor([magnitude]))
+        # A shear by 1/5 puts every fifth column on a border.
+        assert near.float().mean() < (0.201 if op == SHEAR_Y else 1e-3)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_right_angles_are_torchvisions_exactly(turns: int) -> None:
+    """On squares, and half turns of any image: every sum is exact, or far from a border."""
+    for size in (31, 31), (32, 32), *([] if turns % 2 else [(31, 32), (18, 41)]):
+        for dtype in (torch.uint8, torch.float32, torch.float64):
+            images = as_dtype(sample_images("noise", 2, 3, *size), dtype)
+            magnitude = torch.tensor([90.0 * turns, -90.0 * turns])
+            out = warp(images, ROTATE, magnitude)
+            assert torch.equal(out, expected(images, ROTATE, magnitude))
+
+
+@pytest.mark.parametrize("op", [TRANSLATE_X, TRANSLATE_Y], ids=lambda op: OPS[op])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_translations_are_torchvisions_exactly(op: int, dtype: torch.dtype) -> None:
+    for size in SIZES:
+        images = as_dtype(sample_images("noise", 20, *size), dtype)
+        magnitude = magnitudes(op, 20)
+        assert torch.equal(warp(images, op, magnitude), expected(images, op, magnitude))
+
+
+def test_chains_are_multiplied_in_one_order() -> None:
+    """Bit for bit as Python multiplies and adds, which rounds every step on every machine."""
+    op, magnitude = chain(5, 4, rows=30)
+    matrix = compose(op, magnitude, 23, 40)
+    for i in range(30):
+        product = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+        for k in range(4):
+            one = compose(op[i : i + 1, k : k + 1], magnitude[i : i + 1, k : k + 1], 23, 40)[0]
+            columns = one.T.tolist()
+            product = [
+                [(r[0] * c[0] + r[1] * c[1]) + r[2] * c[2] for c in columns] for r in product
+            ]
+        assert matrix[i].tolist() == product
+
+
+def test_grids_round_every_step() -> None:
+    """Bit for bit: (a x + b y) + c with no fused step, in numpy's float32."""
+    op, magnitude = chain(6, 2, rows=12)
+    theta = compose(op, magnitude, 37, 50)[:, :2].float()
+    x, y = (np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2) for size in (50, 37))
+    half = np.array([25, 18.5], dtype=np.float32)
+    a, b, c = np.moveaxis((theta.numpy() / half[:, None])[..., None, None], 2, 0)
+    planes = (a * x + b * y[:, None]) + c
+    assert planes.dtype == np.float32
+    assert np.array_equal(_grid(theta, 37, 50).numpy(), np.moveaxis(planes, 1, 3))
+
+
+IMAGES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@pytest.mark.parametrize("size", [(61, 83), (64, 128), (250, 31)])
+def test_images_and_masks_take_the_same_pixels(size: tuple[int, int]) -> None:
+    """Whatever the dtype, alone or in a batch, with or without fill; many positions on borders."""
+    op, magnitude = chain(7, 2, rows=16)
+    op[:6, 1] = IDENTITY
+    op[:6, 0] = torch.tensor([SHEAR_X, SHEAR_Y, SHEAR_X, ROTATE, ROTATE, ROTATE])
+    magnitude[:6, 0] = torch.tensor([0.6, 0.2, -0.3, 90.0, 45.0, 30.0])
+    matrix, rows = compose(op, magnitude, *size), torch.arange(16)
+    # Where every pixel comes from: its row and column, from 1, which uint8 holds; 0 outside.
+    y, x = torch.meshgrid(*(torch.arange(1, side + 1) for side in size), indexing="ij")
+    places = torch.stack([y, x]).to(torch.uint8).repeat(16, 1, 1, 1)
+    near = require_nearest(out := warp_(places.clone(), rows, matrix), out, places, matrix)
+    assert near[:6].any((1, 2)).sum() >= 3
+    source = out[:, 0].long() * (size[1] + 1) + out[:, 1]  # of the padded image
+
+    def moved(values: Tensor, fill: float = 0.0) -> Tensor:
+        """(16, C, H, W) as the image of places was."""
+        padded = F.pad(values, (1, 0, 1, 0), value=fill).flatten(2)
+        index = source.flatten(1)[:, None].expand(-1, values.shape[1], -1)
+        return padded.gather(2, index).view(values.shape)
+
+    for dtype in IMAGES:
+        images = as_dtype(sample_images("noise", 16, 3, *size), dtype)
+        for fill in (0.0, 1.0):
+            whole = warp_(images.clone(), rows, matrix, fill=(fill,))
+            assert torch.equal(whole, moved(images, fill))
+            for i in range(16):
+                alone = warp_(images[i : i + 1].clone(), rows[:1], matrix[i : i + 1], fill=(fill,))
+                assert torch.equal(alone[0], whole[i])
+    for dtype in (*MASKS, *IMAGES[1:]):
+        low, high = MASKS.get(dtype, (-100, 100))
+        generator = torch.Generator().manual_seed(1)
+        masks = torch.randint(low, high, (16, 2, *size), generator=generator).to(dtype)
+        whole = warp_mask(masks, rows, matrix)
+        assert torch.equal(whole, moved(masks))
+        for i in range(16):
+            alone = warp_mask(masks[i : i + 1], rows[:1], matrix[i : i + 1])
+            assert torch.equal(alone[0], whole[i])
 
 
 MASKS = {
