@@ -36,7 +36,7 @@ from augloader.loading.plan import (
 )
 from augloader.loading.reports import class_labels, weakest_views
 from augloader.loading.state import State
-from augloader.selection.strategy import Strategy, require_strategy
+from augloader.selection.strategy import Strategy, require_selection, require_strategy
 
 
 class CoresetSampler(Sampler[Draw]):
@@ -187,6 +187,7 @@ class CoresetSampler(Sampler[Draw]):
     epochs = property(attrgetter("plan.epochs"), doc="As given.")
     copies = property(attrgetter("plan.copies"), doc="As given.")
     epoch = property(attrgetter("_state.epoch"), doc="The epoch that is drawn.")
+    refreshed = property(attrgetter("_state.refreshed"), doc="Epoch of the last refresh, or None.")
     selection = property(attrgetter("_state.selection"), doc="The last Selection, or None.")
     strengths = property(
         attrgetter("_state.strengths"), doc="(n,) float32, of the samples' copies."
@@ -242,17 +243,8 @@ class CoresetSampler(Sampler[Draw]):
         return self.plan.base_size(self.epoch)
 
     @property
-    def refreshed(self) -> int | None:
-        """The epoch of the last refresh; None before the first."""
-        return self._state.refreshed
-
-    @property
     def refresh_due(self) -> bool:
-        """Whether the schedule asks for a new selection before this epoch is drawn.
-
-        Never where the rest of its refresh period has no strong draw, as in refinement, and no part
-        of the base is what was selected.
-        """
+        """Whether this epoch wants a new selection before it is drawn; see ``plan.refresh_due``."""
         return self.plan.refresh_due(self.epoch, self.refreshed)
 
     @property
@@ -294,7 +286,7 @@ class CoresetSampler(Sampler[Draw]):
             selection = self.strategy.select(known, self.budget, generator=generator)
         else:
             selection = self._select_together(evidence, generator, self.group)
-        self._check_selection(selection)
+        require_selection(selection, self.budget, self.n)
         draws = self.plan.compose(state.epoch, selection, state.strengths)
         new = replace(state, selection=selection, refreshed=state.epoch, draws=draws)
         self.table.restart()
@@ -475,14 +467,6 @@ class CoresetSampler(Sampler[Draw]):
                 "sampler.state_dict(), and give workers the dataset alone."
             )
         return self.__dict__
-
-    def _check_selection(self, selection: Selection) -> None:
-        if len(selection) > self.budget or int(selection.indices.max()) >= self.n:
-            raise ValueError(
-                f"strategy must select at most {self.budget} of {self.n} samples, got "
-                f"{len(selection)} with indices up to {int(selection.indices.max())}. "
-                "Fix its select method."
-            )
 
 
 class _Left(Iterator[Draw]):

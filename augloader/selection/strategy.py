@@ -103,6 +103,15 @@ def require_strategy(strategy: Any) -> Strategy:
     return strategy
 
 
+def require_selection(selection: Selection, budget: int, n: int) -> None:
+    """Raise ValueError unless a strategy selected at most so many of n samples."""
+    if len(selection) > budget or int(selection.indices.max()) >= n:
+        raise ValueError(
+            f"strategy must select at most {budget} of {n} samples, got {len(selection)} with "
+            f"indices up to {int(selection.indices.max())}. Fix its select method."
+        )
+
+
 def require_needs(name: str, needs: frozenset[str]) -> None:
     """Raise ValueError unless all needs are fields of Evidence."""
     unknown = sorted(needs - set(EVIDENCE))
