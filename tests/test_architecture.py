@@ -35,12 +35,23 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def homes(package: str) -> dict[str, str]:
+    """Return the modules that the names a folder exports live in."""
+    stub = PACKAGE.parent.joinpath(*package.split("."), "__init__.pyi")
+    if package == "augloader" or not stub.exists():
+        return {}
+    nodes = [node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in nodes for alias in node.names}
+
+
 def imported(tree: ast.AST) -> set[str]:
     """Return the dotted names that a piece of code imports; of a package also what is in it."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            known = homes(node.module)
+            found |= {known[alias.name] for alias in node.names if alias.name in known}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return found
@@ -211,3 +222,14 @@ def test_former_names_work_and_say_where_they_are(name: str) -> None:
     with pytest.warns(DeprecationWarning, match=f"from {home} import {name}"):
         found = getattr(augloader, name)
     assert found is getattr(import_module(home), name)
+
+
+def test_the_former_lightning_module_says_where_the_callback_is() -> None:
+    pytest.importorskip("lightning")
+    from augloader import lightning
+    from augloader.integrations.lightning import CoresetCallback
+
+    with pytest.warns(DeprecationWarning, match="is now augloader.integrations.lightning"):
+        assert lightning.CoresetCallback is CoresetCallback
+    with pytest.raises(AttributeError, match="no attribute 'Callback'"):
+        lightning.Callback  # noqa: B018
