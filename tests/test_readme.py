@@ -53,6 +53,7 @@ def broken(document: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_loop_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert README.read_text().count("```python") == 1
     selection = run(README)["selection"]
@@ -60,6 +61,7 @@ def test_the_loop_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None
     assert "539 medoids; the heaviest stands for" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_guides_run(capsys: pytest.CaptureFixture[str]) -> None:
     names = run(GUIDES[1])
     assert len(names["selection"]) == 539
