@@ -1,7 +1,7 @@
-"""Make the papers' tables out of the results: the README's, all figures in full, and the picture.
+"""Make the papers' tables out of the results: in short, with all figures, and the picture.
 
-    python benchmarks/report.py             print what goes into the README
-    python benchmarks/report.py --write     write it there, and results/papers/README.md beside
+    python benchmarks/report.py             print what goes into benchmarks/README.md
+    python benchmarks/report.py --write     write it there, and the rest beside the results
 
 Accuracies are means after the last epoch ± the spread, the standard deviation over the seeds. A
 difference is a tie where it is inside its spread, the root of both spreads' squares, and of fewer
@@ -20,7 +20,7 @@ from recipe import PAPER, REDUCED, SCHEDULES, Schedule
 from records import RESULTS, SEEDS, Mean, Record, read
 from tables import TABLES, Row, Table
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- benchmarks/report.py writes from here -->", "<!-- to here -->"
 
 
@@ -80,7 +80,7 @@ class Report:
         return f"{text} [{row.paper}]" if row.paper else text
 
     def short(self, table: Table) -> str:
-        """Return a table as the README has it: lines and columns of cells, or a list."""
+        """Return a table as benchmarks/README.md has it: lines and columns of cells, or a list."""
         if not table.columns:
             return self.listed(table)
         cells = {(row.line, row.column): self.cell(table, row) for row in table.rows}
@@ -243,7 +243,7 @@ def markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def section(folder: Path = RESULTS) -> str:
-    """Return what goes into the README: the tables that were run, of both schedules."""
+    """Return what goes into benchmarks/README.md: the tables that were run, of both schedules."""
     named = {"On a CPU, by the reduced schedule": REDUCED, "By the papers' schedule": PAPER}
     parts = []
     for title, schedule in named.items():
@@ -258,14 +258,16 @@ def written(text: str, new: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise ValueError(f"README.md must have the lines {BEGIN!r} and {END!r}. Add them.")
+        raise ValueError(
+            f"benchmarks/README.md must have the lines {BEGIN!r} and {END!r}. Add them."
+        )
     return f"{before}{BEGIN}\n\n{new}\n{END}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
-        "--write", action="store_true", help="into the README and beside the results"
+        "--write", action="store_true", help="into benchmarks/README.md and beside the results"
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)

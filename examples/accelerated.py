@@ -4,9 +4,9 @@
     torchrun --nproc-per-node 2 examples/accelerated.py     on CPUs
 
 accelerate deals the batches of any sampler to the ranks, so it gets the plain CoresetSampler, with
-the ranks' ``group`` to sweep and select together. ``multiple`` fills the epoch up to whole batches
-on every rank at weight 0, where accelerate would train on some draws twice. Epochs begin with the
-loader's ``set_epoch``: the loader calls the sampler's again when it is iterated.
+the ranks' ``group`` to sweep and select together. ``pad_to_multiple_of`` fills the epoch up to
+whole batches on every rank at weight 0, where accelerate would train on some draws twice. Epochs
+begin with the loader's ``set_epoch``: the loader calls the sampler's again when it is iterated.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ class AdaptiveStrengthTransform:
         ValueError: an unknown policy, no operation, values out of range.
 
     Cost:
-        A few passes over the rows that are changed and a copy of the batch; see the README for
-        measured speeds. On CUDA, uint8 images take two fused kernels a batch where Triton is
+        A few passes over the rows that are changed and a copy of the batch; measured speeds are in
+        benchmarks/README.md. On CUDA, uint8 images take two fused kernels a batch where Triton is
         installed; float images are checked for their range, which waits for the device.
 
     Example:

@@ -1,4 +1,4 @@
-"""The papers' tables: what is trained, what is on disk, and what the README says of it."""
+"""The papers' tables: what is trained, what is on disk, and what the report says of it."""
 
 import json
 import subprocess
