@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from operator import attrgetter
 from typing import Any, TypeVar
 from warnings import warn
 
@@ -53,7 +54,7 @@ def renamed(**names: str) -> Callable[[_Called], _Called]:
 
 
 def formerly(old: str, new: str) -> Any:
-    """Return a property that is an attribute's former name.
+    """Return a property that is an attribute's former name; the new one may be of a part, "a.b".
 
     Example:
         >>> class Mixer:
@@ -68,6 +69,6 @@ def formerly(old: str, new: str) -> Any:
 
     def read(self: Any) -> Any:
         warn(f"{old} is now called {new}.", DeprecationWarning, stacklevel=2)
-        return getattr(self, new)
+        return attrgetter(new)(self)
 
     return property(read, doc=f"Former name of {new}.")

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from augloader.core.batch import Draw, Sample, stack
 from augloader.core.checks import require_dataset
+from augloader.core.deprecated import formerly
 from augloader.loading.adapt import Adapted, Transform, adapt
 from augloader.loading.batches import (
     Fetched,
@@ -91,6 +92,8 @@ class WeightedAugmentedDataset(Dataset[Sample]):
     def required_copies(self) -> int | None:
         """How many copies a sample must have: m where ``strong`` is a list; None: any number."""
         return len(self.strong) if self._one_a_copy else None
+
+    copies = formerly("copies", "required_copies")
 
     def __len__(self) -> int:
         """Return the number of samples of the wrapped dataset."""

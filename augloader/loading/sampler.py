@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 
 from augloader.core.batch import Draw, Sample
 from augloader.core.checks import require_dataset, require_int
-from augloader.core.deprecated import renamed
+from augloader.core.deprecated import formerly, renamed
 from augloader.core.evidence import Evidence, Selection
 from augloader.core.schedule import Every, Schedule
 from augloader.distributed import collectives
@@ -185,13 +185,16 @@ class CoresetSampler(Sampler[Draw]):
     n = property(attrgetter("plan.n"), doc="Number of samples.")
     seed = property(attrgetter("plan.seed"), doc="As given.")
     epochs = property(attrgetter("plan.epochs"), doc="As given.")
+    base = property(attrgetter("plan.base"), doc="As given.")
     copies = property(attrgetter("plan.copies"), doc="As given.")
+    every = property(attrgetter("plan.every"), doc="As given for refresh.")
+    weighting = property(attrgetter("plan.weighting"), doc="As given.")
+    multiple = formerly("multiple", "plan.pad_to_multiple_of")
+    plain_copies = formerly("plain_copies", "plan.keep_unaugmented_copies")
     epoch = property(attrgetter("_state.epoch"), doc="The epoch that is drawn.")
     refreshed = property(attrgetter("_state.refreshed"), doc="Epoch of the last refresh, or None.")
     selection = property(attrgetter("_state.selection"), doc="The last Selection, or None.")
-    strengths = property(
-        attrgetter("_state.strengths"), doc="(n,) float32, of the samples' copies."
-    )
+    strengths = property(attrgetter("_state.strengths"), doc="(n,) float32, of all copies.")
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch, counted from 0, with the strengths that the rule finds now.
