@@ -123,7 +123,7 @@ def rotations(degrees: float | Iterable[float]) -> list[Rotation]:
     """
     angles = _several(degrees)
     for angle in angles:
-        require_number("degrees", angle, "(", -math.inf, math.inf, ")", "Give angles, as (-5, 5).")
+        require_number("degrees", angle, "(-inf, inf)", "Give angles, as (-5, 5).")
     return [Rotation(float(angle)) for angle in angles if abs(angle) > 1e-9]
 
 
