@@ -9,7 +9,7 @@ numbers, never has a smaller magnitude.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from augloader.augment.pixels.geometry import compose, moved_rows
 from augloader.augment.pixels.ops import (
     BRIGHTNESS,
     COLOR,
@@ -43,7 +44,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Params:
-    """What to do to every row of a batch; tensors on the CPU, picklable.
+    """What to do to every row of a batch; tensors on the CPU, picklable, never changed in place.
 
     Attributes:
         shape: (B, C, H, W) of the images they are for.
@@ -58,6 +59,17 @@ class Params:
     magnitude: Tensor
     boxes: Tensor | None = None
     mix: Tensor | None = None
+
+    @cached_property
+    def matrices(self) -> Tensor:
+        """(B, M, 3, 3) float64: what each chain's geometry is, as ``compose`` returns it."""
+        whole = compose(self.op.flatten(0, 1), self.magnitude.flatten(0, 1), *self.shape[2:])
+        return whole.view(*self.op.shape[:2], 3, 3)
+
+    @cached_property
+    def moved(self) -> list[Tensor]:
+        """Of each of the M chains the (m,) int64 rows that its geometry changes."""
+        return [moved_rows(self.op[:, m], self.magnitude[:, m]) for m in range(self.op.shape[1])]
 
     def select(self, rows: Tensor) -> Params:
         """Return the parameters of some rows, (m,) int64."""

@@ -64,7 +64,7 @@ def kind(value: object) -> str:
 
 def require_strengths(strength: Tensor | float, batch: tuple[int, ...]) -> Tensor:
     """Return every row's strength as float32 on the CPU; ``batch`` is (B,), or () for one image."""
-    number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
+    number = isinstance(strength, Real) and not isinstance(strength, bool)
     if not number and not (isinstance(strength, Tensor) and strength.is_floating_point()):
         raise TypeError(
             f"strength must be a float or a floating tensor, got {kind(strength)}. "
