@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -148,8 +149,9 @@ class AdaptiveStrengthTransform(nn.Module):
             if min(deviations) <= 0:
                 raise ValueError(f"std must be above 0, got {std}. Give each channel's deviation.")
             self._output = Output(dtype or torch.float32, means, deviations)
-        self._generator: torch.Generator | None = None  # the own one
-        self._worker_seed: int | None = None  # of the worker that it was made in
+        # Of the own generator; torch cannot send a Generator itself to spawned workers.
+        self._state: Tensor | None = None
+        self._worker_seed: int | None = None  # the worker that the state was made for
 
     @property
     def keyed(self) -> bool:
@@ -271,8 +273,10 @@ class AdaptiveStrengthTransform(nn.Module):
             raise ValueError("generator must be None where keys are given, got both. Choose one.")
         named = None if keys is None else _check_keys(keys, given[:-3])
         if isinstance(self._policy, KorniaOperations):
-            drawing = self._drawing(generator) if named is None else self._keyed_generator(named)
-            return self._policy.draw(drawing, values, shape)
+            if named is not None:
+                generator = self._keyed_generator(named)
+            with self._drawing(generator) as drawing:
+                return self._policy.draw(drawing, values, shape)
         if self._policy.coloured and channels not in (1, 3):
             raise ValueError(
                 f"images must have 1 or 3 channels for colour operations, got {channels}. "
@@ -280,8 +284,8 @@ class AdaptiveStrengthTransform(nn.Module):
             )
         size = (shape[0], self._policy.uniforms)
         if named is None:
-            drawing = self._drawing(generator)
-            u = torch.rand(size, dtype=torch.float64, generator=drawing).numpy()
+            with self._drawing(generator) as drawing:
+                u = torch.rand(size, dtype=torch.float64, generator=drawing).numpy()
         else:
             u = uniforms(self._seed, named, size[1])
         return self._policy.draw(u, values.numpy().astype(np.float64), shape)
@@ -342,26 +346,29 @@ class AdaptiveStrengthTransform(nn.Module):
         out = out if images.ndim == 4 else out[0]
         return tv_tensors.wrap(out, like=images) if isinstance(images, tv_tensors.Image) else out
 
-    def _drawing(self, generator: torch.Generator | None) -> torch.Generator:
-        """Return the generator to draw from: the given one, or this process's own.
+    @contextmanager
+    def _drawing(self, generator: torch.Generator | None) -> Iterator[torch.Generator]:
+        """Yield the generator to draw from: the given one, or this process's own.
 
         A worker makes its own, and does not go on with a copy of the main process's.
         """
-        if isinstance(generator, torch.Generator) and generator.device.type == "cpu":
-            return generator
         if generator is not None:
-            raise TypeError(
-                f"generator must be a torch.Generator on the CPU, got {generator!r}. "
-                "Pass for example torch.Generator().manual_seed(0)."
-            )
-        info = torch.utils.data.get_worker_info()
+            if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+                raise TypeError(
+                    f"generator must be a torch.Generator on the CPU, got {generator!r}. "
+                    "Pass for example torch.Generator().manual_seed(0)."
+                )
+            yield generator
+            return
+        info, own = torch.utils.data.get_worker_info(), torch.Generator()
         worker_seed = None if info is None else info.seed
-        if self._generator is None or worker_seed != self._worker_seed:
+        if self._state is not None and worker_seed == self._worker_seed:
+            own.set_state(self._state)
+        else:
             entropy = [self._seed] if worker_seed is None else [self._seed, worker_seed]
-            hashed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-            self._generator = torch.Generator().manual_seed(int(hashed[0]))
-            self._worker_seed = worker_seed
-        return self._generator
+            own.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+        yield own
+        self._state, self._worker_seed = own.get_state(), worker_seed
 
     def _keyed_generator(self, keys: np.ndarray[Any, Any]) -> torch.Generator:
         if len(keys) != 1:
