@@ -39,10 +39,10 @@ class ManifoldMixup(Mixer):
         **options: probability, schedule, epochs and seed, as for Mixup.
 
     Raises:
-        TypeError: as Mixup; a layer that returns something else than a floating tensor.
+        TypeError: as Mixup; a layer that returns anything but a floating tensor.
         ValueError: as Mixup; no layers, names that the model does not have; a layer that returns
             another number of rows.
-        RuntimeError: a layer that was called never, as compiled models may not see hooks, or twice.
+        RuntimeError: a layer that was never called (a compiled model may not see hooks) or twice.
 
     Cost: a pass over what the layer returns.
 
@@ -108,7 +108,7 @@ class ManifoldMixup(Mixer):
                     "layers that are not shared, and run the model once."
                 )
             return mixing.blend(
-                require_floating(f"what layer {name!r} returns", hidden, "Name others.")
+                require_floating(f"what layer {name!r} returns", hidden, "Name other layers.")
             )
 
         if name:
@@ -124,5 +124,5 @@ class ManifoldMixup(Mixer):
         if not calls:
             raise RuntimeError(
                 f"layer {name!r} must be called in the block, got no call. Run the model inside "
-                "the block, and one that is not compiled."
+                "the block, and do not compile it."
             )

@@ -67,7 +67,7 @@ class Mixer:
             generator: CPU generator to draw from instead.
 
         Raises:
-            TypeError: not a Sample batch, a generator that is none or not on the CPU.
+            TypeError: not a Sample batch, not a generator, or one that is not on the CPU.
             ValueError: a single row to be mixed, strengths outside [0, 1], an epoch not planned.
 
         Cost: O(b) on the CPU.

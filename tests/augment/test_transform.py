@@ -1117,6 +1117,21 @@ def test_what_lies_on_the_images_of_a_sample_follows(name: str) -> None:
     assert_same(both.input, (image, moved[0]))
 
 
+def test_geometry_is_composed_once_for_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*arguments: Any) -> Tensor:
+        calls.append(arguments)
+        return compose(*arguments)
+
+    monkeypatch.setattr("augloader.augment.policies.compose", counted)
+    masks, each = on_images(12)
+    for target in (masks, each, {"masks": masks, "each": each}):
+        calls.clear()
+        AdaptiveStrengthTransform("rand", magnitude=20)(samples(target=target, extra=[masks, each]))
+        assert len(calls) == 1
+
+
 def test_fields_of_a_batch_of_as_many_rows_are_not_one_an_image() -> None:
     """Two fields and two rows: the second field is the masks of both images."""
     transform = AdaptiveStrengthTransform("rand", magnitude=20, seed=2)
