@@ -83,7 +83,7 @@ def translations(pixels: int | Iterable[int], diagonal: bool = False) -> list[Tr
         4 transforms for each number of pixels, or 8.
 
     Raises:
-        TypeError, ValueError: pixels that are no integers, or below 1.
+        TypeError, ValueError: pixels that are not integers, or below 1.
 
     Example:
         >>> import torch
@@ -112,7 +112,7 @@ def rotations(degrees: float | Iterable[float]) -> list[Rotation]:
         degrees: finite; counter-clockwise.
 
     Raises:
-        TypeError, ValueError: angles that are no numbers, or not finite.
+        TypeError, ValueError: angles that are not numbers, or not finite.
 
     Example:
         >>> rotations((-5, 0, 5))
@@ -123,18 +123,18 @@ def rotations(degrees: float | Iterable[float]) -> list[Rotation]:
     """
     angles = _several(degrees)
     for angle in angles:
-        require_number("degrees", angle, "(", -math.inf, math.inf, ")", "Give angles, as (-5, 5).")
+        require_number("degrees", angle, "(-inf, inf)", "Give angles, as (-5, 5).")
     return [Rotation(float(angle)) for angle in angles if abs(angle) > 1e-9]
 
 
 def crops(pixels: int | Iterable[int]) -> list[Crop]:
-    """Return the crops that leave out so many pixels on every side, without 0.
+    """Return the crops that cut this many pixels off every side, without 0.
 
     Args:
         pixels: 0 or more, less than half of the image's side.
 
     Raises:
-        TypeError, ValueError: pixels that are no integers, or below 0.
+        TypeError, ValueError: pixels that are not integers, or below 0.
 
     Example:
         >>> crops(range(3))

@@ -13,7 +13,6 @@ from augloader.augment.mixing import Mixer, drawing, require_floating
 from augloader.core.batch import Sample
 from augloader.core.deprecated import renamed
 from augloader.core.modules import unwrapped
-from augloader.core.schedule import Schedule
 
 
 class ManifoldMixup(Mixer):
@@ -37,16 +36,13 @@ class ManifoldMixup(Mixer):
             activation checkpointing: what is computed again is not mixed.
         num_classes: as for Mixup.
         alpha: as for Mixup; 2 in the paper, 1 in He et al.
-        probability: as for Mixup.
-        schedule: as for Mixup.
-        epochs: as for Mixup.
-        seed: as for Mixup.
+        **options: probability, schedule, epochs and seed, as for Mixup.
 
     Raises:
-        TypeError: as Mixup; a layer that returns something else than a floating tensor.
+        TypeError: as Mixup; a layer that returns anything but a floating tensor.
         ValueError: as Mixup; no layers, names that the model does not have; a layer that returns
             another number of rows.
-        RuntimeError: a layer that was called never, as compiled models may not see hooks, or twice.
+        RuntimeError: a layer that was never called (a compiled model may not see hooks) or twice.
 
     Cost: a pass over what the layer returns.
 
@@ -70,20 +66,9 @@ class ManifoldMixup(Mixer):
         layers: Sequence[str],
         num_classes: int | None = None,
         alpha: float = 1.0,
-        *,
-        probability: Schedule | float = 1.0,
-        schedule: Schedule | float = 1.0,
-        epochs: int | None = None,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            num_classes,
-            alpha,
-            probability=probability,
-            schedule=schedule,
-            epochs=epochs,
-            seed=seed,
-        )
+        super().__init__(num_classes, alpha, **options)
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be an nn.Module, got {type(model).__name__}. Pass it.")
         modules = dict(unwrapped(model).named_modules())
@@ -123,19 +108,15 @@ class ManifoldMixup(Mixer):
                     "layers that are not shared, and run the model once."
                 )
             return mixing.blend(
-                require_floating(f"what layer {name!r} returns", hidden, "Name others.")
+                require_floating(f"what layer {name!r} returns", hidden, "Name other layers.")
             )
 
-        def after(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-            return blend(output)
-
-        def before(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (blend(inputs[0] if inputs else None), *inputs[1:])
-
         if name:
-            hook = module.register_forward_hook(after)
+            hook = module.register_forward_hook(lambda _, inputs, output: blend(output))
         else:
-            hook = module.register_forward_pre_hook(before)
+            hook = module.register_forward_pre_hook(
+                lambda _, inputs: (blend(inputs[0] if inputs else None), *inputs[1:])
+            )
         try:
             yield mixed
         finally:
@@ -143,5 +124,5 @@ class ManifoldMixup(Mixer):
         if not calls:
             raise RuntimeError(
                 f"layer {name!r} must be called in the block, got no call. Run the model inside "
-                "the block, and one that is not compiled."
+                "the block, and do not compile it."
             )

@@ -6,7 +6,6 @@ their sum for all weights w exactly where lam is constant along the cycles of th
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,7 @@ class Mixer:
         if num_classes is not None:
             require_int("num_classes", num_classes, 2, "Count the model's outputs.")
         self.num_classes = num_classes
-        require_number("alpha", alpha, "[", 0, math.inf, ")", "1 is uniform, 0 mixes nothing.")
+        require_number("alpha", alpha, "[0, inf)", "1 is uniform, 0 mixes nothing.")
         self.alpha = float(alpha)
         if epochs is not None:
             require_int("epochs", epochs, 1, "Plan at least one epoch.")
@@ -68,7 +67,7 @@ class Mixer:
             generator: CPU generator to draw from instead.
 
         Raises:
-            TypeError: not a Sample batch, a generator that is none or not on the CPU.
+            TypeError: not a Sample batch, not a generator, or one that is not on the CPU.
             ValueError: a single row to be mixed, strengths outside [0, 1], an epoch not planned.
 
         Cost: O(b) on the CPU.

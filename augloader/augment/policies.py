@@ -9,7 +9,7 @@ numbers, never has a smaller magnitude.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -17,33 +17,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from augloader.augment.pixels.ops import (
-    BRIGHTNESS,
-    COLOR,
-    CONTRAST,
-    GATED,
-    IDENTITY,
-    INVERT,
-    NEUTRAL,
-    OPS,
-    POSTERIZE,
-    ROTATE,
-    SHARPNESS,
-    SHEAR_X,
-    SHEAR_Y,
-    SIGNED,
-    SOLARIZE,
-    TRANSLATE_X,
-    TRANSLATE_Y,
-)
+from augloader.augment.pixels import ops
+from augloader.augment.pixels.geometry import compose, moved_rows
 from augloader.core.checks import require_fraction, require_int, require_one_of
 
 Array = npt.NDArray[Any]
+_FACTORS = (ops.BRIGHTNESS, ops.CONTRAST, ops.COLOR, ops.SHARPNESS)
 
 
 @dataclass(frozen=True, eq=False)
 class Params:
-    """What to do to every row of a batch; tensors on the CPU, picklable.
+    """What to do to every row of a batch; tensors on the CPU, picklable, never changed in place.
 
     Attributes:
         shape: (B, C, H, W) of the images they are for.
@@ -58,6 +42,17 @@ class Params:
     magnitude: Tensor
     boxes: Tensor | None = None
     mix: Tensor | None = None
+
+    @cached_property
+    def matrices(self) -> Tensor:
+        """(B, M, 3, 3) float64: what each chain's geometry is, as ``compose`` returns it."""
+        whole = compose(self.op.flatten(0, 1), self.magnitude.flatten(0, 1), *self.shape[2:])
+        return whole.view(*self.op.shape[:2], 3, 3)
+
+    @cached_property
+    def moved(self) -> list[Tensor]:
+        """Of each of the M chains the (m,) int64 rows that its geometry changes."""
+        return [moved_rows(self.op[:, m], self.magnitude[:, m]) for m in range(self.op.shape[1])]
 
     def select(self, rows: Tensor) -> Params:
         """Return the parameters of some rows, (m,) int64."""
@@ -115,14 +110,14 @@ def _space(
         factor: largest offset of brightness, contrast, color and sharpness.
         bits: of posterize in the first and the last bin.
     """
-    top = {SHEAR_X: shear, SHEAR_Y: shear, TRANSLATE_X: shift[0], TRANSLATE_Y: shift[1]}
-    top |= {ROTATE: rotate, BRIGHTNESS: factor, CONTRAST: factor, COLOR: factor, SHARPNESS: factor}
-    table = np.zeros((len(OPS), bins))
+    top = dict.fromkeys(_FACTORS, factor) | dict.fromkeys((ops.SHEAR_X, ops.SHEAR_Y), shear)
+    top |= {ops.TRANSLATE_X: shift[0], ops.TRANSLATE_Y: shift[1], ops.ROTATE: rotate}
+    table = np.zeros((len(ops.OPS), bins))
     for op, largest in top.items():
         table[op] = torch.linspace(0, largest, bins).numpy()
-    table[POSTERIZE] = np.round(np.linspace(*bits, bins))
-    table[SOLARIZE] = torch.linspace(1, 0, bins).numpy()
-    drawn = [op for op in range(len(OPS)) if op != INVERT]
+    table[ops.POSTERIZE] = np.round(np.linspace(*bits, bins))
+    table[ops.SOLARIZE] = torch.linspace(1, 0, bins).numpy()
+    drawn = [op for op in range(len(ops.OPS)) if op != ops.INVERT]
     return _Space(table, np.array(drawn))
 
 
@@ -135,9 +130,9 @@ def _narrow(shape: tuple[int, ...], bins: int) -> _Space:
     return _space(bins, 0.3, shift, 30.0, 0.9, (8, 4))
 
 
-_ROW_NEUTRAL = np.array([NEUTRAL.get(op, 0.0) for op in range(len(OPS))])
-_ROW_SIGNED = np.isin(np.arange(len(OPS)), SIGNED)
-_ROW_GATED = np.isin(np.arange(len(OPS)), GATED)
+_ROW_NEUTRAL = np.array([ops.NEUTRAL.get(op, 0.0) for op in range(len(ops.OPS))])
+_ROW_SIGNED = np.isin(np.arange(len(ops.OPS)), ops.SIGNED)
+_ROW_GATED = np.isin(np.arange(len(ops.OPS)), ops.GATED)
 
 
 _TINY = np.finfo(np.float64).tiny  # keeps shares that are all 0 apart from 0 / 0
@@ -151,10 +146,10 @@ def _scaled(
     neutral = _ROW_NEUTRAL[op]
     magnitude = neutral + s * (published - neutral)
     magnitude = np.where(_ROW_SIGNED[op] & (sign <= 0.5), -magnitude, magnitude)
-    moved = (op == TRANSLATE_X) | (op == TRANSLATE_Y)
+    moved = (op == ops.TRANSLATE_X) | (op == ops.TRANSLATE_Y)
     magnitude = np.where(moved, np.trunc(magnitude), magnitude)
-    magnitude = np.where(op == POSTERIZE, np.round(magnitude), magnitude)
-    op = np.where((s <= 0) | (_ROW_GATED[op] & (gate >= s)), IDENTITY, op)
+    magnitude = np.where(op == ops.POSTERIZE, np.round(magnitude), magnitude)
+    op = np.where((s <= 0) | (_ROW_GATED[op] & (gate >= s)), ops.IDENTITY, op)
     return torch.from_numpy(op), torch.from_numpy(magnitude.astype(np.float32))
 
 
@@ -240,10 +235,10 @@ class Auto:
 
     def draw(self, u: Array, strength: Array, shape: tuple[int, int, int, int]) -> Params:
         """Return a pair a row, each operation with its own probability."""
-        ops, chances, bins = _pairs(self.dataset)
-        pair = _pick(u[:, 0], len(ops))[:, None]
+        numbers, chances, bins = _pairs(self.dataset)
+        pair = _pick(u[:, 0], len(numbers))[:, None]
         u = u[:, 1:].reshape(len(u), 1, 2, 3)
-        op = np.where(u[..., 0] < chances[pair], ops[pair], IDENTITY)
+        op = np.where(u[..., 0] < chances[pair], numbers[pair], ops.IDENTITY)
         published = _narrow(shape, 10).magnitudes[op, bins[pair]]
         return Params(shape, *_scaled(op, published, u[..., 1], u[..., 2], strength))
 
@@ -292,7 +287,7 @@ class AugMix:
         space = _space(10, 0.3, shift, 30.0, 0.9, (4, 0))
         names = space.ops[1:]  # without the identity
         if not self.all_ops:
-            names = names[~np.isin(names, (BRIGHTNESS, CONTRAST, COLOR, SHARPNESS))]
+            names = names[~np.isin(names, _FACTORS)]
         blend = u[:, :1]
         u = u[:, 1:].reshape(len(u), self.mixture_width, 2 + 4 * self._depth)
         share = _TINY - np.log1p(-u[..., 0])  # exponential: normalised, Dirichlet(1, ..., 1)
@@ -301,7 +296,7 @@ class AugMix:
         u = u[..., 2:].reshape(*u.shape[:2], self._depth, 4)
         op = names[_pick(u[..., 0], len(names))]
         published = space.magnitudes[op, _pick(u[..., 1], self.severity)]
-        op = np.where(np.arange(self._depth) < depth, op, IDENTITY)
+        op = np.where(np.arange(self._depth) < depth, op, ops.IDENTITY)
         scaled = _scaled(op, published, u[..., 2], u[..., 3], strength)
         return Params(shape, *scaled, mix=torch.from_numpy(mix.astype(np.float32)))
 
@@ -439,7 +434,7 @@ _PAIRS = {
 def _pairs(dataset: str) -> tuple[Array, Array, Array]:
     """Return the operations, probabilities and magnitude bins of a data set's pairs, (25, 2)."""
     halves = [half.split() for pair in _PAIRS[dataset].split(";") for half in pair.split("+")]
-    ops = np.array([OPS.index(half[0]) for half in halves])
+    numbers = np.array([ops.OPS.index(half[0]) for half in halves])
     chances = np.array([float(half[1]) for half in halves])
     bins = np.array([int(half[2]) if len(half) > 2 else 0 for half in halves])
-    return ops.reshape(-1, 2), chances.reshape(-1, 2), bins.reshape(-1, 2)
+    return numbers.reshape(-1, 2), chances.reshape(-1, 2), bins.reshape(-1, 2)

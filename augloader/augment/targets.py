@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as boxes_of
 
-from augloader.augment.pixels.geometry import compose, moved_rows, warp_mask, warp_points
+from augloader.augment.kornia import KorniaParams
+from augloader.augment.pixels.geometry import warp_mask, warp_points
 from augloader.augment.policies import Params
 
+_FOLLOWING = (tv_tensors.Mask, tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)
 _PLAIN_BOXES = (
     tv_tensors.BoundingBoxFormat.XYXY,
     tv_tensors.BoundingBoxFormat.XYWH,
@@ -20,7 +22,33 @@ _PLAIN_BOXES = (
 )
 
 
-def follow(target: Any, params: Params) -> Any:
+def follow_in(field: Any, params: Params | KorniaParams) -> Any:
+    """Return a field of a Sample moved as its images were.
+
+    Unlike in ``follow``, a list in which nothing follows may have any length: the default collate
+    makes a list with one entry a field.
+
+    Raises:
+        TypeError: a mask, boxes or points for Kornia operations.
+        ValueError: see ``follow``.
+    """
+    if isinstance(field, Mapping | tuple):
+        return _each(lambda part: follow_in(part, params), field)
+    leaves = list(_leaves(field))
+    found = next((leaf for leaf in leaves if isinstance(leaf, _FOLLOWING)), None)
+    if found is None:
+        for leaf in leaves:
+            _require_no_mask(leaf, params.shape)
+        return field
+    if isinstance(params, KorniaParams):
+        raise TypeError(
+            f"images must have a named policy for a {type(found).__name__} to follow, got Kornia "
+            "operations. Use a named policy."
+        )
+    return follow(field, params)
+
+
+def follow(target: Any, params: Params, row: int | None = None) -> Any:
     """Return a target moved as its images were; what holds no tv_tensor is returned as it is.
 
     Args:
@@ -30,6 +58,7 @@ def follow(target: Any, params: Params) -> Any:
             integers are rounded. A mapping or a tuple of these; a list with one entry an image for
             a batch. Colour operations leave them all alone, and cut-outs too.
         params: of a policy, for the batch, or of one row for one image.
+        row: the image of the batch that the target is of; None: of all of them.
 
     Raises:
         ValueError: plain integers of the images' size, another size than the images', a list of
@@ -38,53 +67,72 @@ def follow(target: Any, params: Params) -> Any:
 
     Cost: O(pixels) for masks, O(1) for each box; a loop over the entries of a list.
     """
-    if isinstance(target, Mapping):
-        return {key: follow(part, params) for key, part in target.items()}
-    if isinstance(target, tuple):
-        parts = (follow(part, params) for part in target)
-        return type(target)(*parts) if hasattr(target, "_fields") else tuple(parts)
+    if isinstance(target, Mapping | tuple):
+        return _each(lambda part: follow(part, params, row), target)
+    images = params.shape[0] if row is None else 1
     if isinstance(target, list):
-        rows = params.shape[0]
-        if len(target) != rows:
+        if len(target) != images:
             raise ValueError(
-                f"targets must be a list of {rows} entries, one an image, got {len(target)}. "
+                f"targets must be a list of {images} entries, one an image, got {len(target)}. "
                 "Give one entry an image, or a mapping."
             )
-        return [follow(part, params.row(i)) for i, part in enumerate(target)]
-    if not isinstance(target, tv_tensors.Mask | tv_tensors.BoundingBoxes | tv_tensors.KeyPoints):
-        _require_no_mask(target, params)
+        return [follow(part, params, i if row is None else row) for i, part in enumerate(target)]
+    height, width = params.shape[2:]
+    if not isinstance(target, _FOLLOWING):
+        _require_no_mask(target, (images, *params.shape[1:]))
         return target
     if params.mix is not None:
         raise ValueError(
             f"images must have one geometry for a {type(target).__name__} to follow, got AugMix's "
             "mixture of several. Use another policy."
         )
-    height, width = params.shape[2:]
     canvas = tuple(target.shape[-2:]) if isinstance(target, tv_tensors.Mask) else target.canvas_size
     if tuple(canvas) != (height, width):
         raise ValueError(
             f"{type(target).__name__} must have the images' size {(height, width)}, got "
             f"{tuple(canvas)}. Resize both alike."
         )
+    rows, matrices = params.moved[0], params.matrices[:, 0]
+    if row is not None:
+        rows, matrices = rows[rows == row] - row, matrices[row : row + 1]
     if isinstance(target, tv_tensors.Mask):
-        return tv_tensors.wrap(_mask(target.as_subclass(Tensor), params), like=target)
-    if params.shape[0] != 1:
+        moved = _mask(target.as_subclass(Tensor), images, rows, matrices[rows])
+        return tv_tensors.wrap(moved, like=target)
+    if images != 1:
         raise ValueError(
-            f"{type(target).__name__} must be of one image, got {params.shape[0]} images. "
+            f"{type(target).__name__} must be of one image, got {images} images. "
             "Give a list with one entry an image."
         )
-    if not len(moved_rows(params.op[:, 0], params.magnitude[:, 0])):
+    if not len(rows):
         return target
     if isinstance(target, tv_tensors.KeyPoints):
-        return tv_tensors.wrap(_points(target.as_subclass(Tensor), params), like=target)
-    return _boxes(target, params)
+        moved = _points(target.as_subclass(Tensor), matrices[0], height, width)
+        return tv_tensors.wrap(moved, like=target)
+    return _boxes(target, matrices[0])
 
 
-def _require_no_mask(target: Any, params: Params) -> None:
-    """Raise for plain integers of the images' size: a mask that would stay where it is."""
-    rows, _, *size = params.shape
+def _each(change: Callable[[Any], Any], parts: Any) -> Any:
+    """Return a mapping or tuple of changed parts."""
+    if isinstance(parts, Mapping):
+        return {key: change(part) for key, part in parts.items()}
+    changed = map(change, parts)
+    return type(parts)(*changed) if hasattr(parts, "_fields") else tuple(changed)
+
+
+def _leaves(target: Any) -> Iterator[Any]:
+    """Yield what mappings, tuples and lists hold."""
+    if isinstance(target, Mapping | tuple | list):
+        for part in target.values() if isinstance(target, Mapping) else target:
+            yield from _leaves(part)
+    else:
+        yield target
+
+
+def _require_no_mask(target: Any, shape: tuple[int, ...]) -> None:
+    """Raise for plain integers of the size of (B, C, H, W) images: a mask that would not move."""
     if not isinstance(target, Tensor) or target.is_floating_point():
         return
+    rows, _, *size = shape
     if list(target.shape) in ([rows, *size], size) or (
         list(target.shape[-2:]) == size and target.dtype != torch.uint8
     ):
@@ -95,26 +143,22 @@ def _require_no_mask(target: Any, params: Params) -> None:
         )
 
 
-def _mask(mask: Tensor, params: Params) -> Tensor:
-    op, magnitude = params.op[:, 0], params.magnitude[:, 0]
-    rows = moved_rows(op, magnitude)
-    matrix = compose(op[rows], magnitude[rows], *params.shape[2:])
-    if len(op) == 1 and (mask.ndim == 2 or len(mask) != 1):
+def _mask(mask: Tensor, images: int, rows: Tensor, matrix: Tensor) -> Tensor:
+    if images == 1 and (mask.ndim == 2 or len(mask) != 1):
         return warp_mask(mask.unsqueeze(0), rows, matrix)[0]
-    if mask.ndim < 3 or len(mask) != len(op):
+    if mask.ndim < 3 or len(mask) != images:
         raise ValueError(
-            f"Mask must be of {len(op)} images, got shape {tuple(mask.shape)}. "
+            f"Mask must be of {images} images, got shape {tuple(mask.shape)}. "
             "Stack one mask an image."
         )
     return warp_mask(mask, rows, matrix)
 
 
-def _points(points: Tensor, params: Params) -> Tensor:
-    matrix = compose(params.op[:, 0], params.magnitude[:, 0], *params.shape[2:])
-    return warp_points(points.cpu(), matrix[0], *params.shape[2:]).to(points.device)
+def _points(points: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:
+    return warp_points(points.cpu(), matrix, height, width).to(points.device)
 
 
-def _boxes(boxes: tv_tensors.BoundingBoxes, params: Params) -> tv_tensors.BoundingBoxes:
+def _boxes(boxes: tv_tensors.BoundingBoxes, matrix: Tensor) -> tv_tensors.BoundingBoxes:
     if boxes.format not in _PLAIN_BOXES:
         raise ValueError(
             f"boxes must be XYXY, XYWH or CXCYWH, got {boxes.format.value}. Convert them first."
@@ -122,7 +166,8 @@ def _boxes(boxes: tv_tensors.BoundingBoxes, params: Params) -> tv_tensors.Boundi
     corners = boxes_of.convert_bounding_box_format(
         boxes.as_subclass(Tensor).double(), boxes.format, tv_tensors.BoundingBoxFormat.XYXY
     )
-    moved = _points(corners[:, [0, 1, 2, 1, 2, 3, 0, 3]], params).view(-1, 4, 2)
+    corners = corners[:, [0, 1, 2, 1, 2, 3, 0, 3]]
+    moved = _points(corners, matrix, *boxes.canvas_size).view(-1, 4, 2)
     around = torch.cat([moved.amin(1), moved.amax(1)], 1)
     plain = boxes_of.convert_bounding_box_format(
         around, tv_tensors.BoundingBoxFormat.XYXY, boxes.format

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
 import kornia.augmentation as K
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import tv_tensors
 
 from augloader.augment.kornia import KorniaOperations, KorniaParams
 from augloader.augment.pixels.apply import Output, apply_params
 from augloader.augment.pixels.geometry import Interpolation
 from augloader.augment.policies import POLICIES, AugMix, Params, Policy
-from augloader.augment.targets import follow
+from augloader.augment.targets import follow, follow_in
+from augloader.core.batch import Sample
 from augloader.core.checks import kind, require_one_of, require_seed, require_strengths
 from augloader.core.keyed import uniforms
 
@@ -25,7 +27,7 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _SLACK = 1e-5  # by which interpolation of images in [0, 1] may leave it
 
 
-class AdaptiveStrengthTransform:
+class AdaptiveStrengthTransform(nn.Module):
     """Augment images by a policy, each image with its own operations, scaled by its own strength.
 
     Every magnitude m of a row is moved from the one that changes nothing, m₀, by the row's strength
@@ -56,6 +58,11 @@ class AdaptiveStrengthTransform:
     seed. Torch's global generator is never touched; for Kornia operations it is borrowed to draw
     and then restored, so another thread must not draw from it meanwhile.
 
+    It takes images and their strengths, or a ``Sample`` (a batch of the loader, or one image), and
+    returns a Sample for a Sample: in ``nn.Sequential`` and torchvision's ``Compose`` it gets the
+    batch, as the first part, and passes a Sample on. It is a module without parameters, buffers or
+    state; ``eval()`` does not switch it off: strength 0 does.
+
     Args:
         *policy: a name from the table, or Kornia augmentations, which are copied.
         seed: at least 0, below 2^64.
@@ -83,6 +90,10 @@ class AdaptiveStrengthTransform:
         >>> out = strong(images, torch.tensor([0.0, 0.7]))
         >>> torch.equal(out[0], images[0]), out.dtype
         (True, torch.uint8)
+        >>> label, index, strength = torch.tensor([3, 7]), torch.arange(2), torch.tensor([0.0, 1.0])
+        >>> batch = strong(Sample(images, label, index, torch.ones(2), strength))
+        >>> torch.equal(batch.input, strong(images, strength, keys=batch.keys))
+        True
         >>> import kornia.augmentation as K
         >>> turned = AdaptiveStrengthTransform(K.RandomAffine(30.0, p=1.0))(images, 0.5)
 
@@ -104,6 +115,7 @@ class AdaptiveStrengthTransform:
         **options: Any,
     ) -> None:
         """See the class."""
+        super().__init__()
         self._seed = require_seed(seed)
         self._policy: Policy | KorniaOperations
         if len(policy) == 1 and isinstance(policy[0], str):
@@ -150,10 +162,10 @@ class AdaptiveStrengthTransform:
         """Return the policy and the seed."""
         return f"{type(self).__name__}({self._policy!r}, seed={self._seed})"
 
-    def __call__(
+    def forward(
         self,
         images: Any,
-        strength: Tensor | float,
+        strength: Tensor | float | None = None,
         generator: torch.Generator | None = None,
         *,
         keys: Tensor | None = None,
@@ -163,14 +175,43 @@ class AdaptiveStrengthTransform:
         Args:
             images: (B, C, H, W) or (C, H, W); or a tuple of images and what follows their
                 geometry: torchvision's Mask, BoundingBoxes and KeyPoints, in mappings, in tuples,
-                or in a list with one entry an image.
-            strength: see ``sample``; on the CPU or the images' device.
+                or in a list with one entry an image; or a Sample, of a batch or of one image. Its
+                input is augmented by its own strength and keys, and what its target and extra
+                fields hold of the above follows.
+            strength: see ``sample``; on the CPU or the images' device. None for a Sample.
             generator: see ``sample``.
-            keys: see ``sample``.
+            keys: see ``sample``. None for a Sample.
 
         Returns:
-            What ``apply`` returns; a tuple for a tuple.
+            What ``apply`` returns; a tuple for a tuple; for a Sample a Sample.
         """
+        if not isinstance(images, Sample):
+            return self._augmented(images, strength, generator, keys)[0]
+        if strength is not None or keys is not None:
+            raise TypeError(
+                f"{'keys' if strength is None else 'strength'} must be left out beside a Sample, "
+                "which has its own, got both. Call strong(batch), or replace the batch's own by "
+                "batch._replace(strength=...)."
+            )
+        if generator is None and (self.keyed or images.keys.ndim == 1):
+            keys = images.keys
+        out, params = self._augmented(images.input, images.strength, generator, keys)
+        extra = images.extra  # a list of fields, where the default collate made it; not of images
+        moved = follow_in(tuple(extra) if isinstance(extra, list) else extra, params)
+        return images._replace(
+            input=out,
+            target=follow_in(images.target, params),
+            extra=list(moved) if isinstance(extra, list) else moved,
+        )
+
+    def _augmented(
+        self,
+        images: Any,
+        strength: Any,
+        generator: torch.Generator | None,
+        keys: Tensor | None,
+    ) -> tuple[Any, Params | KorniaParams]:
+        """Return images, or a tuple of them and what follows, augmented; and the parameters."""
         first = images[0] if isinstance(images, tuple) and images else images
         _check_images(first)
         if isinstance(strength, Tensor) and strength.device not in (_CPU, first.device):
@@ -180,13 +221,14 @@ class AdaptiveStrengthTransform:
             )
         params = self.sample(first.shape, strength, generator, keys=keys)
         if not isinstance(images, tuple):
-            return self.apply(images, params)
+            return self._applied(first, params), params
         if not isinstance(params, Params):
             raise TypeError(
                 "images must be a single tensor for Kornia operations, got a tuple. Use a named "
                 "policy for masks and boxes."
             )
-        return (self.apply(first, params), *(follow(target, params) for target in images[1:]))
+        moved = (follow(target, params) for target in images[1:])
+        return (self._applied(first, params), *moved), params
 
     def sample(
         self,
@@ -227,34 +269,30 @@ class AdaptiveStrengthTransform:
                 f"batch_shape must have at least one channel and one pixel, got {given}. "
                 "Pass images.shape."
             )
-        _check_channels("fill", self._fill, channels)
-        _check_channels("mean", self._output.mean, channels)
-        _check_channels("std", self._output.std, channels)
         if generator is not None and keys is not None:
             raise ValueError("generator must be None where keys are given, got both. Choose one.")
+        named = None if keys is None else _check_keys(keys, given[:-3])
         if isinstance(self._policy, KorniaOperations):
-            if keys is not None:
-                generator = self._keyed_generator(_check_keys(keys, given[:-3]))
-                return self._policy.draw(generator, values, shape)
-            drawing = self._drawing(generator)
-            params = self._policy.draw(drawing, values, shape)
-            self._keep(drawing, generator)
-            return params
+            if named is not None:
+                generator = self._keyed_generator(named)
+            with self._drawing(generator) as drawing:
+                return self._policy.draw(drawing, values, shape)
         if self._policy.coloured and channels not in (1, 3):
             raise ValueError(
                 f"images must have 1 or 3 channels for colour operations, got {channels}. "
                 'Use "cutout", "erasing" or Kornia operations for others.'
             )
-        count = self._policy.uniforms
-        if keys is not None:
-            u = uniforms(self._seed, _check_keys(keys, given[:-3]), count)
+        size = (shape[0], self._policy.uniforms)
+        if named is None:
+            with self._drawing(generator) as drawing:
+                u = torch.rand(size, dtype=torch.float64, generator=drawing).numpy()
         else:
-            drawing = self._drawing(generator)
-            u = torch.rand(shape[0], count, dtype=torch.float64, generator=drawing).numpy()
-            self._keep(drawing, generator)
+            u = uniforms(self._seed, named, size[1])
         return self._policy.draw(u, values.numpy().astype(np.float64), shape)
 
-    def apply(self, images: Tensor, params: Params | KorniaParams) -> Tensor:
+    def apply(  # type: ignore[override]  # nn.Module's takes a function
+        self, images: Tensor, params: Params | KorniaParams | None = None
+    ) -> Tensor:
         """Apply sampled parameters to images; the same parameters give the same pixels.
 
         Args:
@@ -269,8 +307,11 @@ class AdaptiveStrengthTransform:
         Raises:
             TypeError: ``images`` or ``params`` has a wrong type.
             ValueError: ``images`` has another shape than the parameters are for, or values outside
-                [0, 1] or NaN; or ``fill`` is outside the range of the images' dtype.
+                [0, 1] or NaN; or ``fill`` is outside the range of the images' dtype, or of
+                another number of channels, as mean and std.
         """
+        if params is None and callable(images):  # what module.apply(function) calls
+            return super().apply(images)  # type: ignore[return-value]
         _check_images(images)
         wanted = KorniaParams if isinstance(self._policy, KorniaOperations) else Params
         if not isinstance(params, wanted):
@@ -278,14 +319,21 @@ class AdaptiveStrengthTransform:
                 f"params must be the {wanted.__name__} that sample returned, got "
                 f"{type(params).__name__}. Call sample(images.shape, strength)."
             )
-        batch = images if images.ndim == 4 else images.unsqueeze(0)
-        if tuple(batch.shape) != params.shape:
+        shape = tuple(images.shape if images.ndim == 4 else (1, *images.shape))
+        if shape != params.shape:
             raise ValueError(
                 f"images must have the shape that params are for, {params.shape}, "
-                f"got {tuple(batch.shape)}. Call sample(images.shape, strength)."
+                f"got {shape}. Call sample(images.shape, strength)."
             )
-        batch = batch.as_subclass(Tensor)
+        return self._applied(images, params)
+
+    def _applied(self, images: Tensor, params: Params | KorniaParams) -> Tensor:
+        """Do ``apply`` for images of a supported type and the parameters' shape."""
+        batch = (images if images.ndim == 4 else images.unsqueeze(0)).as_subclass(Tensor)
         _check_range(batch)
+        constants = {"fill": self._fill, "mean": self._output.mean, "std": self._output.std}
+        for name, values in constants.items():
+            _check_channels(name, values, batch.shape[1])
         if isinstance(self._policy, KorniaOperations):
             assert isinstance(params, KorniaParams)
             out = self._output.of(self._policy.apply(batch, params))
@@ -298,23 +346,29 @@ class AdaptiveStrengthTransform:
         out = out if images.ndim == 4 else out[0]
         return tv_tensors.wrap(out, like=images) if isinstance(images, tv_tensors.Image) else out
 
-    def _drawing(self, generator: torch.Generator | None) -> torch.Generator:
-        """Return the generator to draw from: the given one or the own."""
-        if generator is None:
-            drawing = torch.Generator()
-            drawing.set_state(self._own_state())
-            return drawing
-        if isinstance(generator, torch.Generator) and generator.device.type == "cpu":
-            return generator
-        raise TypeError(
-            f"generator must be a torch.Generator on the CPU, got {generator!r}. "
-            "Pass for example torch.Generator().manual_seed(0)."
-        )
+    @contextmanager
+    def _drawing(self, generator: torch.Generator | None) -> Iterator[torch.Generator]:
+        """Yield the generator to draw from: the given one, or this process's own.
 
-    def _keep(self, drawing: torch.Generator, generator: torch.Generator | None) -> None:
-        """Remember where the own generator has come to."""
-        if generator is None:
-            self._state = drawing.get_state()
+        A worker makes its own, and does not go on with a copy of the main process's.
+        """
+        if generator is not None:
+            if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+                raise TypeError(
+                    f"generator must be a torch.Generator on the CPU, got {generator!r}. "
+                    "Pass for example torch.Generator().manual_seed(0)."
+                )
+            yield generator
+            return
+        info, own = torch.utils.data.get_worker_info(), torch.Generator()
+        worker_seed = None if info is None else info.seed
+        if self._state is not None and worker_seed == self._worker_seed:
+            own.set_state(self._state)
+        else:
+            entropy = [self._seed] if worker_seed is None else [self._seed, worker_seed]
+            own.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+        yield own
+        self._state, self._worker_seed = own.get_state(), worker_seed
 
     def _keyed_generator(self, keys: np.ndarray[Any, Any]) -> torch.Generator:
         if len(keys) != 1:
@@ -324,17 +378,6 @@ class AdaptiveStrengthTransform:
             )
         seed = int(uniforms(self._seed, keys, 1)[0, 0] * 2**53)
         return torch.Generator().manual_seed(seed)
-
-    def _own_state(self) -> Tensor:
-        """Return the state of this process's generator; workers make their own, not a copy."""
-        info = torch.utils.data.get_worker_info()
-        worker_seed = None if info is None else info.seed
-        if self._state is None or worker_seed != self._worker_seed:
-            entropy = [self._seed] if worker_seed is None else [self._seed, worker_seed]
-            hashed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-            self._state = torch.Generator().manual_seed(int(hashed[0])).get_state()
-            self._worker_seed = worker_seed
-        return self._state
 
 
 _CPU = torch.device("cpu")

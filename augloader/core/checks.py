@@ -64,7 +64,7 @@ def kind(value: object) -> str:
 
 def require_strengths(strength: Tensor | float, batch: tuple[int, ...]) -> Tensor:
     """Return every row's strength as float32 on the CPU; ``batch`` is (B,), or () for one image."""
-    number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
+    number = isinstance(strength, Real) and not isinstance(strength, bool)
     if not number and not (isinstance(strength, Tensor) and strength.is_floating_point()):
         raise TypeError(
             f"strength must be a float or a floating tensor, got {kind(strength)}. "
@@ -124,14 +124,12 @@ def require_budget(budget: object, selected: int) -> int:
     return asked
 
 
-def require_number(
-    name: str, value: object, left: str, low: float, high: float, right: str, advice: str
-) -> None:
-    """Raise unless the value is a number in the interval, whose brackets say which ends count."""
-    interval = f"{left}{low}, {high}{right}"
+def require_number(name: str, value: object, interval: str, advice: str) -> None:
+    """Raise unless the value is a number in the interval, such as "[0, 1)" or "(0, inf)"."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number in {interval}, got {value!r}. {advice}")
-    ends = [end for end, bracket in ((low, left), (high, right)) if bracket in "[]"]
+    low, high = map(float, interval[1:-1].split(","))
+    ends = [end for end, bracket in ((low, interval[0]), (high, interval[-1])) if bracket in "[]"]
     if not (low < float(value) < high or value in ends):
         raise ValueError(f"{name} must be in {interval}, got {value}. {advice}")
 

@@ -102,7 +102,7 @@ class _Fade(_Factor):
         """Check the ranges."""
         if self.last is not None:
             require_int("last", self.last, 1, "20 fades over the last 20 epochs.")
-        require_number("to", self.to, "[", 0, 1, "]", "0 fades out.")
+        require_number("to", self.to, "[0, 1]", "0 fades out.")
 
     def __call__(self, epoch: int, epochs: int) -> float:
         """Return the value, in [to, 1]."""
@@ -223,7 +223,7 @@ class Course:
         values = [schedule(epoch, epochs) for epoch in range(epochs)]
         for epoch, value in enumerate(values):
             advice = f"That is its value at epoch {epoch} of {epochs}."
-            require_number(name, value, "[", 0, 1, "]", advice)
+            require_number(name, value, "[0, 1]", advice)
         return cls(tuple(map(float, values)), epochs)
 
     def __str__(self) -> str:
@@ -308,8 +308,7 @@ def _require_schedule(name: str, schedule: object) -> None:
             f"Pass an instance, as {schedule.__name__}(20)."
         )
     if not callable(schedule):
-        advice = "Or pass a schedule, as SwitchOff(20)."
-        require_number(name, schedule, "[", 0, 1, "]", advice)
+        require_number(name, schedule, "[0, 1]", "Or pass a schedule, as SwitchOff(20).")
 
 
 def _begin(last: int, epoch: int, epochs: int) -> int:

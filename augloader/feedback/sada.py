@@ -83,7 +83,7 @@ class StableInfluence:
         """Check the options."""
         require_one_of("form", self.form, ("kl", "loss"))
         require_int("window", self.window, 2, "One influence has no variance.")
-        require_number("smoothing", self.smoothing, "(", 0, 1, "]", "1 forgets older windows.")
+        require_number("smoothing", self.smoothing, "(0, 1]", "1 forgets older windows.")
         require_one_of("scaling", self.scaling, ("minmax", "rank", "quantile"))
         require_one_of("view", self.view, ("any", "clean"))
 

@@ -58,7 +58,7 @@ class Constant:
 
     def __post_init__(self) -> None:
         """Check the value."""
-        require_number("value", self.value, "[", 0, 1, "]", "1 is the full augmentation.")
+        require_number("value", self.value, "[0, 1]", "1 is the full augmentation.")
 
     def start(self, n: int, classes: int) -> Columns:
         """Return no columns."""
@@ -188,8 +188,8 @@ class LossRank:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        require_number("a", self.a, "(", 0, 1, ")", "0.5 treats easy and hard alike.")
-        require_number("s", self.s, "(", 0, 1000, "]", "2 with a=0.5 is a straight line.")
+        require_number("a", self.a, "(0, 1)", "0.5 treats easy and hard alike.")
+        require_number("s", self.s, "(0, 1000]", "2 with a=0.5 is a straight line.")
         require_one_of("view", self.view, ("any", "clean"))
 
     def start(self, n: int, classes: int) -> Columns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -249,7 +248,7 @@ class KDPP(OrderedStrategy):
         if require_int("width", self.width, 2, "2048 allows 1,000 samples.") % 2:
             raise ValueError(f"width must be even, got {self.width}. Half of it are cosines.")
         if self.bandwidth is not None:
-            require_number("bandwidth", self.bandwidth, "(", 0, math.inf, ")", "It is a distance.")
+            require_number("bandwidth", self.bandwidth, "(0, inf)", "It is a distance.")
         super().__post_init__()
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -58,7 +57,7 @@ def influence(proxies: Proxies, damping: float, hessian: Hessian = "exact") -> T
     Source: Kuchnik & Smith (2019), Eq. 1; Koh & Liang (2017), section 2; factors: Martens & Grosse
     (2015).
     """
-    require_number("damping", damping, "[", 0, math.inf, ")", "0.1 is scikit-learn's C = 10.")
+    require_number("damping", damping, "[0, inf)", "0.1 is scikit-learn's C = 10.")
     require_one_of("hessian", hessian, HESSIANS)
     g, h, p = _parts(proxies)
     if hessian == "exact":

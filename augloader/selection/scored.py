@@ -5,7 +5,6 @@ Their order of all samples is complete, and ``select`` takes the first of it.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -262,7 +261,7 @@ class Softmax(_ByScore):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        require_number("temperature", self.temperature, "(", 0, math.inf, ")", "Its unit is s.")
+        require_number("temperature", self.temperature, "(0, inf)", "Its unit is s.")
         super().__post_init__()
 
     def _keys(

@@ -5,7 +5,6 @@ A score is any callable with ``needs``; nothing is inherited.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -93,7 +92,7 @@ class Influence:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        require_number("damping", self.damping, "[", 0, math.inf, ")", "0.1 is C = 10.")
+        require_number("damping", self.damping, "[0, inf)", "0.1 is C = 10.")
         require_one_of("hessian", self.hessian, HESSIANS)
 
     def __call__(self, evidence: Evidence) -> Tensor:

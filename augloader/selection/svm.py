@@ -83,7 +83,7 @@ def margins(features: Tensor, labels: Tensor, C: float | Sequence[float] = GRID)
 def check_C(C: float | Sequence[float]) -> None:
     """Raise unless C is a number above 0, or several of them."""
     for value in C if isinstance(C, Sequence) and len(C) else [C]:
-        require_number("C", value, "(", 0, float("inf"), ")", "Large C allows few errors.")
+        require_number("C", value, "(0, inf)", "Large C allows few errors.")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from augloader.augment import policies
+from augloader.augment.pixels.geometry import compose, moved_rows
 from augloader.augment.pixels.ops import (
     BRIGHTNESS,
     COLOR,
@@ -622,3 +623,28 @@ def test_known_names() -> None:
 def test_construction_errors(build: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_matrices_and_moved_rows_are_those_of_each_chain(name: str) -> None:
+    policy: Policy = POLICIES[name]()
+    rng = np.random.default_rng(3)
+    u, s = rng.random((30, policy.uniforms)), rng.random(30)
+    whole = policy.draw(u, s, (30, 3, 20, 24))
+    chains = whole.op.shape[1]
+    assert whole.matrices.shape == (30, chains, 3, 3)
+    assert len(whole.moved) == chains
+    assert whole.matrices is whole.matrices  # composed once
+    for m in range(chains):
+        op, magnitude = whole.op[:, m], whole.magnitude[:, m]
+        assert torch.equal(whole.matrices[:, m], compose(op, magnitude, 20, 24))
+        assert torch.equal(whole.moved[m], moved_rows(op, magnitude))
+        still = torch.ones(30, dtype=torch.bool)
+        still[whole.moved[m]] = False
+        assert (whole.matrices[still, m] == torch.eye(3)).all()
+    some = torch.tensor([7, 3])
+    assert torch.equal(whole.select(some).matrices, whole.matrices[some])
+    none = whole.select(torch.zeros(0, dtype=torch.int64))
+    assert none.matrices.shape == (0, chains, 3, 3)
+    copied = pickle.loads(pickle.dumps(whole))
+    assert torch.equal(copied.matrices, whole.matrices)

@@ -4,17 +4,19 @@ import copy
 import pickle
 from typing import Any
 
+import kornia.augmentation as K
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
+from augloader import Draw, Sample, WeightedAugmentedDataset
 from augloader.augment.pixels.geometry import compose
 from augloader.augment.pixels.ops import GEOMETRY, IDENTITY
 from augloader.augment.policies import POLICIES, Params
@@ -952,7 +954,7 @@ def test_generator_and_keys_errors() -> None:
         with pytest.raises(
             TypeError, match=r"keys must be an integer tensor, got .*\. Pass batch\.keys"
         ):
-            transform(batch(), 1.0, keys=keys)  # type: ignore[arg-type]
+            transform(batch(), 1.0, keys=keys)
     for shape in ((23, 3), (24,), (24, 3, 1), (24, 0), ()):
         with pytest.raises(
             ValueError, match=r"keys must have shape \(24, k\), a row an image, got shape"
@@ -986,3 +988,250 @@ def test_chains_leave_unchanged_rows_alone() -> None:
     rows = still.flatten(1).all(1)
     assert int(rows.sum()) > 5
     assert torch.equal(transform.apply(images, params)[rows], images[rows])
+
+
+# A Sample, and where transforms are put --------------------------------------------------------
+
+
+def samples(rows: int = 12, dtype: torch.dtype = torch.uint8, **fields: Any) -> Sample:
+    batch_of = Sample(
+        batch(rows, 3, dtype),
+        torch.arange(rows) % 4,
+        torch.arange(rows) + 5,
+        torch.ones(rows),
+        torch.linspace(0, 1, rows),
+        torch.arange(rows) % 3,
+        torch.full((rows,), 2),
+        {"name": [str(i) for i in range(rows)]},
+    )
+    return batch_of._replace(**fields)
+
+
+def apart(transform: AdaptiveStrengthTransform, given: Sample) -> Sample:
+    """The Sample, augmented by hand."""
+    return given._replace(input=transform(given.input, given.strength, keys=given.keys))
+
+
+def assert_same(one: Any, two: Any) -> None:
+    assert type(one) is type(two)
+    if isinstance(one, Tensor):
+        assert torch.equal(one.as_subclass(Tensor), two.as_subclass(Tensor))
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys()
+        assert_same(tuple(one.values()), tuple(two.values()))
+    elif isinstance(one, tuple | list):
+        for a, b in zip(one, two, strict=True):
+            assert_same(a, b)
+    else:
+        assert one == two
+
+
+@every
+@types
+def test_a_sample_is_its_images_strengths_and_keys(name: str, dtype: torch.dtype) -> None:
+    transform = AdaptiveStrengthTransform(name, seed=6)
+    given = samples(dtype=dtype)
+    before = copy.deepcopy(given)
+    out = transform(given)
+    assert_same(out, apart(transform, given))
+    assert_same(given, before)
+    assert not torch.equal(out.input, given.input)
+    assert torch.equal(out.input[0], given.input[0])  # of strength 0
+    first = torch.Generator().manual_seed(1)
+    expected = transform(given.input, given.strength, torch.Generator().manual_seed(1))
+    assert torch.equal(transform(given, generator=first).input, expected)
+
+
+@every
+def test_a_single_sample(name: str) -> None:
+    transform = AdaptiveStrengthTransform(name, seed=6)
+    data = WeightedAugmentedDataset([(image, i) for i, image in enumerate(batch(6))])
+    for index in range(6):
+        draw = Draw(index, copy=1, strength=0.7, epoch=3)
+        single = data[draw]
+        out = transform(single)
+        assert_same(out, apart(transform, single))
+        inside = WeightedAugmentedDataset(data.data, strong=transform)[draw]
+        assert_same(out, inside)
+
+
+def test_kornia_operations_draw_a_batch_without_keys_and_an_image_with_them() -> None:
+    one, two = (AdaptiveStrengthTransform(K.RandomAffine(30.0, p=1.0), seed=3) for _ in range(2))
+    given = samples(dtype=torch.float32)
+    for _ in range(2):
+        assert_same(one(given), given._replace(input=two(given.input, given.strength)))
+    single = Sample(given.input[5], 1, 5, np.float32(1), np.float32(0.6), 1, 2)
+    assert_same(one(single), apart(two, single))
+    assert_same(one(single), one(single))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"strength": 0.5},
+            r"^strength must be left out beside a Sample, .* got both\. Call strong",
+        ),
+        ({"strength": torch.ones(12)}, r"^strength must be left out beside a Sample"),
+        (
+            {"keys": keys_of(12)},
+            r"^keys must be left out beside a Sample, which has its own, got bo",
+        ),
+        ({"strength": 1.0, "keys": keys_of(12)}, r"^strength must be left out beside a Sample"),
+    ],
+)
+def test_a_sample_has_its_own_strength_and_keys(options: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        AdaptiveStrengthTransform("trivial")(samples(), **options)
+
+
+def test_samples_without_images_or_strengths() -> None:
+    transform = AdaptiveStrengthTransform("trivial")
+    with pytest.raises(TypeError, match="images must be a uint8 or floating tensor, got NoneType"):
+        transform(samples(input=None))
+    with pytest.raises(TypeError, match="strength must be a float or a floating tensor, got None"):
+        transform(samples(strength=None))
+    with pytest.raises(TypeError, match="strength must be a float or a floating tensor, got None"):
+        transform(batch())
+
+
+def on_images(rows: int) -> tuple[tv_tensors.Mask, list[dict[str, Any]]]:
+    """Masks of a batch, and boxes and points one entry an image."""
+    masks = tv_tensors.Mask(torch.randint(0, 9, (rows, 20, 26)))
+    size = {"canvas_size": (20, 26)}
+    boxes = tv_tensors.BoundingBoxes([[3.0, 4.0, 12.0, 15.0]], format="XYXY", **size)
+    points = tv_tensors.KeyPoints([[3.0, 4.0]], **size)
+    return masks, [{"boxes": boxes, "points": points, "id": i} for i in range(rows)]
+
+
+@pytest.mark.parametrize("name", ["trivial", "rand", "auto", "cutout"])
+def test_what_lies_on_the_images_of_a_sample_follows(name: str) -> None:
+    transform = AdaptiveStrengthTransform(name, seed=6)
+    masks, each = on_images(12)
+    plain = samples()
+    image, *moved = transform((plain.input, masks, each), plain.strength, keys=plain.keys)
+    assert torch.equal(moved[0], masks) == (name == "cutout")
+    fields: dict[str, Any] = {"masks": moved[0], "each": moved[1], "names": ["a", "b"]}
+    given = {"masks": masks, "each": each, "names": ["a", "b"]}
+    for target, extra, wanted in (
+        (masks, (), (moved[0], ())),
+        (each, {}, (moved[1], {})),
+        (given, each[:0], (fields, [])),
+        (plain.target, given, (plain.target, fields)),
+        # As the default collate makes them: lists with one entry a field.
+        ([plain.target, plain.weight], [masks, each], ([plain.target, plain.weight], moved)),
+        ((1, masks), (each, ["a", "b"]), ((1, moved[0]), (moved[1], ["a", "b"]))),
+    ):
+        out = transform(plain._replace(target=target, extra=extra))
+        assert_same(out, plain._replace(input=image, target=wanted[0], extra=wanted[1]))
+    single = Sample(plain.input[7], tv_tensors.Mask(masks[7]), 12, 1.0, 7 / 11, 1, 2, each[7])
+    out = transform(single)
+    assert torch.equal(out.target, moved[0][7])
+    assert_same(out.extra, moved[1][7])
+    both = transform(plain._replace(input=(plain.input, masks)))
+    assert_same(both.input, (image, moved[0]))
+
+
+def test_geometry_is_composed_once_for_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*arguments: Any) -> Tensor:
+        calls.append(arguments)
+        return compose(*arguments)
+
+    monkeypatch.setattr("augloader.augment.policies.compose", counted)
+    masks, each = on_images(12)
+    for target in (masks, each, {"masks": masks, "each": each}):
+        calls.clear()
+        AdaptiveStrengthTransform("rand", magnitude=20)(samples(target=target, extra=[masks, each]))
+        assert len(calls) == 1
+
+
+def test_fields_of_a_batch_of_as_many_rows_are_not_one_an_image() -> None:
+    """Two fields and two rows: the second field is the masks of both images."""
+    transform = AdaptiveStrengthTransform("rand", magnitude=20, seed=2)
+    plain, (masks, _) = samples(2, strength=torch.ones(2)), on_images(2)
+    _, moved = transform((plain.input, masks), plain.strength, keys=plain.keys)
+    out = transform(plain._replace(extra=[plain.target, masks]))
+    assert torch.equal(out.extra[1], moved)
+
+
+def test_masks_that_would_stay_are_refused_in_samples() -> None:
+    plain, (masks, each) = samples(dtype=torch.float32), on_images(12)
+    kornia = AdaptiveStrengthTransform(K.RandomAffine(30.0, p=1.0))
+    integers = masks.as_subclass(Tensor)
+    for transform in (AdaptiveStrengthTransform("trivial"), kornia):
+        for fields in ({"target": integers}, {"extra": [integers]}, {"target": {"a": (integers,)}}):
+            with pytest.raises(ValueError, match=r"masks must be tv_tensors.Mask to follow, got a"):
+                transform(plain._replace(**fields))
+    for target, kind in ((masks, "Mask"), ([{"a": each[0]["boxes"]}], "BoundingBoxes")):
+        with pytest.raises(
+            TypeError, match=f"must have a named policy for a {kind} to follow, got"
+        ):
+            kornia(plain._replace(target=target))
+    with pytest.raises(
+        ValueError, match=r"targets must be a list of 12 entries, .*, got 11\. Give"
+    ):
+        AdaptiveStrengthTransform("trivial")(plain._replace(target=each[:11]))
+
+
+def test_it_is_a_module_without_state() -> None:
+    given = samples()
+    for policy in ("trivial", K.RandomAffine(30.0, p=1.0)):
+        transform = AdaptiveStrengthTransform(policy, seed=2)
+        transform(given.input, 0.5)
+        assert isinstance(transform, nn.Module)
+        assert not transform.state_dict()
+        assert not [*transform.parameters(), *transform.buffers(), *transform.children()]
+        transform.load_state_dict({})
+        expected = copy.deepcopy(transform)(given.input, 0.5)
+        moved = transform.to(torch.float64).eval().half().requires_grad_(False)
+        assert moved is transform
+        assert torch.equal(transform(given.input, 0.5), expected)
+    seen: list[nn.Module] = []
+    whole = nn.Sequential(AdaptiveStrengthTransform("trivial", seed=2), nn.Flatten())
+    whole.apply(seen.append)
+    assert seen == [*whole, whole]
+    assert repr(whole[0]) in repr(whole).replace("\n", "")
+    assert repr(whole[0]) == "AdaptiveStrengthTransform(Trivial(num_magnitude_bins=31), seed=2)"
+    with pytest.raises(
+        TypeError, match=r"params must be the Params that sample returned, got None"
+    ):
+        whole[0].apply(given.input)
+
+
+class Inputs(nn.Module):
+    """Of a Sample what a model takes."""
+
+    def forward(self, batch: Sample) -> Tensor:
+        images: Tensor = batch.input
+        return images
+
+
+def test_in_sequential_and_compose_a_sample_goes_in_and_out() -> None:
+    given = samples(dtype=torch.float32)
+    strong = AdaptiveStrengthTransform("rand", seed=8)
+    expected = apart(strong, given)
+    assert_same(nn.Sequential(strong)(given), expected)
+    twice = nn.Sequential(strong, AdaptiveStrengthTransform("erasing", seed=8)).eval()
+    second = AdaptiveStrengthTransform("erasing", seed=8)
+    assert_same(twice(given), apart(second, expected))
+    logits = nn.Sequential(strong, Inputs(), nn.Flatten(), nn.Linear(1560, 2))(given)
+    assert logits.shape == (12, 2)
+    normalise = v2.Normalize([0.5] * 3, [0.25] * 3)
+    out = v2.Compose([strong, normalise])(given)
+    assert_same(out, expected._replace(input=normalise(expected.input)))
+
+
+def test_spawned_workers_take_it() -> None:
+    strong = AdaptiveStrengthTransform("trivial", seed=4)
+    strong(batch(), 0.5)  # has drawn by its own generator
+    rows = [(image, i) for i, image in enumerate(batch(6))]
+    data = WeightedAugmentedDataset(rows, strong=strong, final=strong_again)
+    loader = DataLoader(data, batch_size=3, num_workers=1, multiprocessing_context="spawn")
+    out = torch.cat([part.input for part in loader])
+    assert_same(out, torch.stack([data[i].input for i in range(6)]))
+
+
+def strong_again(image: Tensor) -> Tensor:
+    return image.flip(-1)

@@ -1,5 +1,8 @@
 """Wording and guards of the error messages."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from augloader.core.checks import (
     require_fraction,
     require_int,
     require_labels,
+    require_number,
 )
 
 
@@ -35,6 +39,31 @@ def test_numpy_numbers_are_numbers_and_truth_values_are_not() -> None:
     for guard in (lambda: require_int("x", True, 0, ""), lambda: require_fraction("x", True)):
         with pytest.raises(TypeError, match="got True"):
             guard()
+
+
+@pytest.mark.parametrize(
+    ("interval", "inside", "outside"),
+    [
+        ("[0, 1]", (0, 0.5, 1, np.float32(1)), (-1e-9, 1.001)),
+        ("(0, 1)", (1e-9, 0.5), (0, 1)),
+        ("(0, 1000]", (1, 1000), (0, 1001)),
+        ("[0, inf)", (0, 1e300), (-1, math.inf)),
+        ("(-inf, inf)", (-1e300, 0), (-math.inf, math.inf)),
+    ],
+)
+def test_the_brackets_of_an_interval_say_which_ends_count(
+    interval: str, inside: tuple[float, ...], outside: tuple[float, ...]
+) -> None:
+    for value in inside:
+        require_number("x", value, interval, "")
+    for wrong in (*outside, math.nan):
+        words = re.escape(f"x must be in {interval}, got {wrong}. Fix it.")
+        with pytest.raises(ValueError, match=f"^{words}$"):
+            require_number("x", wrong, interval, "Fix it.")
+    for other in (True, "1", None, 1j):
+        words = re.escape(f"x must be a number in {interval}, got {other!r}. Fix it.")
+        with pytest.raises(TypeError, match=f"^{words}$"):
+            require_number("x", other, interval, "Fix it.")
 
 
 def test_any_sized_indexable_is_a_dataset() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from augloader.augment.pixels import fused
 from augloader.augment.pixels.colour import recolour
 from augloader.augment.pixels.dense import apply_dense
-from augloader.augment.pixels.geometry import Interpolation, compose, moved_rows, warp_
+from augloader.augment.pixels.geometry import Interpolation, warp_
 from augloader.augment.pixels.ops import IDENTITY
 from augloader.augment.pixels.rows import chunk, put_, take
 from augloader.augment.policies import Params
@@ -128,17 +128,15 @@ def _chain(
     fill: tuple[float, ...],
 ) -> Tensor:
     """Return a copy of the images after their m-th chain."""
-    op, magnitude = params.op[:, m], params.magnitude[:, m]
     apply = _whole_chains(images)
-    if apply is not None and op.shape[1]:
+    if apply is not None and params.op.shape[2]:
         arguments = _on_device(params, m, images)
         return apply(images, *arguments, interpolation=interpolation, fill=fill)
     # Half precision is computed in float32, and rounded once.
-    out = recolour(images.to(_exact(images)), op, magnitude)
-    rows = moved_rows(op, magnitude)
+    out = recolour(images.to(_exact(images)), params.op[:, m], params.magnitude[:, m])
+    rows = params.moved[m]
     if len(rows):
-        matrix = compose(op[rows], magnitude[rows], *params.shape[2:])
-        warp_(out, rows, matrix, interpolation, fill)
+        warp_(out, rows, params.matrices[rows, m], interpolation, fill)
     return out.to(images.dtype)
 
 
@@ -183,9 +181,6 @@ def _exact(images: Tensor) -> torch.dtype:
 
 def _on_device(params: Params, m: int, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the m-th chains' operations, magnitudes and (B, 2, 3) matrices beside the images."""
-    op, magnitude = params.op[:, m], params.magnitude[:, m]
-    theta = compose(op, magnitude, *params.shape[2:])[:, :2].float()
-    first, second, third = (
-        part.to(images.device, non_blocking=True) for part in (op, magnitude, theta)
-    )
-    return first, second, third
+    chains = params.op[:, m], params.magnitude[:, m], params.matrices[:, m, :2].float()
+    op, magnitude, theta = (part.to(images.device, non_blocking=True) for part in chains)
+    return op, magnitude, theta

@@ -16,18 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from augloader.augment.pixels.ops import (
-    AUTO_CONTRAST,
-    BRIGHTNESS,
-    COLOR,
-    CONTRAST,
-    EQUALIZE,
-    INVERT,
-    OPS,
-    POSTERIZE,
-    SHARPNESS,
-    SOLARIZE,
-)
+from augloader.augment.pixels import ops
 from augloader.augment.pixels.rows import chunk, put_, take
 
 Array = npt.NDArray[Any]
@@ -50,17 +39,16 @@ def recolour(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
     for no device.
 
     Example:
-        >>> from augloader.augment.pixels.ops import IDENTITY
-        >>> from augloader.augment.pixels.ops import INVERT
         >>> images = torch.full((2, 1, 2, 2), 255, dtype=torch.uint8)
-        >>> recolour(images, torch.tensor([[IDENTITY], [INVERT]]), torch.zeros(2, 1))[:, 0, 0, 0]
+        >>> op = torch.tensor([[ops.IDENTITY], [ops.INVERT]])
+        >>> recolour(images, op, torch.zeros(2, 1))[:, 0, 0, 0]
         tensor([255,   0], dtype=torch.uint8)
     """
     out, step = images.clone(memory_format=torch.contiguous_format), chunk(images)
     for numbers, sizes in zip(op.numpy().T, magnitude.numpy().astype(np.float64).T, strict=True):
         order = np.argsort(numbers, kind="stable")  # each family's rows side by side
         numbers, sizes = numbers[order], sizes[order]
-        ends = np.cumsum(np.bincount(numbers, minlength=len(OPS)))
+        ends = np.cumsum(np.bincount(numbers, minlength=len(ops.OPS)))
         for first, last, family_ in _FAMILIES:
             for start in range(ends[first - 1], ends[last], step):
                 some = slice(start, min(start + step, ends[last]))
@@ -72,7 +60,7 @@ def recolour(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _store_(images: Tensor, values: Tensor) -> None:
-    """Write clamped float values into the images; whole levels are cut off, as by a cast."""
+    """Write clamped float values into the images; fractions of a level are cut off."""
     if values is images:
         values.clamp_(0, 1)
     else:
@@ -107,7 +95,7 @@ def luma(values: Tensor, images: Tensor) -> Tensor:
 def _brightness_contrast_(images: Tensor, op: Array, magnitude: Array) -> None:
     """Make x (1 + m) for brightness; plus the mean grey times -m for contrast."""
     values = _floats(images)
-    start = int((op == BRIGHTNESS).sum())  # sorted by operation
+    start = int((op == ops.BRIGHTNESS).sum())  # sorted by operation
     contrast, factor = values[start:], 1 + magnitude
     if start < len(values):
         grey = luma(contrast, images)
@@ -129,8 +117,8 @@ def _auto_contrast_(images: Tensor, op: Array, magnitude: Array) -> None:
 
 
 def _solarize_invert_(images: Tensor, op: Array, magnitude: Array) -> None:
-    """Turn over the values at or above the threshold m; all of them to invert."""
-    threshold = np.where(op == INVERT, 0, magnitude)
+    """Invert the values at or above the threshold m; for Invert, all of them."""
+    threshold = np.where(op == ops.INVERT, 0, magnitude)
     if images.is_floating_point():
         reached = images >= _column(threshold, images)
         images.copy_(torch.where(reached, 1 - images, images))
@@ -222,11 +210,11 @@ def _box(images: Tensor) -> Tensor:
 
 
 _FAMILIES: tuple[tuple[int, int, Callable[[Tensor, Array, Array], None]], ...] = (
-    (BRIGHTNESS, CONTRAST, _brightness_contrast_),
-    (AUTO_CONTRAST, AUTO_CONTRAST, _auto_contrast_),
-    (SOLARIZE, INVERT, _solarize_invert_),
-    (POSTERIZE, POSTERIZE, _posterize_),
-    (EQUALIZE, EQUALIZE, _equalize_),
-    (COLOR, COLOR, _saturate_),
-    (SHARPNESS, SHARPNESS, _sharpen_),
+    (ops.BRIGHTNESS, ops.CONTRAST, _brightness_contrast_),
+    (ops.AUTO_CONTRAST, ops.AUTO_CONTRAST, _auto_contrast_),
+    (ops.SOLARIZE, ops.INVERT, _solarize_invert_),
+    (ops.POSTERIZE, ops.POSTERIZE, _posterize_),
+    (ops.EQUALIZE, ops.EQUALIZE, _equalize_),
+    (ops.COLOR, ops.COLOR, _saturate_),
+    (ops.SHARPNESS, ops.SHARPNESS, _sharpen_),
 )

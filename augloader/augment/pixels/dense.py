@@ -8,19 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from augloader.augment.pixels import ops
 from augloader.augment.pixels.colour import equalize_table, luma
 from augloader.augment.pixels.geometry import Interpolation
-from augloader.augment.pixels.ops import (
-    AUTO_CONTRAST,
-    BRIGHTNESS,
-    COLOR,
-    CONTRAST,
-    EQUALIZE,
-    INVERT,
-    POSTERIZE,
-    SHARPNESS,
-    SOLARIZE,
-)
 from augloader.core.checks import require_one_of
 
 
@@ -35,7 +25,7 @@ def apply_dense(
 ) -> Tensor:
     """Apply to every image its own chain of colour operations, then its own affine map.
 
-    A colour operation that looks at one value at a time is a table of 256 levels per row and
+    A colour operation that depends on one value alone is a table of 256 levels per row and
     channel; Color mixes a pixel with its grey, Sharpness with the mean of its 3×3 neighbourhood.
     Each stage does all of this for all rows and keeps what the row asked for. An output pixel at
     centred coordinates p = (x − (W−1)/2, y − (H−1)/2) shows the input at theta·(p, 1).
@@ -69,7 +59,8 @@ def apply_dense(
 
     Example:
         >>> images = torch.tensor([[[[0, 100, 200]]], [[[0, 100, 200]]]], dtype=torch.uint8)
-        >>> op, magnitude = torch.tensor([[INVERT], [BRIGHTNESS]]), torch.tensor([[0.0], [0.25]])
+        >>> op = torch.tensor([[ops.INVERT], [ops.BRIGHTNESS]])
+        >>> magnitude = torch.tensor([[0.0], [0.25]])
         >>> left = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
         >>> apply_dense(images, op, magnitude, left.repeat(2, 1, 1)).flatten(1)
         tensor([[155,  55,   0],
@@ -92,15 +83,12 @@ def check_chains(
     fill: Sequence[float],
 ) -> None:
     """Raise unless dtypes, shapes and options are those of ``apply_dense``; reads no value."""
-    given = (
-        ("images", images, torch.uint8, "Convert them first."),
-        ("op", op, torch.int64, "Use the numbers of pixels.ops."),
-        ("magnitude", magnitude, torch.float32, "Convert it first."),
-        ("theta", theta, torch.float32, "Convert it first."),
-    )
-    for name, value, dtype, advice in given:
+    dtypes = {"images": torch.uint8, "op": torch.int64}
+    given = {"images": images, "op": op, "magnitude": magnitude, "theta": theta}
+    for name, value in given.items():
+        dtype = dtypes.get(name, torch.float32)
         if value.dtype != dtype:
-            raise TypeError(f"{name} must be a {dtype} tensor, got {value.dtype}. {advice}")
+            raise TypeError(f"{name} must be a {dtype} tensor, got {value.dtype}. Convert it.")
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
             f"images must be (B, 1, H, W) or (B, 3, H, W), got shape {tuple(images.shape)}. "
@@ -131,9 +119,9 @@ def _colour(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
     table = _table(levels, grey, op[..., 0], magnitude[..., 0])
     out = table.gather(2, levels).view_as(images)
     if images.shape[1] == 3:
-        out = torch.where(op == COLOR, _mix(images, grey, magnitude), out)
+        out = torch.where(op == ops.COLOR, _mix(images, grey, magnitude), out)
     if min(images.shape[2:]) > 2:
-        out = torch.where(op == SHARPNESS, _sharpen(images, magnitude), out)
+        out = torch.where(op == ops.SHARPNESS, _sharpen(images, magnitude), out)
     return out
 
 
@@ -152,18 +140,18 @@ def _table(levels: Tensor, grey: Tensor, op: Tensor, magnitude: Tensor) -> Tenso
 
     mean = (grey.sum((2, 3), keepdim=True, dtype=torch.float64) / pixels).float()[..., 0]
     bits = magnitude.clamp(0, 8).to(torch.int64)
-    threshold = torch.where(op == INVERT, 0, 255 * magnitude)
+    threshold = torch.where(op == ops.INVERT, 0, 255 * magnitude)
     inverted = torch.where(level >= threshold, 255 - level, level)
 
     table = level.to(torch.uint8).expand_as(counts)
     for number, values in (
-        (BRIGHTNESS, level * (1 + magnitude)),
-        (CONTRAST, _mix(level, mean, magnitude)),
-        (AUTO_CONTRAST, stretched),
-        (SOLARIZE, inverted),
-        (INVERT, inverted),
-        (POSTERIZE, level & (256 - (1 << (8 - bits)))),
-        (EQUALIZE, equalize_table(counts)),
+        (ops.BRIGHTNESS, level * (1 + magnitude)),
+        (ops.CONTRAST, _mix(level, mean, magnitude)),
+        (ops.AUTO_CONTRAST, stretched),
+        (ops.SOLARIZE, inverted),
+        (ops.INVERT, inverted),
+        (ops.POSTERIZE, level & (256 - (1 << (8 - bits)))),
+        (ops.EQUALIZE, equalize_table(counts)),
     ):
         table = torch.where(op == number, values.clamp(0, 255).to(torch.uint8), table)
     return table

@@ -235,7 +235,7 @@ def _tables(
     BEHIND: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Make the table of one row and channel, where its operation looks at one value at a time."""
+    """Make the table of one row and channel, where its operation depends on one value alone."""
     row = (tl.program_id(0) // C).to(tl.int64)
     channel = tl.program_id(0) % C
     number, amount, image = _stage(op, magnitude, images, before, row, K, BEHIND)

@@ -31,5 +31,5 @@ def put_(images: Tensor, rows: Tensor, values: Tensor) -> None:
 def to_levels(values: Tensor, like: Tensor) -> Tensor:
     """Return float values, of uint8 images truncated to whole levels, in the dtype of ``like``."""
     if like.dtype == torch.uint8:
-        return values.to(torch.int16).to(torch.uint8)  # thrice as fast as directly
+        return values.to(torch.int16).to(torch.uint8)  # three times as fast as a direct cast
     return values.to(like.dtype)
