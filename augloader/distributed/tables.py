@@ -58,7 +58,7 @@ def share_of(table: SampleTable, needs: frozenset[str], group: dist.ProcessGroup
         raise_clash(clash, f"{int(low[first])} and {int(-high[first])}")
     lost = key == _NONE
     if lost.any():
-        table.raise_missing(" and ".join(sorted(needs)), lost)
+        table.raise_missing(needs, lost)
     mine = (key % world == me).nonzero().flatten()
 
     def work() -> Evidence:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 REPORTED = ("losses", "logits", "labels")  # what ``needs`` may name
+ARGUMENTS = {"losses": "loss", "logits": "logits", "proxies": "proxy", "labels": "target"}
 View = Literal["any", "clean"]
 Columns = dict[str, Tensor]
 
@@ -106,11 +107,14 @@ class Memory:
         needs = self.learner.needs
         if not needs:
             return {}, index, {}
-        lacking = sorted(needs - given.keys())
-        if lacking:
+        if needs - given.keys():
+            asked, lacking = (
+                sorted(ARGUMENTS.get(name, name) for name in names)
+                for names in (needs, needs - given.keys())
+            )
             raise ValueError(
-                f"report must be given {' and '.join(sorted(needs))} for the rule "
-                f"{self.learner!r}, got no {' and no '.join(lacking)}. Report them in every step."
+                f"report must be given {' and '.join(asked)} for the rule {self.learner!r}, got "
+                f"no {' and no '.join(lacking)}. Report them in every step."
             )
         if self.learner.view == "clean":
             clean = strength == 0

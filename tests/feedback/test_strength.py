@@ -508,24 +508,24 @@ def test_a_rule_that_returns_other_strengths(broken: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "given", "words"),
     [
-        (Entropy(), {"losses": torch.zeros(2)}, r"given logits for the rule Entropy.* no logits"),
-        (Confidence(), {"logits": torch.zeros(2, 2)}, "given labels and logits .* no labels"),
-        (LossRank(), {"logits": torch.zeros(2, 2)}, "given losses for the rule LossRank"),
-        (StableInfluence("kl"), {"losses": torch.zeros(2)}, "given logits for"),
-        (StableInfluence("loss"), {"logits": torch.zeros(2, 2)}, "given losses for"),
-        (Entropy("clean"), {"losses": torch.zeros(2)}, "given logits for"),
+        (Entropy(), {"loss": torch.zeros(2)}, r"given logits for the rule Entropy.* no logits"),
+        (Confidence(), {"logits": torch.zeros(2, 2)}, "given logits and target .* no target"),
+        (LossRank(), {"logits": torch.zeros(2, 2)}, "given loss for the rule LossRank"),
+        (StableInfluence("kl"), {"loss": torch.zeros(2)}, "given logits for"),
+        (StableInfluence("loss"), {"logits": torch.zeros(2, 2)}, "given loss for"),
+        (Entropy("clean"), {"loss": torch.zeros(2)}, "given logits for"),
         (Entropy(), {"logits": torch.zeros(2, 1)}, "logits must have 2 classes or more, got 1"),
         (StableInfluence("kl"), {"logits": torch.zeros(2, 1)}, "2 classes or more"),
         (
             Confidence(),
-            {"logits": torch.zeros(2, 1), "labels": torch.zeros(2, dtype=torch.int64)},
+            {"logits": torch.zeros(2, 1), "target": torch.zeros(2, dtype=torch.int64)},
             "2 classes or more",
         ),
         (Entropy(), {"logits": torch.full((2, 2), torch.nan)}, "logits must be finite"),
         (
             StableInfluence("loss"),
-            {"losses": torch.tensor([torch.inf, 0])},
-            "losses must be finite",
+            {"loss": torch.tensor([torch.inf, 0])},
+            "loss must be finite",
         ),
         (
             StableInfluence("kl"),

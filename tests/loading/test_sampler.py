@@ -284,13 +284,13 @@ def test_a_refresh_without_evidence_says_what_is_missing_and_changes_nothing() -
             r"loss must have 4 rows, as the batch, got shape \(3,\)",
         ),
         ({}, {"loss": torch.tensor(0.5)}, ValueError, "loss must have 4 rows"),
-        ({}, {"loss": torch.full((4,), torch.nan)}, ValueError, "losses must be finite"),
+        ({}, {"loss": torch.full((4,), torch.nan)}, ValueError, "loss must be finite"),
         ({}, {"logits": torch.zeros(5, 2)}, ValueError, "logits must have 4 rows"),
         ({}, {}, ValueError, "must be given loss, logits"),
         ({"index": torch.tensor([0, 1, 2, N])}, {"loss": torch.zeros(4)}, ValueError, r"\[0, 40\)"),
         ({"index": torch.tensor([0, 1, 2, -1])}, {"loss": torch.zeros(4)}, ValueError, r"\[0, 40"),
         ({"index": torch.tensor([0, 1, 1, 2])}, {"loss": torch.zeros(4)}, ValueError, "repeated"),
-        ({"target": torch.zeros(4, 2)}, {"logits": torch.zeros(4, 2)}, TypeError, "labels must be"),
+        ({"target": torch.zeros(4, 2)}, {"logits": torch.zeros(4, 2)}, TypeError, "target must be"),
         ({"target": torch.full((4,), 2)}, {"logits": torch.zeros(4, 2)}, ValueError, r"\[0, 2\)"),
     ],
 )
@@ -1253,14 +1253,14 @@ def test_labels_of_one_hot_targets(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("spoil", "error", "words"),
     [
-        (lambda t: t * 0.9 + 0.05, TypeError, "labels must be integer class labels"),
-        (lambda t: t * 0, TypeError, "labels must be"),
-        (lambda t: t * 2, TypeError, "labels must be"),
-        (lambda t: t * torch.nan, TypeError, "labels must be"),
-        (lambda t: t[:, :, None], TypeError, "labels must be"),
+        (lambda t: t * 0.9 + 0.05, TypeError, "target must be integer class labels"),
+        (lambda t: t * 0, TypeError, "target must be"),
+        (lambda t: t * 2, TypeError, "target must be"),
+        (lambda t: t * torch.nan, TypeError, "target must be"),
+        (lambda t: t[:, :, None], TypeError, "target must be"),
         (lambda t: t[:5], ValueError, "target must have 8 rows, as the batch"),
-        (lambda t: torch.cat([t, t], 1), TypeError, "labels must be"),
-        (lambda t: torch.cat([t * 0, t], 1), ValueError, r"labels must be in \[0, 2\)"),
+        (lambda t: torch.cat([t, t], 1), TypeError, "target must be"),
+        (lambda t: torch.cat([t * 0, t], 1), ValueError, r"target must be in \[0, 2\)"),
     ],
 )
 def test_other_targets_of_rows_that_are_not_mixed_change_nothing(
