@@ -40,7 +40,10 @@ class Learner(Protocol):
     def update(
         self, rows: Columns, *, losses: Tensor | None, logits: Tensor | None, labels: Tensor | None
     ) -> Columns:
-        """Return the new rows of b samples from their old ones and a report on the CPU."""
+        """Return the new rows of b samples from their old ones and a report on the CPU.
+
+        What a learner does not need it may take as ``**_``.
+        """
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class ForgettingEvents:
         >>> events, rows = ForgettingEvents(), ForgettingEvents().start(1, classes=2)
         >>> right, wrong, label = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]), [0]
         >>> for logits in (wrong, right, wrong, wrong, right, wrong):
-        ...     rows = events.update(rows, losses=None, logits=logits, labels=torch.tensor(label))
+        ...     rows = events.update(rows, logits=logits, labels=torch.tensor(label))
         >>> events.counts(rows)
         tensor([2.])
 
@@ -66,14 +69,19 @@ class ForgettingEvents:
     view: ClassVar[View] = "clean"
 
     def start(self, n: int, classes: int) -> Columns:
-        """Return the columns of n samples not yet seen: events, -1 before the first right one."""
+        """Return the columns of n samples not yet seen: events, -1 before the first correct output."""
         return {
             "events": torch.full((n,), -1, dtype=torch.int32),
             "right": torch.zeros(n, dtype=torch.bool),
         }
 
     def update(
-        self, rows: Columns, *, losses: Tensor | None, logits: Tensor | None, labels: Tensor | None
+        self,
+        rows: Columns,
+        *,
+        logits: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Tensor | None,
     ) -> Columns:
         """Return the new rows of b samples from their old ones and a report."""
         assert logits is not None
@@ -83,7 +91,7 @@ class ForgettingEvents:
         return {"events": torch.where(right, events.clamp(min=0), events).int(), "right": right}
 
     def counts(self, columns: Columns) -> Tensor:
-        """Return the (n,) float32 events, -1 for samples that were never classified rightly."""
+        """Return the (n,) float32 events, -1 for samples that were never classified correctly."""
         return columns["events"].float()
 
 

@@ -30,7 +30,7 @@ from augloader import (
 from augloader.feedback import SampleTable, StrengthRule
 from augloader.feedback.learners import Columns, View
 from augloader.feedback.sada import Form, Scaling, loss_influence
-from augloader.feedback.strength import average_ranks, incomplete_beta, require_rule
+from augloader.feedback.strength import average_ranks, require_rule
 from tests.reference import random_state
 
 N, C = 30, 4
@@ -261,16 +261,6 @@ def test_average_ranks_are_scipys(size: int) -> None:
         np.testing.assert_allclose(average_ranks(values), expected, atol=1e-12)
     assert average_ranks(np.array([3.0])).tolist() == [0.5]
     assert average_ranks(np.array([])).tolist() == []
-
-
-def test_the_incomplete_beta_function_is_scipys() -> None:
-    rng = np.random.default_rng(0)
-    near = 10.0 ** rng.uniform(-12, 0, 20)
-    x = np.concatenate([[0, 1, 1e-300, 1 - 1e-16], rng.random(50), near, 1 - near])
-    for _ in range(300):
-        total, share = 10.0 ** rng.uniform(-6, 3), rng.uniform(1e-4, 1 - 1e-4)
-        a, b = total * share, total * (1 - share)
-        np.testing.assert_allclose(incomplete_beta(a, b, x), betainc(a, b, x), rtol=0, atol=1e-10)
 
 
 def test_extreme_logits() -> None:
