@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -64,7 +63,7 @@ def share_of(table: SampleTable, needs: frozenset[str], group: dist.ProcessGroup
     def work() -> Evidence:
         if not len(mine):
             return Evidence(table.n, indices=mine)
-        return replace(table.rows(mine).evidence(needs), n=table.n, indices=mine)
+        return table.rows(mine).evidence(needs).with_checked(n=table.n, indices=mine)
 
     return attempt(work, group)
 

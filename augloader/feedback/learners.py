@@ -69,7 +69,7 @@ class ForgettingEvents:
     view: ClassVar[View] = "clean"
 
     def start(self, n: int, classes: int) -> Columns:
-        """Return the columns of n samples not yet seen: events, -1 before the first correct output."""
+        """Return the columns of n samples not yet seen: no events, -1 until one is correct."""
         return {
             "events": torch.full((n,), -1, dtype=torch.int32),
             "right": torch.zeros(n, dtype=torch.bool),

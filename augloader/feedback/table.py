@@ -16,6 +16,7 @@ from augloader.core.checks import (
     require_int,
     require_labels,
     require_state,
+    unchecked,
 )
 from augloader.core.deprecated import renamed
 from augloader.core.evidence import Evidence
@@ -221,7 +222,7 @@ class SampleTable:
         labels = None if len(self.missing("labels")) else self._labels.clone()
         known = {name: self._complete(name) for name in _COLUMNS}
         losses, logits, proxies = (known[name] for name in _COLUMNS)
-        vectors = None if proxies is None else Proxies(proxies)
+        vectors = None if proxies is None else unchecked(Proxies, gradient=proxies)
         if logits is not None and labels is not None:
             losses = F.cross_entropy(logits, labels, reduction="none") if losses is None else losses
             vectors = Proxies(residual(logits, labels)) if vectors is None else vectors

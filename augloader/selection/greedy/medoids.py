@@ -97,6 +97,11 @@ def check_budget(n: int, budget: int, xi: float | None) -> None:
     """Raise unless a group of n can have so many medoids."""
     if require_int("budget", budget, 1, "Choose at least one medoid.") > n:
         raise ValueError(f"budget must be at most {n}, got {budget}. Ask for fewer medoids.")
+    check_xi(xi)
+
+
+def check_xi(xi: float | None) -> None:
+    """Raise unless an error to stop at is 0 or more."""
     if xi is not None and not xi >= 0:
         raise ValueError(f"xi must be 0 or more, got {xi}. It is a distance.")
 
