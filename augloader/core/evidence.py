@@ -55,7 +55,7 @@ class Certificate:
 
 
 class Nested(Protocol):
-    """What knows the selections of all smaller budgets."""
+    """An object that knows the selections of all smaller budgets."""
 
     def first(self, budget: int) -> Selection:
         """Return the selection of a smaller budget."""

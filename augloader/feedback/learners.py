@@ -15,7 +15,7 @@ Columns = dict[str, Tensor]
 
 
 class Learner(Protocol):
-    """What the sample table asks of that which learns from reports.
+    """What the sample table asks of an object that learns from reports.
 
     The table counts in ``visits``, an int32 column beside the learner's own, how often each sample
     was updated; it may be read and is not returned. What needs nothing is never updated. The repr

@@ -200,7 +200,7 @@ class SampleTable:
 
     @property
     def forgetting(self) -> Tensor | None:
-        """Forgetting events, (n,) float32, -1 before a right one; None until all were visited."""
+        """Forgetting events, (n,) float32, -1 before a correct one; None until all were visited."""
         if len(self.missing("forgetting")):
             return None
         return ForgettingEvents().counts(self.learnt["forgetting"])

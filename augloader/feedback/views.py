@@ -40,7 +40,7 @@ class Weakest:
         return tuple(self.values.shape[1:])
 
     def take(self, index: Tensor, values: Tensor, strength: Tensor) -> None:
-        """Write down the values of distinct samples where no weaker view is known."""
+        """Record the values of distinct samples where no weaker view is known."""
         weaker = strength <= self.strength[index]
         self.values[index[weaker]] = values[weaker]
         self.strength[index[weaker]] = strength[weaker]

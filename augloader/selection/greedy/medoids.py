@@ -147,17 +147,17 @@ class Progress:
         return gain
 
     def meet(self, distances: Floats, first: int, given: Longs) -> Longs:
-        """Let a block of points meet given medoids in order; return their changes."""
+        """Assign a block of points to given medoids one by one; return their changes."""
         return kernels.follow(distances, first, given, self.best, self.nearest, self.gains)
 
     def seeded(self, given: Longs, changes: list[Longs]) -> None:
-        """Put down the medoids that the points have met."""
+        """Record the medoids to begin with, once the points are assigned to them."""
         self.step = self.seeds = len(given)
         self.taken[: self.step] = given
         self.moved(np.concatenate(changes))
 
     def moved(self, changes: Longs) -> None:
-        """Write down changes of points, (m, 2) of medoid and donor, in the history."""
+        """Record changes of points, (m, 2) of medoid and donor, in the history."""
         pairs, counts = np.unique(changes, axis=0, return_counts=True)
         self.moves.append(np.concatenate([pairs, counts[:, None]], 1))
 
