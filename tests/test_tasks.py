@@ -203,7 +203,7 @@ def test_a_group_of_one_sample_is_an_error_that_names_it() -> None:
 @pytest.mark.parametrize("found", [{}, {"target": torch.arange(8) % 2}])
 def test_a_report_of_no_values(found: dict[str, Tensor]) -> None:
     batch = next(iter(DataLoader(numbers(), batch_size=8)))
-    with pytest.raises(ValueError, match="must be given losses, logits or proxies, got none"):
+    with pytest.raises(ValueError, match="must be given loss, logits or proxy, got none"):
         CoresetSampler(numbers(), Uniform(), count=3).report(batch, **found)
 
 
@@ -211,17 +211,17 @@ def test_a_report_of_no_values(found: dict[str, Tensor]) -> None:
     ("found", "error", "words"),
     [
         ({"proxy": torch.zeros(8, 5)}, ValueError, r"keep the width \(4,\).*got \(5,\)"),
-        ({"proxy": torch.zeros(8, 2, 4)}, ValueError, r"proxies must have shape.*pool or flatten"),
-        ({"proxy": torch.zeros(8)}, ValueError, r"proxies must have shape \(8, width\)"),
-        ({"proxy": torch.zeros(7, 4)}, ValueError, "proxies must have 8 rows, as the batch"),
-        ({"proxy": torch.zeros(8, 4).int()}, TypeError, "proxies must be floating"),
-        ({"proxy": torch.full((8, 4), torch.nan)}, ValueError, "proxies must be finite"),
-        ({"loss": torch.zeros(8, 3, 3)}, ValueError, r"losses must have shape.*pixels .* mean"),
-        ({"logits": torch.zeros(8, 3, 5, 5)}, ValueError, "logits must have.*losses and proxies"),
-        ({"target": torch.zeros(8)}, TypeError, r"labels must be integer.*target=torch\.bucketize"),
-        ({"target": torch.full((8,), -1)}, ValueError, "labels must be 0 or more"),
-        ({"target": torch.zeros(8, 5, 5).long()}, ValueError, r"labels must have shape \(8,\)"),
-        ({"target": torch.zeros(3).long()}, ValueError, "labels must have 8 rows, as the batch"),
+        ({"proxy": torch.zeros(8, 2, 4)}, ValueError, r"proxy must have shape.*pool or flatten"),
+        ({"proxy": torch.zeros(8)}, ValueError, r"proxy must have shape \(8, width\)"),
+        ({"proxy": torch.zeros(7, 4)}, ValueError, "proxy must have 8 rows, as the batch"),
+        ({"proxy": torch.zeros(8, 4).int()}, TypeError, "proxy must be floating"),
+        ({"proxy": torch.full((8, 4), torch.nan)}, ValueError, "proxy must be finite"),
+        ({"loss": torch.zeros(8, 3, 3)}, ValueError, r"loss must have shape.*pixels .* mean"),
+        ({"logits": torch.zeros(8, 3, 5, 5)}, ValueError, "logits must have.*loss and proxy"),
+        ({"target": torch.zeros(8)}, TypeError, r"target must be integer.*target=torch\.bucketize"),
+        ({"target": torch.full((8,), -1)}, ValueError, "target must be 0 or more"),
+        ({"target": torch.zeros(8, 5, 5).long()}, ValueError, r"target must have shape \(8,\)"),
+        ({"target": torch.zeros(3).long()}, ValueError, "target must have 8 rows, as the batch"),
     ],
 )
 def test_what_is_reported_wrongly_changes_nothing(
@@ -482,7 +482,7 @@ def test_strength_rules_of_losses_need_no_classes(rule: StrengthRule) -> None:
     [
         (Entropy(), "report must be given logits for the rule"),
         (StableInfluence("kl"), "report must be given logits for the rule"),
-        (Confidence(), "report must be given labels and logits for the rule"),
+        (Confidence(), "report must be given logits and target for the rule"),
     ],
     ids=repr,
 )
@@ -492,7 +492,7 @@ def test_strength_rules_of_logits_say_so(rule: StrengthRule, words: str) -> None
 
 
 def test_forgetting_says_what_it_counts() -> None:
-    with pytest.raises(ValueError, match="report must be given labels and logits"):
+    with pytest.raises(ValueError, match="report must be given logits and target"):
         trained(Proportional(Forgetting()), grouped)
 
 

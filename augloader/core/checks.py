@@ -8,11 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set, Sized
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
+
+T = TypeVar("T")
+
+
+def unchecked(kind: type[T], **fields: Any) -> T:
+    """Return a dataclass of values that were checked before: ``__post_init__`` is not called."""
+    made = object.__new__(kind)
+    made.__dict__.update(fields)
+    return made
 
 
 def count_and_first(bad: Tensor, noun: str = "values", limit: int = 5) -> str:

@@ -8,7 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from augloader.core.checks import count_and_first, require_finite, require_int, require_labels
+from augloader.core.checks import (
+    count_and_first,
+    require_finite,
+    require_int,
+    require_labels,
+    unchecked,
+)
 from augloader.core.proxies import Proxies
 
 
@@ -49,7 +55,7 @@ class Certificate:
 
 
 class Nested(Protocol):
-    """What knows the selections of all smaller budgets."""
+    """An object that knows the selections of all smaller budgets."""
 
     def first(self, budget: int) -> Selection:
         """Return the selection of a smaller budget."""
@@ -159,7 +165,7 @@ class Evidence:
             rank: (m,) int64, distinct, in [0, n), the samples that the rows are of; m may be 0.
         features: (m, d) floating and finite, what the model's head is given, or None.
         forgetting: (m,) floating, forgetting events, -1 for samples that were never classified
-            rightly, or None; the sampler adds them.
+            correctly, or None; the sampler adds them.
         scores: (m,) floating and finite, scores of your own, or None; see ``augloader.Given``.
 
     Raises:
@@ -205,6 +211,10 @@ class Evidence:
                 _require_rows(name, values, m, 2 if name == "features" else 1, advice)
         if self.previous is not None:
             self._check_positions("previous", self.previous, "Pass selection.indices of this data.")
+
+    def with_checked(self, **fields: Any) -> Evidence:
+        """Return this evidence with other fields, which were checked before and are not again."""
+        return unchecked(type(self), **(vars(self) | fields))
 
     def require(self, name: str) -> Any:
         """Return one of ``EVIDENCE``, or raise ValueError where it is not given."""

@@ -1,4 +1,4 @@
-"""Bars for long work, where somebody looks at a terminal."""
+"""Progress bars for long work, where stderr is a terminal."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.core.checks import require_finite, require_int, require_labels
+from augloader.core.checks import require_finite, require_int, require_labels, unchecked
 
 _BLOCK = 2**20  # distances computed at a time: they stay in the cache
 
@@ -73,6 +73,11 @@ def residual(logits: Tensor, labels: Tensor) -> Tensor:
     Source: Katharopoulos & Fleuret (2018); Liu & Mirzasoleiman (2022), section 5.
     """
     require_labels("labels", labels, len(logits), logits.shape[1])
+    return unchecked_residual(logits, labels)
+
+
+def unchecked_residual(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return ``residual`` of labels that were checked before: a GPU is not waited for."""
     g = logits.float().softmax(1)
     g[torch.arange(len(g), device=g.device), labels.to(g.device, torch.int64)] -= 1
     return g
@@ -105,9 +110,18 @@ class Proxies:
 
     def __post_init__(self) -> None:
         """Check shapes, dtypes and finiteness."""
-        for name, part in (("gradient", self.gradient), ("features", self.features)):
-            if part is None:
-                continue
+        self._check_form()
+        for name, part in self._parts():
+            require_finite(
+                f"proxies.{name}", part, "Check the model's outputs: has training diverged?"
+            )
+
+    def _parts(self) -> list[tuple[str, Tensor]]:
+        parts = ("gradient", self.gradient), ("features", self.features)
+        return [(name, part) for name, part in parts if part is not None]
+
+    def _check_form(self) -> None:
+        for name, part in self._parts():
             if not part.is_floating_point():
                 raise TypeError(
                     f"proxies.{name} must be floating, got {part.dtype}. Convert it with .float()."
@@ -117,9 +131,6 @@ class Proxies:
                     f"proxies.{name} must have shape (n, d), got {tuple(part.shape)}. "
                     "Flatten each sample's values to one row."
                 )
-            require_finite(
-                f"proxies.{name}", part, "Check the model's outputs: has training diverged?"
-            )
         if self.features is not None and _kind(self.features) != _kind(self.gradient):
             raise ValueError(
                 "proxies.features must match the gradient in length, dtype and device, got "
@@ -133,7 +144,9 @@ class Proxies:
     def __getitem__(self, rows: Tensor) -> Proxies:
         """Return the proxies of some samples; ``rows`` is an (m,) int64 or (n,) bool tensor."""
         rows = rows.to(self.device)
-        return Proxies(self.gradient[rows], None if self.features is None else self.features[rows])
+        some = unchecked(Proxies, **{name: part[rows] for name, part in self._parts()})
+        some._check_form()  # its values are finite, as these are
+        return some
 
     @property
     def device(self) -> torch.device:
@@ -143,8 +156,7 @@ class Proxies:
     @property
     def widths(self) -> tuple[int, ...]:
         """(C,) of vectors, (C, d) of outer products."""
-        parts = (self.gradient, self.features)
-        return tuple(part.shape[1] for part in parts if part is not None)
+        return tuple(part.shape[1] for _, part in self._parts())
 
     def require_same_form(self, other: Proxies) -> None:
         """Raise ValueError unless both are of the same kind, widths, dtype and device."""
@@ -188,10 +200,9 @@ class Proxies:
         require_int("width", width, 1, "64 is a good start.")
         rng = np.random.default_rng(seed)
         product = torch.full((1, 1), width**-0.5, device=self.device)
-        for part in (self.gradient, self.features):
-            if part is not None:
-                signs = rng.integers(0, 2, (part.shape[1], width), dtype=np.int8) * 2 - 1
-                product = product * (part.float() @ torch.from_numpy(signs).to(part.device).float())
+        for _, part in self._parts():
+            signs = rng.integers(0, 2, (part.shape[1], width), dtype=np.int8) * 2 - 1
+            product = product * (part.float() @ torch.from_numpy(signs).to(part.device).float())
         return Proxies(product)
 
     def distances(self, other: Proxies | None = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from augloader.core.checks import count_and_first
+from augloader.core.checks import count_and_first, unchecked
 from augloader.core.evidence import Evidence, Selection
 from augloader.core.proxies import Proxies
 from augloader.distributed.collectives import (
@@ -84,9 +84,7 @@ def select(
     labels = _labels(n, parts)  # even where they are not needed, to see that the data are the same
     needed = labels if "labels" in strategy.needs else None
     numbers = {name: _numbers(n, name, parts) for name in _NUMBERS if name in strategy.needs}
-    losses, forgetting, scores = (numbers.get(name) for name in _NUMBERS)
-    previous = evidence.previous
-    whole = Evidence(n, needed, None, losses, previous, forgetting=forgetting, scores=scores)
+    whole = unchecked(Evidence, n=n, labels=needed, previous=evidence.previous, **numbers)
     require_evidence(whole, strategy.needs - {"proxies", "features"}, budget)
     shares = _Shares(group, parts, source, _rows(strategy.needs, evidence))
     if isinstance(strategy, Separable):
@@ -116,7 +114,7 @@ def _part(
     indices = torch.arange(n) if indices is None else indices.cpu()
     numbers: dict[str, Tensor] = {}
     if len(indices):
-        require_evidence(replace(evidence, n=len(indices), indices=None, previous=None), needs, 1)
+        require_evidence(evidence.with_checked(n=len(indices), indices=None), needs, 1)
         given = {name: getattr(evidence, name) for name in _NUMBERS if name in needs}
         numbers = {name: values.detach().cpu() for name, values in given.items()}
     header: dict[str, Any] = {
@@ -254,7 +252,7 @@ def _on_first(
         known = {name: part[place.to(part.device)] for name, part in rows.items()}
         features = known.get("features")
         proxies = _proxies(known) if "proxies.gradient" in known else None
-        evidence = replace(whole, proxies=proxies, features=features)
+        evidence = whole.with_checked(proxies=proxies, features=features)
         return strategy.select(evidence, budget, generator=generator)
 
     selection = gather(work, shares.group)[0]
@@ -315,7 +313,8 @@ class _Shares:
 
 
 def _proxies(rows: Mapping[str, Tensor]) -> Proxies:
-    return Proxies(rows["proxies.gradient"], rows.get("proxies.features"))
+    gradient, features = rows["proxies.gradient"], rows.get("proxies.features")
+    return unchecked(Proxies, gradient=gradient, features=features)
 
 
 def _exchange(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,13 +57,13 @@ def share_of(table: SampleTable, needs: frozenset[str], group: dist.ProcessGroup
         raise_clash(clash, f"{int(low[first])} and {int(-high[first])}")
     lost = key == _NONE
     if lost.any():
-        table.raise_missing(" and ".join(sorted(needs)), lost)
+        table.raise_missing(needs, lost)
     mine = (key % world == me).nonzero().flatten()
 
     def work() -> Evidence:
         if not len(mine):
             return Evidence(table.n, indices=mine)
-        return replace(table.rows(mine).evidence(needs), n=table.n, indices=mine)
+        return table.rows(mine).evidence(needs).with_checked(n=table.n, indices=mine)
 
     return attempt(work, group)
 

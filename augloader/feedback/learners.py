@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 REPORTED = ("losses", "logits", "labels")  # what ``needs`` may name
+ARGUMENTS = {"losses": "loss", "logits": "logits", "proxies": "proxy", "labels": "target"}
 View = Literal["any", "clean"]
 Columns = dict[str, Tensor]
 
 
 class Learner(Protocol):
-    """What the sample table asks of that which learns from reports.
+    """What the sample table asks of an object that learns from reports.
 
     The table counts in ``visits``, an int32 column beside the learner's own, how often each sample
     was updated; it may be read and is not returned. What needs nothing is never updated. The repr
@@ -39,7 +40,10 @@ class Learner(Protocol):
     def update(
         self, rows: Columns, *, losses: Tensor | None, logits: Tensor | None, labels: Tensor | None
     ) -> Columns:
-        """Return the new rows of b samples from their old ones and a report on the CPU."""
+        """Return the new rows of b samples from their old ones and a report on the CPU.
+
+        What a learner does not need it may take as ``**_``.
+        """
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class ForgettingEvents:
         >>> events, rows = ForgettingEvents(), ForgettingEvents().start(1, classes=2)
         >>> right, wrong, label = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]), [0]
         >>> for logits in (wrong, right, wrong, wrong, right, wrong):
-        ...     rows = events.update(rows, losses=None, logits=logits, labels=torch.tensor(label))
+        ...     rows = events.update(rows, logits=logits, labels=torch.tensor(label))
         >>> events.counts(rows)
         tensor([2.])
 
@@ -65,14 +69,19 @@ class ForgettingEvents:
     view: ClassVar[View] = "clean"
 
     def start(self, n: int, classes: int) -> Columns:
-        """Return the columns of n samples not yet seen: events, -1 before the first right one."""
+        """Return the columns of n samples not yet seen: no events, -1 until one is correct."""
         return {
             "events": torch.full((n,), -1, dtype=torch.int32),
             "right": torch.zeros(n, dtype=torch.bool),
         }
 
     def update(
-        self, rows: Columns, *, losses: Tensor | None, logits: Tensor | None, labels: Tensor | None
+        self,
+        rows: Columns,
+        *,
+        logits: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Tensor | None,
     ) -> Columns:
         """Return the new rows of b samples from their old ones and a report."""
         assert logits is not None
@@ -82,7 +91,7 @@ class ForgettingEvents:
         return {"events": torch.where(right, events.clamp(min=0), events).int(), "right": right}
 
     def counts(self, columns: Columns) -> Tensor:
-        """Return the (n,) float32 events, -1 for samples that were never classified rightly."""
+        """Return the (n,) float32 events, -1 for samples that were never classified correctly."""
         return columns["events"].float()
 
 
@@ -106,11 +115,14 @@ class Memory:
         needs = self.learner.needs
         if not needs:
             return {}, index, {}
-        lacking = sorted(needs - given.keys())
-        if lacking:
+        if needs - given.keys():
+            asked, lacking = (
+                sorted(ARGUMENTS.get(name, name) for name in names)
+                for names in (needs, needs - given.keys())
+            )
             raise ValueError(
-                f"report must be given {' and '.join(sorted(needs))} for the rule "
-                f"{self.learner!r}, got no {' and no '.join(lacking)}. Report them in every step."
+                f"report must be given {' and '.join(asked)} for the rule {self.learner!r}, got "
+                f"no {' and no '.join(lacking)}. Report them in every step."
             )
         if self.learner.view == "clean":
             clean = strength == 0

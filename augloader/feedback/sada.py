@@ -112,7 +112,7 @@ class StableInfluence:
         *,
         losses: Tensor | None = None,
         logits: Tensor | None = None,
-        labels: Tensor | None = None,
+        **_: Tensor | None,
     ) -> Columns:
         """Return the rows after one more visit.
 
@@ -120,7 +120,6 @@ class StableInfluence:
             rows: of b samples, with their ``visits`` so far.
             losses: (b,) floating, for the loss form.
             logits: (b, C) floating, for the KL form; C at least 2.
-            labels: not read.
 
         Raises:
             ValueError: fewer than 2 classes; an influence or log-probability beyond float16.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,33 +16,33 @@ from augloader.core.checks import (
     require_int,
     require_labels,
     require_state,
+    unchecked,
 )
 from augloader.core.deprecated import renamed
 from augloader.core.evidence import Evidence
 from augloader.core.proxies import Proxies, residual
-from augloader.feedback.learners import Columns, ForgettingEvents, Memory, clone, merge_columns
+from augloader.feedback.learners import (
+    ARGUMENTS,
+    Columns,
+    ForgettingEvents,
+    Learner,
+    Memory,
+    clone,
+    merge_columns,
+)
 from augloader.feedback.strength import Constant, StrengthRule, require_rule
+from augloader.feedback.views import Weakest
 
 _VERSION = 1  # of saved states
 _COLUMNS = ("losses", "logits", "proxies")
+_DERIVED = ("losses", "proxies")  # which logits and labels give too
+_SAVED = {"strength": "memory", "forgetting": "forgetting"}  # learners, and their keys in a state
 _ROWS = {  # what to do about rows of another shape
     "losses": 'Compute the loss with reduction="none"; of pixels or tokens report their mean.',
     "logits": "Report one row of class scores a sample; of pixels or tokens, and in regression, "
-    "report the losses and proxies instead.",
+    "report loss and proxy instead.",
     "proxies": "Report one row a sample: pool or flatten its values.",
 }
-
-
-@dataclass
-class _Column:
-    """One value a sample, and the strength of the view it was taken from (inf: none yet)."""
-
-    values: Tensor
-    strength: Tensor
-
-    @property
-    def missing(self) -> Tensor:
-        return self.strength.isinf()
 
 
 class SampleTable:
@@ -69,7 +68,7 @@ class SampleTable:
 
     Example:
         >>> table = SampleTable(3)
-        >>> table.report(torch.tensor([2, 0]), losses=torch.tensor([0.5, 1.5]))
+        >>> table.report(torch.tensor([2, 0]), loss=torch.tensor([0.5, 1.5]))
         >>> table.missing("losses")
         tensor([1])
         >>> table.visits
@@ -94,11 +93,12 @@ class SampleTable:
         self.rule = require_rule("rule", rule)
         self.visits = torch.zeros(n, dtype=torch.int64)
         self._labels = torch.full((n,), -1)
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, Weakest] = {}
         self._shared = torch.zeros(n, dtype=torch.int64)  # visits that all ranks know of
-        self._memories = {"strength": Memory(self.rule, n)}
+        learners: dict[str, Learner] = {"strength": self.rule}
         if forgetting:
-            self._memories["forgetting"] = Memory(ForgettingEvents(), n)
+            learners["forgetting"] = ForgettingEvents()
+        self._memories = {name: Memory(learner, n) for name, learner in learners.items()}
 
     @renamed(losses="loss", proxies="proxy", labels="target")
     def report(
@@ -122,7 +122,7 @@ class SampleTable:
             strength: (b,) in [0, 1], how strongly the views were augmented; None means 0.
 
         Raises:
-            TypeError: index not int64, values not floating, labels not integer.
+            TypeError: index not int64, values not floating, target not integer.
             ValueError: nothing reported, or not what the rule needs; repeated, negative or too
                 large indices; wrong lengths or widths; NaN, infinity or, in a float16 table,
                 values above 65,504.
@@ -136,30 +136,25 @@ class SampleTable:
             raise ValueError(
                 f"strength must be ({b},) values in [0, 1], got {weakness}. Report the batch's own."
             )
-        given = {"losses": loss, "logits": logits, "proxies": proxy}
-        moved = {k: v.detach().cpu() for k, v in given.items() if v is not None}
-        rows = {k: self._check_values(k, v, b) for k, v in moved.items()}
+        given = {"losses": loss, "logits": logits, "proxies": proxy, "labels": target}
+        moved = {name: part.detach().cpu() for name, part in given.items() if part is not None}
+        rows = {k: self._stored(k, part, b) for k, part in moved.items() if k in _COLUMNS}
         if not rows:
             raise ValueError(
                 "report must be given loss, logits or proxy, got none. Pass one of them."
             )
-        labels = None if target is None else target.detach().cpu()
+        labels = moved.get("labels")
         if labels is not None:
             if labels.is_floating_point() and labels.ndim == 1:
                 raise TypeError(
-                    f"labels must be integer, got {labels.dtype}. Of a number that is regressed "
+                    f"target must be integer, got {labels.dtype}. Of a number that is regressed "
                     "report a range as group, target=torch.bucketize(target, edges), or none."
                 )
-            require_labels("labels", labels, b, None if logits is None else logits.shape[1])
-            moved["labels"] = labels
+            require_labels("target", labels, b, None if logits is None else logits.shape[1])
         learnt = [(m, m.learn(index, weakness, moved)) for m in self._memories.values()]
         # Everything is checked: only now does anything change.
         for name, values in rows.items():
-            column = self._column(name, values.shape[1:])
-            weaker = weakness <= column.strength[index]
-            where = index[weaker]
-            column.values[where] = values[weaker]
-            column.strength[where] = weakness[weaker]
+            self._column(name, tuple(values.shape[1:])).take(index, values, weakness)
         if labels is not None:
             self._labels[index] = labels.to(torch.int64)
         for memory, (columns, visited, new) in learnt:
@@ -201,16 +196,12 @@ class SampleTable:
 
         Cost: O(n).
         """
-        if name == "labels":
-            return (self._labels < 0).nonzero().flatten()
-        if name not in self._columns:
-            return torch.arange(self.n)
-        return self._columns[name].missing.nonzero().flatten()
+        return self._view(name).isinf().nonzero().flatten()
 
     @property
     def forgetting(self) -> Tensor | None:
-        """Forgetting events, (n,) float32, -1 before a right one; None until all were visited."""
-        if not self._forgetting or self._lacking("forgetting").any():
+        """Forgetting events, (n,) float32, -1 before a correct one; None until all were visited."""
+        if len(self.missing("forgetting")):
             return None
         return ForgettingEvents().counts(self.learnt["forgetting"])
 
@@ -231,14 +222,14 @@ class SampleTable:
         labels = None if len(self.missing("labels")) else self._labels.clone()
         known = {name: self._complete(name) for name in _COLUMNS}
         losses, logits, proxies = (known[name] for name in _COLUMNS)
-        vectors = None if proxies is None else Proxies(proxies)
+        vectors = None if proxies is None else unchecked(Proxies, gradient=proxies)
         if logits is not None and labels is not None:
             losses = F.cross_entropy(logits, labels, reduction="none") if losses is None else losses
             vectors = Proxies(residual(logits, labels)) if vectors is None else vectors
         evidence = Evidence(self.n, labels, vectors, losses, forgetting=self.forgetting)
         for name in sorted(needs):
             if getattr(evidence, name) is None:
-                self.raise_missing(name, self._lacking(name))
+                self.raise_missing({name}, self._lacking(name))
         return evidence
 
     def views(self, needs: frozenset[str]) -> Tensor:
@@ -252,39 +243,31 @@ class SampleTable:
 
         Cost: O(n).
         """
-        none = torch.full((self.n,), torch.inf)
-        labelled = torch.where(self._labels < 0, none, torch.zeros(self.n))
-        known = {name: column.strength for name, column in self._columns.items()}
-        derived = known.get("logits", none).maximum(labelled)
+        derived = self._view("logits").maximum(self._view("labels"))
         views = torch.zeros(self.n)
         for name in needs:
-            if name == "labels":
-                own = labelled
-            elif name == "forgetting":  # counted in clean views, and not in this period alone
-                own = torch.where(self._lacking(name), none, torch.zeros(self.n))
-            else:
-                own = known.get(name, none)
+            own = self._view(name)
+            if name in _DERIVED:
                 own = own.where(own.isfinite(), derived)
             views = views.maximum(own)
         return views
 
     def rows(self, index: Tensor) -> SampleTable:
         """Return a table of (m,) samples alone, m >= 1, with what was reported in this period."""
-        part = SampleTable(len(index), dtype=self.dtype, forgetting=self._forgetting)
-        if self._forgetting:
-            counted = self.learnt["forgetting"].items()
-            part._memories["forgetting"].columns = {k: v[index] for k, v in counted}
+        part = SampleTable(len(index), dtype=self.dtype, forgetting="forgetting" in self._memories)
+        for name in part._memories.keys() - {"strength"}:  # which is no evidence
+            columns = self.learnt[name].items()
+            part._memories[name].columns = {k: v[index] for k, v in columns}
         part.visits, part._labels = self.visits[index], self._labels[index]
-        columns = self._columns.items()
-        part._columns = {name: _Column(c.values[index], c.strength[index]) for name, c in columns}
+        part._columns = {k: c.each(lambda rows: rows[index]) for k, c in self._columns.items()}
         return part
 
     def restart(self) -> None:
         """Begin a new refresh period: forget which samples were reported, keep the visit counts."""
         self._columns = {
-            name: _Column(column.values, torch.full_like(column.strength, torch.inf))
+            name: Weakest(column.values, torch.full_like(column.strength, torch.inf))
             for name, column in self._columns.items()
-        }
+        }  # at once: what interrupts this leaves all as it was
 
     def merge(self, other: SampleTable) -> None:
         """Take over what another table, of another rank, has seen.
@@ -318,15 +301,9 @@ class SampleTable:
                 "Give every rank the same data set."
             )
         for name, theirs in other._columns.items():
-            self._check_width(name, theirs.values.shape[1:])
+            self._check_width(name, theirs.width)
         for name, theirs in other._columns.items():
-            ours = self._column(name, theirs.values.shape[1:])
-            shape = (-1,) + (1,) * (theirs.values.ndim - 1)
-            keep = (ours.strength <= theirs.strength).float().view(shape)
-            take = (theirs.strength <= ours.strength).float().view(shape)
-            total = keep * ours.values.float() + take * theirs.values.float()
-            ours.values = (total / (keep + take)).to(self.dtype)
-            ours.strength = torch.minimum(ours.strength, theirs.strength)
+            self._columns[name] = self._column(name, theirs.width).merged(theirs)
         for name, memory in self._memories.items():
             memory.columns = merge_columns(memory.columns, other._memories[name].columns)
         self._labels = torch.maximum(self._labels, other._labels)
@@ -338,14 +315,9 @@ class SampleTable:
         return self._labels
 
     @property
-    def _forgetting(self) -> bool:
-        """Whether forgetting events are counted."""
-        return "forgetting" in self._memories
-
-    @property
     def learns(self) -> bool:
         """Whether anything is learnt from reports beyond a refresh period."""
-        return self._forgetting or bool(self.rule.needs)
+        return any(memory.learner.needs for memory in self._memories.values())
 
     @property
     def learnt(self) -> dict[str, Columns]:
@@ -365,18 +337,19 @@ class SampleTable:
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the whole state, of tensors and plain values only."""
-        columns = {k: (c.values.clone(), c.strength.clone()) for k, c in self._columns.items()}
+        columns = {k: c.each(torch.clone) for k, c in self._columns.items()}
+        learnt = {_SAVED[name]: clone(known) for name, known in self.learnt.items()}
         return {
             "version": _VERSION,
             "n": self.n,
             "dtype": self.dtype,
             "rule": repr(self.rule),
-            "forgetting": clone(self.learnt["forgetting"]) if self._forgetting else None,
             "visits": self.visits.clone(),
             "shared": self._shared.clone(),
             "labels": self._labels.clone(),
-            "columns": columns,
-            "memory": clone(self.learnt["strength"]),
+            "columns": {k: (c.values, c.strength) for k, c in columns.items()},
+            **dict.fromkeys(_SAVED.values()),
+            **learnt,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -387,43 +360,37 @@ class SampleTable:
                 whole. Nothing has changed then.
         """
         require_state("the table", state, _VERSION, self.state_dict().keys())
-        counted = state["forgetting"]
-        saved = _kind(state["n"], state["dtype"], state["rule"], counted is not None)
+        learnt = {k: clone(state[key]) for k, key in _SAVED.items() if state[key] is not None}
+        saved = _kind(state["n"], state["dtype"], state["rule"], learnt)
         mine = self.kind
         if mine != saved:
             raise ValueError(
                 f"state must be of {mine}, got {saved}. Resume with the data set and the rule that "
                 "were saved."
             )
-        for name, (values, _) in state["columns"].items():
-            self._check_width(name, values.shape[1:])
-        columns = state["columns"].items()
-        taken = {name: _Column(v.clone(), s.clone()) for name, (v, s) in columns}
+        columns = {k: Weakest(*parts).each(torch.clone) for k, parts in state["columns"].items()}
+        for name, column in columns.items():
+            self._check_width(name, column.width)
         plain = [state[name].clone() for name in ("visits", "shared", "labels")]
-        learnt = {"strength": clone(state["memory"])}
-        if counted is not None:
-            learnt["forgetting"] = clone(counted)
         # All of it was read: only now does anything change.
         self.visits, self._shared, self._labels = plain
-        self._columns = taken
+        self._columns = columns
         for name, known in learnt.items():
             self._memories[name].columns = known
 
     @property
     def kind(self) -> str:
         """What tables must have in common to be merged."""
-        return _kind(self.n, self.dtype, repr(self.rule), self._forgetting)
+        return _kind(self.n, self.dtype, repr(self.rule), self._memories)
 
-    def _column(self, name: str, width: torch.Size) -> _Column:
+    def _column(self, name: str, width: tuple[int, ...]) -> Weakest:
         """Return a column, made where there is none yet."""
         if name not in self._columns:
-            values = torch.zeros(self.n, *width, dtype=self.dtype)
-            self._columns[name] = _Column(values, torch.full((self.n,), torch.inf))
+            self._columns[name] = Weakest.none(self.n, width, self.dtype)
         return self._columns[name]
 
     def _complete(self, name: str) -> Tensor | None:
-        column = self._columns.get(name)
-        return None if column is None or column.missing.any() else column.values.float()
+        return None if len(self.missing(name)) else self._columns[name].values.float()
 
     def _check_index(self, index: Tensor) -> Tensor:
         if index.dtype != torch.int64:
@@ -452,59 +419,67 @@ class SampleTable:
             )
         return index
 
-    def _check_values(self, name: str, values: Tensor, b: int) -> Tensor:
+    def _stored(self, name: str, values: Tensor, b: int) -> Tensor:
+        """Return reported values, on the CPU, as they are kept, or raise."""
+        argument = ARGUMENTS[name]
         if not values.is_floating_point():
-            raise TypeError(f"{name} must be floating, got {values.dtype}. Report raw values.")
+            raise TypeError(f"{argument} must be floating, got {values.dtype}. Report raw values.")
         ndim = 1 if name == "losses" else 2
         if values.ndim != ndim or len(values) != b:
             shape = f"({b},)" if ndim == 1 else f"({b}, width)"
             raise ValueError(
-                f"{name} must have shape {shape}, got {tuple(values.shape)}. {_ROWS[name]}"
+                f"{argument} must have shape {shape}, got {tuple(values.shape)}. {_ROWS[name]}"
             )
-        self._check_width(name, values.shape[1:])
-        stored = values.detach().cpu().to(self.dtype)
-        require_finite(name, stored, f"Stored as {self.dtype}: has training diverged?")
+        self._check_width(name, tuple(values.shape[1:]))
+        stored = values.to(self.dtype)
+        require_finite(argument, stored, f"Stored as {self.dtype}: has training diverged?")
         return stored
 
-    def _check_width(self, name: str, width: torch.Size) -> None:
+    def _check_width(self, name: str, width: tuple[int, ...]) -> None:
         column = self._columns.get(name)
-        if column is not None and column.values.shape[1:] != width:
+        if column is not None and column.width != width:
             raise ValueError(
-                f"{name} must keep the width {tuple(column.values.shape[1:])} of earlier reports, "
-                f"got {tuple(width)}. Use one table for one model."
+                f"{ARGUMENTS[name]} must keep the width {column.width} of earlier reports, "
+                f"got {width}. Use one table for one model."
             )
+
+    def _view(self, name: str) -> Tensor:
+        """Return the (n,) strengths of the views that evidence is from; infinity: there is none."""
+        if name in self._columns:
+            return self._columns[name].strength
+        known = torch.zeros(self.n, dtype=torch.bool)
+        if name == "labels":
+            known = self._labels >= 0
+        elif name in self._memories:  # counted in clean views, and not in this period alone
+            known = self._memories[name].known()["visits"] > 0
+        return torch.zeros(self.n).masked_fill_(~known, torch.inf)
 
     def _lacking(self, name: str) -> Tensor:
         """Return the (n,) mask of samples for which a kind of evidence is not known."""
-        if name == "forgetting" and self._forgetting:
-            return self._memories["forgetting"].known()["visits"] == 0
-        derived = name in ("losses", "proxies") and "logits" in self._columns
-        lacking = {"logits", "labels"} if derived and name not in self._columns else {name}
-        bad = torch.zeros(self.n, dtype=torch.bool)
-        for column in lacking:
-            bad[self.missing(column)] = True
-        return bad
+        if name in _DERIVED and name not in self._columns and "logits" in self._columns:
+            return self._view("logits").maximum(self._view("labels")).isinf()
+        return self._view(name).isinf()
 
-    def raise_missing(self, name: str, bad: Tensor) -> NoReturn:
-        """Raise ValueError: evidence of the (n,) masked samples is missing."""
-        for kind in ("features", "scores"):  # are never reported
-            if kind in name:
-                Evidence(self.n).require(kind)
+    def raise_missing(self, needs: Set[str], bad: Tensor) -> NoReturn:
+        """Raise ValueError: some of the needs are missing for the (n,) masked samples."""
+        for name in sorted(needs & {"features", "scores"}):  # are never reported
+            Evidence(self.n).require(name)
         when, other = "since the last refresh", "sweep(model, data, Residual())"
-        if "forgetting" in name:
+        if "forgetting" in needs:
             when, other = "of a view with strength 0", "Evidence(n, forgetting=...)"
         unlabelled = ""
-        if "labels" in name and bad.all():
+        if "labels" in needs and bad.all():
             unlabelled = (
                 " Where there are no classes report groups as target=, or choose among all "
                 "samples: FacilityLocation(per_class=False)."
             )
         raise ValueError(
-            f"{name} must be known for every sample, got {count_and_first(bad, 'samples')} without "
-            f"a report {when}. Report every batch of a whole epoch over the full data, or pass "
-            f"evidence: sampler.refresh({other}).{unlabelled}"
+            f"{' and '.join(sorted(needs))} must be known for every sample, got "
+            f"{count_and_first(bad, 'samples')} without a report {when}. Report every batch of a "
+            "whole epoch over the full data, or pass evidence: "
+            f"sampler.refresh({other}).{unlabelled}"
         )
 
 
-def _kind(n: int, dtype: torch.dtype, rule: str, forgetting: bool) -> str:
-    return f"n={n}, {dtype} and {rule}" + ", forgetting" * forgetting
+def _kind(n: int, dtype: torch.dtype, rule: str, learners: Mapping[str, Any]) -> str:
+    return f"n={n}, {dtype} and {rule}" + ", forgetting" * ("forgetting" in learners)

@@ -320,8 +320,8 @@ class CoresetSampler(Sampler[Draw]):
         chosen, counts = self.selection, self.table.forgetting
         if evidence.forgetting is None and counts is not None:
             rows = slice(None) if evidence.indices is None else evidence.indices.cpu()
-            evidence = replace(evidence, forgetting=counts[rows])
-        return evidence if chosen is None else replace(evidence, previous=chosen.indices)
+            evidence = evidence.with_checked(forgetting=counts[rows])
+        return evidence if chosen is None else evidence.with_checked(previous=chosen.indices)
 
     def report(
         self,

@@ -19,7 +19,7 @@ from augloader.core.checks import require_dataset, require_finite, require_label
 from augloader.core.evidence import Evidence
 from augloader.core.modules import device_of, eval_mode, unwrapped
 from augloader.core.progress import progress
-from augloader.core.proxies import LastLayerGradient, Proxies, Residual, residual
+from augloader.core.proxies import LastLayerGradient, Proxies, Residual, unchecked_residual
 from augloader.distributed import collectives
 from augloader.loading.batches import collate
 from augloader.loading.dataset import WeightedAugmentedDataset
@@ -139,7 +139,7 @@ def _sweep(
             labels.append(target)
             losses.append(F.cross_entropy(logits, target, reduction="none"))
             if proxy is not None:
-                gradients.append(residual(logits, target))
+                gradients.append(unchecked_residual(logits, target))
             if tap.head is not None:
                 features.append(tap.features(logits))
     home = torch.device("cpu") if device.type == "mps" else device  # distances need float64

@@ -59,9 +59,9 @@ def allocate(sizes: Sequence[int], budget: int, allocation: Allocation) -> list[
 def interleave(sizes: Sequence[int], allocation: Allocation) -> NDArray[np.int64]:
     """Return which group is chosen from at each of n places.
 
-    "equal" takes turns; "proportional" too once, and then whoever (r + 1/2) / size is smallest for,
-    r the number it has had (Webster's rule, whose shares never fall as the budget grows). Larger
-    groups come first.
+    "equal" takes turns. "proportional" takes one turn, and then the group with the smallest
+    (r + 1/2) / size, r the number chosen from it so far (Webster's rule, whose shares never fall as
+    the budget grows). Larger groups come first.
     """
     group = np.repeat(np.arange(len(sizes)), sizes)
     size = np.array(sizes)[group]

@@ -79,7 +79,7 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
     rows = vectors.detach().cpu().double()
     rows = rows - rows.mean(0)  # centred and scaled, squares keep their digits in float32
     rows = (rows / rows.abs().max().clamp(min=torch.finfo(torch.float64).tiny)).float().contiguous()
-    x, first = rows.numpy(), _apart(rows, count, np.random.default_rng(seed))
+    x, first = rows.numpy(), _seeded(rows, count, np.random.default_rng(seed))
     # Bounds so wide that FAISS neither drops vectors nor warns of small clusters.
     centres = faiss.Kmeans(
         x.shape[1],
@@ -92,10 +92,11 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(centres.assign(x)[1].astype(np.int64))
 
 
-def _apart(x: Tensor, count: int, generator: np.random.Generator) -> list[int]:
-    """Draw rows far apart: in proportion to the squared distance to those drawn before.
+def _seeded(x: Tensor, count: int, generator: np.random.Generator) -> list[int]:
+    """Draw rows by k-means++: in proportion to the squared distance to those drawn before.
 
-    In each step the best of 2 + ln(count) candidates, which leaves the smallest sum.
+    In each step the best of 2 + ln(count) candidates, which leaves the smallest sum, as
+    ``sklearn.cluster.kmeans_plusplus``: scikit-learn is an optional dependency, and this is not.
     """
     drawn = [int(generator.integers(len(x)))]
     squares = (x - x[drawn[0]]).square().sum(1)

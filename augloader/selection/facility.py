@@ -15,7 +15,7 @@ from augloader.core.evidence import Certificate, Evidence, Selection
 from augloader.core.proxies import Proxies
 from augloader.selection.budget import Allocation, allocate
 from augloader.selection.greedy.engine import Engine, Task, check_options, facility_locations
-from augloader.selection.greedy.medoids import Medoids
+from augloader.selection.greedy.medoids import Medoids, check_xi
 from augloader.selection.strategy import require_evidence
 
 
@@ -71,8 +71,7 @@ class FacilityLocation:
         """Check the options."""
         require_one_of("allocation", self.allocation, ("proportional", "equal"))
         check_options(self.engine, self.memory_limit, self.stochastic)
-        if self.xi is not None and not self.xi >= 0:
-            raise ValueError(f"xi must be 0 or more, got {self.xi}. It is a distance.")
+        check_xi(self.xi)
         if self.warm_start != 0:
             require_fraction("warm_start", self.warm_start)
 
@@ -211,7 +210,10 @@ class Coreset:
         sizes = [len(group) for group in self.members]
         most = sum(len(found.indices) for found in self.medoids)
         require_budget(budget, sum(self.shares))
-        counts = self._available(allocate(sizes, budget, self.allocation))
+        asked = budget == sum(self.shares)
+        counts = self._available(
+            list(self.shares) if asked else allocate(sizes, budget, self.allocation)
+        )
         parts = list(zip(self.members, self.medoids, counts, strict=True))
         indices = torch.cat([group[found.indices[:k]] for group, found, k in parts])
         whole = len(indices) == most

@@ -1,4 +1,4 @@
-"""k-DPPs: random subsets of samples with high quality that are unlike each other."""
+"""k-DPPs: random subsets of high-quality and diverse samples."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ Kernel = Literal["linear", "gaussian"]
 
 @dataclass(frozen=True, eq=False)
 class KDPP(OrderedStrategy):
-    """A random subset of k samples that are good and unlike each other.
+    """A random subset of k samples that are high-quality and diverse.
 
     P(S) is proportional to det(L_S) among the subsets of k, L_ij = q_i K(x_i, x_j) q_j, with the
     score as quality q and the kernel K of the features:

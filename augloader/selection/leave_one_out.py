@@ -147,7 +147,7 @@ def _solid(values: Tensor) -> Tensor:
 
 
 def _inverse(spectrum: Tensor, damping: float) -> Tensor:
-    """Return 1 / (eigenvalue + damping), or raise where one is nothing."""
+    """Return 1 / (eigenvalue + damping), or raise where a sum is 0."""
     if damping == 0 and not spectrum.all():
         _raise_singular(damping, float(spectrum.mean()))
     return (spectrum + damping).reciprocal()

@@ -1,5 +1,6 @@
 """Strategies that choose by a score: uniform, in proportion to it, by its rank.
 
+Kuchnik & Smith (2019) call them policies, a word that here means those of augmentation.
 Their order of all samples is complete, and ``select`` takes the first of it.
 """
 
@@ -27,7 +28,7 @@ Groups = Literal["labels"] | Clusters | Tensor | None
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # groups may be a tensor, which has no single ==
 class OrderedStrategy(ABC):
-    """What the policies share: groups, the order of all samples, and its first as selection."""
+    """What these strategies share: groups, the order of all samples, and its first as selection."""
 
     groups: Groups = None
     allocation: Allocation = "proportional"
@@ -153,7 +154,7 @@ class OrderedStrategy(ABC):
 
 @dataclass(frozen=True, eq=False)
 class _ByScore(OrderedStrategy):
-    """A policy of a score, or of its inverse."""
+    """A strategy of a score, or of its inverse."""
 
     score: Score
     inverse: bool = False
@@ -273,7 +274,7 @@ class Softmax(_ByScore):
 
 @dataclass(frozen=True, eq=False)
 class Rank(_ByScore):
-    """The samples with the largest scores, the paper's deterministic policies; ties by index.
+    """The samples with the largest scores, without randomness; ties by index.
 
     ``Rank(Loss())`` is the coreset paper's max-loss baseline.
 
@@ -303,12 +304,12 @@ class Rank(_ByScore):
         return -scores if self.inverse else scores
 
 
-def positive(scores: Values, policy: OrderedStrategy) -> Values:
+def positive(scores: Values, strategy: OrderedStrategy) -> Values:
     """Return scores with the smallest number in place of 0, or raise for negative ones."""
     if (scores < 0).any():
         bad = count_and_first(torch.from_numpy(scores < 0), "negative ones")
         raise ValueError(
-            f"scores must be 0 or more to be proportions, got {bad} in {type(policy).__name__}. "
+            f"scores must be 0 or more to be proportions, got {bad} in {type(strategy).__name__}. "
             "Take Softmax or Rank."
         )
     return np.where(scores > 0, scores, np.finfo(np.float64).tiny)

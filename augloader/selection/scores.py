@@ -19,7 +19,7 @@ from augloader.selection.leave_one_out import HESSIANS, Hessian, influence
 
 @runtime_checkable
 class Score(Protocol):
-    """What the policies ask of a score.
+    """What strategies ask of a score.
 
     Attributes:
         needs: names of the fields of Evidence it looks at.
@@ -158,9 +158,9 @@ class GraNd:
 
 @dataclass(frozen=True)
 class Forgetting:
-    """1 + how often a sample was forgotten: classified rightly at one visit, wrongly at the next.
+    """1 + how often a sample was forgotten: classified correctly, and wrongly at the next visit.
 
-    Samples that were never classified rightly come first: they score one above all others. The
+    Samples that were never classified correctly come first: they score one above all others. The
     sampler's table counts, where the strategy asks for it, in every report with logits and labels
     of a view with strength 0 (others would count the augmentation, not the forgetting). So every
     epoch must have one of every sample: base="full" and copies of 1 or more.
@@ -171,7 +171,7 @@ class Forgetting:
     Cost: O(n); in the table 9 bytes a sample.
 
     Example:
-        >>> Forgetting()(Evidence(3, forgetting=torch.tensor([0.0, 2.0, -1.0])))  # -1: never right
+        >>> Forgetting()(Evidence(3, forgetting=torch.tensor([0.0, 2.0, -1.0])))  # -1: never
         tensor([1., 3., 4.])
 
     Source: Toneva et al. (2019), Def. 1.1-1.2 and Alg. 1.

@@ -23,7 +23,7 @@ def margins(features: Tensor, labels: Tensor, C: float | Sequence[float] = GRID)
 
         margin_i = min_c y_ic (w_c . x_i + b_c),   y_ic = 1 for the label c = y_i and -1 else,
 
-    over the machines "c or not" (a single one for two classes). Each minimises
+    over the one-vs-rest classifiers (a single one for two classes). Each minimises
     1/2 (||w||^2 + b^2) + C sum_i max(0, 1 - y_ic f_c(x_i))^2. Support vectors are the samples
     with a margin below 1.
 
@@ -71,10 +71,10 @@ def margins(features: Tensor, labels: Tensor, C: float | Sequence[float] = GRID)
                 f"got 1 in class {int(kinds[sizes.argmin()])}. Give one C, as C=1.0."
             )
         folds = StratifiedKFold(min(_FOLDS, int(sizes.min())), shuffle=True, random_state=0)
-        machine = GridSearchCV(LinearSVC(dual=False, random_state=0), {"C": list(C)}, cv=folds)
+        svm = GridSearchCV(LinearSVC(dual=False, random_state=0), {"C": list(C)}, cv=folds)
     else:
-        machine = LinearSVC(dual=False, C=C, random_state=0)
-    values = machine.fit(x, y).decision_function(x).reshape(len(x), -1)
+        svm = LinearSVC(dual=False, C=C, random_state=0)
+    values = svm.fit(x, y).decision_function(x).reshape(len(x), -1)
     classes = kinds[1:] if len(kinds) == 2 else kinds
     own = y[:, None] == classes.cpu().numpy()
     return torch.from_numpy(np.where(own, values, -values).min(1)).float()

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision import tv_tensors
 
-from augloader import Draw, Evidence, Proxies, Sample, Selection
+from augloader import Draw, Sample
 from augloader.core.batch import SMALL, by_value, stack, take
 
 
@@ -251,60 +251,3 @@ def test_keys_name_the_draws() -> None:
     batch = Sample(None, None, torch.tensor([7, 8]), None, None, torch.tensor([2, 0]))
     assert batch.keys.tolist() == [[0, 7, 2], [0, 8, 0]]
     assert one.keys.dtype == batch.keys.dtype == torch.int64
-
-
-@pytest.mark.parametrize(
-    ("indices", "weights", "error", "words"),
-    [
-        (torch.tensor([0.0]), torch.ones(1), TypeError, "int64 indices"),
-        (torch.tensor([0]), torch.ones(1, dtype=torch.float64), TypeError, "float32 weights"),
-        (torch.tensor([], dtype=torch.int64), torch.ones(0), ValueError, "k >= 1"),
-        (torch.tensor([0, 1]), torch.ones(1), ValueError, "as many weights"),
-        (torch.tensor([2, 2]), torch.ones(2), ValueError, "distinct"),
-        (torch.tensor([0, -1]), torch.ones(2), ValueError, "distinct and 0 or more"),
-        (torch.tensor([0, 1]), torch.tensor([1.0, 0.0]), ValueError, r"first indices 1"),
-        (torch.tensor([0, 1]), torch.tensor([torch.nan, 1.0]), ValueError, r"first indices 0"),
-    ],
-)
-def test_bad_selections(
-    indices: Tensor, weights: Tensor, error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error, match=words):
-        Selection(indices, weights)
-
-
-def test_bad_evidence() -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        Evidence(0)
-    with pytest.raises(ValueError, match=r"labels must have shape \(3,\)"):
-        Evidence(3, labels=torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match=r"labels must be 0 or more.*first indices 2"):
-        Evidence(3, labels=torch.tensor([0, 1, -1]))
-    with pytest.raises(ValueError, match="proxies must have 3 rows, got 2"):
-        Evidence(3, proxies=Proxies(torch.zeros(2, 2)))
-    with pytest.raises(ValueError, match=r"losses must have shape \(3,\)"):
-        Evidence(3, losses=torch.zeros(3, 1))
-    with pytest.raises(ValueError, match=r"losses must be finite.*first indices 1"):
-        Evidence(3, losses=torch.tensor([0.0, torch.nan, 0.0]))
-    with pytest.raises(TypeError, match="losses must be floating"):
-        Evidence(3, losses=torch.tensor([0, 1, 2]))
-
-
-def test_shares_and_bad_ones() -> None:
-    three = torch.tensor([7, 0, 4])
-    share = Evidence(9, torch.arange(3), Proxies(torch.zeros(3, 2)), torch.zeros(3), indices=three)
-    assert share.n == 9
-    nothing = torch.empty(0, dtype=torch.int64)
-    assert Evidence(9, nothing, losses=torch.empty(0), indices=nothing).proxies is None
-    with pytest.raises(ValueError, match=r"labels must have shape \(3,\)"):
-        Evidence(9, labels=torch.zeros(9, dtype=torch.int64), indices=three)
-    with pytest.raises(ValueError, match="proxies must have 3 rows, got 9"):
-        Evidence(9, proxies=Proxies(torch.zeros(9, 2)), indices=three)
-    with pytest.raises(ValueError, match=r"losses must have shape \(3,\)"):
-        Evidence(9, losses=torch.zeros(9), indices=three)
-    with pytest.raises(ValueError, match=r"indices must be in \[0, 7\), got indices from 0 to 7"):
-        Evidence(7, indices=three)
-    with pytest.raises(ValueError, match="indices must be distinct, got repeated ones"):
-        Evidence(9, indices=torch.tensor([1, 2, 1]))
-    with pytest.raises(TypeError, match=r"indices must be \(k,\) int64 indices, got .*float32"):
-        Evidence(9, indices=torch.tensor([1.0]))

@@ -180,3 +180,15 @@ def test_gpu_distances_equal_the_cpu(factored: bool) -> None:
     g, h = torch.randn(600, 10), torch.randn(600, 20) if factored else None
     there = Proxies(g.cuda(), None if h is None else h.cuda()).distances()
     torch.testing.assert_close(there.cpu(), Proxies(g, h).distances())
+
+
+def test_some_rows_are_not_checked_for_finiteness_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Proxies(torch.rand(5, 2), torch.rand(5, 3))
+    monkeypatch.setattr(Proxies, "__post_init__", lambda _: pytest.fail("checked again"))
+    some = whole[torch.tensor([4, 1])]
+    assert torch.equal(some.gradient, whole.gradient[[4, 1]])
+    assert some.features is not None
+    assert some.widths == whole.widths == (2, 3)
+    assert len(whole[torch.tensor([True, False, False, True, True])][torch.tensor([2])]) == 1
+    with pytest.raises(ValueError, match=r"proxies.gradient must have shape \(n, d\), got \(2,\)"):
+        whole[torch.tensor(3)]

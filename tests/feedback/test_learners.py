@@ -293,10 +293,10 @@ def test_a_report_without_logits_or_labels_changes_nothing() -> None:
     table, index = told([clean(*[True] * n)]), torch.arange(n)
     before = table.state_dict()
     outputs = logits(index, [False] * n)
-    words = r"report must be given labels and logits .*ForgettingEvents\(\), got no "
-    with pytest.raises(ValueError, match=words + "labels and no logits"):
+    words = r"report must be given logits and target .*ForgettingEvents\(\), got no "
+    with pytest.raises(ValueError, match=words + "logits and no target"):
         table.report(index, loss=torch.ones(n))
-    with pytest.raises(ValueError, match=words + "labels"):
+    with pytest.raises(ValueError, match=words + "target"):
         table.report(index, logits=outputs)
     with pytest.raises(ValueError, match=words + "logits"):
         table.report(index, loss=torch.ones(n), target=LABELS)
@@ -309,9 +309,9 @@ def test_another_bad_report_changes_no_counts() -> None:
     table, index = told([clean(*[True] * n)]), torch.arange(n)
     before = table.state_dict()
     outputs = logits(index, [False] * n)
-    for bad in ({"logits": outputs * torch.nan}, {"logits": outputs[:, :2]}, {"labels": -LABELS}):
+    for bad in ({"logits": outputs * torch.nan}, {"logits": outputs[:, :2]}, {"target": -LABELS}):
         with pytest.raises(ValueError, match="must"):
-            table.report(index, **({"logits": outputs, "labels": LABELS} | bad))
+            table.report(index, **({"logits": outputs, "target": LABELS} | bad))
     assert same(table.state_dict(), before)
 
 
@@ -336,7 +336,7 @@ def test_a_strength_rule_beside_it_learns_the_same(rule: Any, visits: list[Visit
     both, events = SampleTable(n, rule=rule, forgetting=True), told(visits)
     alone = SampleTable(n, rule=rule)
     for visit in visits:
-        more = {"losses": torch.arange(1.0, len(visit[0]) + 1)}
+        more = {"loss": torch.arange(1.0, len(visit[0]) + 1)}
         report(both, visit, **more)
         report(alone, visit, **more)
     assert same(both.state_dict()["memory"], alone.state_dict()["memory"])

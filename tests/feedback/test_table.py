@@ -110,17 +110,17 @@ def test_a_need_that_was_never_reported() -> None:
         ({"index": [1, 2, 6]}, ValueError, r"in \[0, 6\)"),
         ({"index": [1.0, 2.0, 3.0]}, TypeError, "index must be int64"),
         ({"index": []}, TypeError, "index must be int64"),
-        ({"losses": [1.0, 2.0]}, ValueError, r"losses must have shape \(3,\), got \(2,\)"),
-        ({"losses": [[1.0], [2.0], [3.0]]}, ValueError, r"losses must have shape \(3,\)"),
-        ({"losses": [1.0, float("nan"), 2.0]}, ValueError, r"losses must be finite.*indices 1"),
-        ({"losses": [1.0, float("inf"), 2.0]}, ValueError, "losses must be finite"),
-        ({"losses": [1, 2, 3]}, TypeError, "losses must be floating"),
+        ({"loss": [1.0, 2.0]}, ValueError, r"loss must have shape \(3,\), got \(2,\)"),
+        ({"loss": [[1.0], [2.0], [3.0]]}, ValueError, r"loss must have shape \(3,\)"),
+        ({"loss": [1.0, float("nan"), 2.0]}, ValueError, r"loss must be finite.*indices 1"),
+        ({"loss": [1.0, float("inf"), 2.0]}, ValueError, "loss must be finite"),
+        ({"loss": [1, 2, 3]}, TypeError, "loss must be floating"),
         ({"logits": [[0.0, float("nan"), 0.0]] * 3}, ValueError, "got 3 non-finite rows"),
         ({"logits": [[0.0, 1.0]] * 3}, ValueError, r"keep the width \(3,\).*got \(2,\)"),
-        ({"logits": [[0.0] * 3] * 3, "labels": [0, 1, 3]}, ValueError, r"labels must be in \[0, 3"),
-        ({"labels": [0, 1]}, ValueError, r"labels must have shape \(3,\)"),
-        ({"labels": [0, 1, -1]}, ValueError, "labels must be 0 or more"),
-        ({"labels": [0.0, 1.0, 2.0]}, TypeError, "labels must be integer"),
+        ({"logits": [[0.0] * 3] * 3, "target": [0, 1, 3]}, ValueError, r"target must be in \[0, 3"),
+        ({"target": [0, 1]}, ValueError, r"target must have shape \(3,\)"),
+        ({"target": [0, 1, -1]}, ValueError, "target must be 0 or more"),
+        ({"target": [0.0, 1.0, 2.0]}, TypeError, "target must be integer"),
         ({"strength": [0.0, 0.5]}, ValueError, r"strength must be \(3,\) values in \[0, 1\]"),
         ({"strength": [0.0, 0.5, 1.5]}, ValueError, "strength must be"),
         ({"strength": [0.0, 0.5, float("nan")]}, ValueError, "strength must be"),
@@ -131,19 +131,19 @@ def test_a_bad_report_changes_nothing(
 ) -> None:
     table = full_table()
     before = copy.deepcopy(table.state_dict())
-    values = {"index": [0, 1, 2], "losses": [1.0, 2.0, 3.0]} | given
+    values = {"index": [0, 1, 2], "loss": [1.0, 2.0, 3.0]} | given
     with pytest.raises(error, match=words):
         table.report(**{key: torch.tensor(value) for key, value in values.items()})
     assert same(table.state_dict(), before)
 
 
 def test_a_report_of_nothing() -> None:
-    with pytest.raises(ValueError, match="must be given losses, logits or proxies"):
+    with pytest.raises(ValueError, match="must be given loss, logits or proxy"):
         SampleTable(3).report(torch.tensor([0]))
 
 
 def test_what_float16_cannot_hold_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"losses must be finite.*float16"):
+    with pytest.raises(ValueError, match=r"loss must be finite.*float16"):
         SampleTable(3, dtype=torch.float16).report(torch.tensor([0]), loss=torch.tensor([70000.0]))
 
 

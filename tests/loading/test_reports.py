@@ -111,14 +111,14 @@ def test_labels_of_one_hot_targets(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("spoil", "error", "words"),
     [
-        (lambda t: t * 0.9 + 0.05, TypeError, "labels must be integer class labels"),
-        (lambda t: t * 0, TypeError, "labels must be"),
-        (lambda t: t * 2, TypeError, "labels must be"),
-        (lambda t: t * torch.nan, TypeError, "labels must be"),
-        (lambda t: t[:, :, None], TypeError, "labels must be"),
+        (lambda t: t * 0.9 + 0.05, TypeError, "target must be integer class labels"),
+        (lambda t: t * 0, TypeError, "target must be"),
+        (lambda t: t * 2, TypeError, "target must be"),
+        (lambda t: t * torch.nan, TypeError, "target must be"),
+        (lambda t: t[:, :, None], TypeError, "target must be"),
         (lambda t: t[:5], ValueError, "target must have 8 rows, as the batch"),
-        (lambda t: torch.cat([t, t], 1), TypeError, "labels must be"),
-        (lambda t: torch.cat([t * 0, t], 1), ValueError, r"labels must be in \[0, 2\)"),
+        (lambda t: torch.cat([t, t], 1), TypeError, "target must be"),
+        (lambda t: torch.cat([t * 0, t], 1), ValueError, r"target must be in \[0, 2\)"),
     ],
 )
 def test_other_targets_of_rows_that_are_not_mixed_change_nothing(

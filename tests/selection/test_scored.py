@@ -428,44 +428,6 @@ def test_one_group_a_sample_and_one_for_all() -> None:
     assert together.tolist() == Proportional(Loss()).order(known, generator=random()).tolist()
 
 
-BLOBS = torch.randn(40, 3, generator=torch.Generator().manual_seed(1)) * 0.1 + 9 * (
-    torch.arange(40) % 4
-).float().view(-1, 1)
-
-
-def test_clusters_are_chosen_from_in_turn() -> None:
-    known = Evidence(40, features=BLOBS)
-    strategy = Uniform(groups=Clusters(4), allocation="equal")
-    for seed in range(10):
-        found = Clusters(4).of(known, random(seed))
-        assert found.dtype == torch.int64
-        assert found.shape == (40,)
-        order = found[strategy.order(known, generator=random(seed))].tolist()
-        sizes, had = found.bincount(minlength=4).tolist(), [0] * 4
-        for c in order:  # nobody is ahead of one who has samples left
-            assert all(
-                had[c] <= have or have == most for have, most in zip(had, sizes, strict=True)
-            )
-            had[c] += 1
-
-
-def test_clusters_want_features_and_at_most_as_many_as_samples() -> None:
-    with pytest.raises(ValueError, match="count must be at most the number of samples, 40, got 41"):
-        Uniform(groups=Clusters(41)).select(Evidence(40, features=BLOBS), 3, generator=random())
-    strategy = Uniform(groups=Clusters(2))
-    assert strategy.needs == {"features"}
-    with pytest.raises(ValueError, match=r"evidence.features must be given.*LastLayerGradient"):
-        strategy.select(Evidence(40), 3, generator=random())
-    assert (
-        len(
-            Uniform(groups=Clusters(40)).select(
-                Evidence(40, features=BLOBS), 40, generator=random()
-            )
-        )
-        == 40
-    )
-
-
 @pytest.mark.parametrize("kernel", ["linear", "gaussian"])
 @pytest.mark.parametrize("allocation", ["proportional", "equal"])
 def test_a_k_dpp_in_groups_draws_the_share_of_each(kernel: Any, allocation: Allocation) -> None:

@@ -20,7 +20,7 @@ from augloader import (
     Uniform,
 )
 from augloader.selection import greedy_medoids
-from augloader.selection.budget import Allocation, allocate
+from augloader.selection.budget import allocate
 from tests.reference import random_state
 
 
@@ -329,28 +329,6 @@ def test_uniform_follows_its_generator_and_is_uniform() -> None:
         counts[select(Uniform(), 5, Evidence(20), seed).indices.numpy()] += 1
     # Each count is binomial(2000, 1/4): five standard deviations are 97.
     assert np.abs(counts - 500).max() < 97
-
-
-@pytest.mark.parametrize(
-    ("sizes", "budget", "allocation", "shares"),
-    [
-        ([10, 10, 10], 10, "proportional", [4, 3, 3]),
-        ([60, 30, 10], 10, "proportional", [6, 3, 1]),
-        ([5000, 100, 2], 51, "proportional", [49, 1, 1]),
-        ([97, 1, 1, 1], 10, "proportional", [7, 1, 1, 1]),
-        ([50, 50, 2], 30, "equal", [14, 14, 2]),
-        ([3, 4, 5], 12, "equal", [3, 4, 5]),
-        ([3, 4, 500], 300, "equal", [3, 4, 293]),
-        ([5], 5, "proportional", [5]),
-    ],
-)
-def test_allocate(sizes: list[int], budget: int, allocation: Allocation, shares: list[int]) -> None:
-    assert allocate(sizes, budget, allocation) == shares
-
-
-def test_a_budget_below_the_number_of_classes() -> None:
-    with pytest.raises(ValueError, match=r"between 4, one a class, and 120, all samples, got 3"):
-        select(FacilityLocation(), 3, evidence())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from augloader.core.checks import require_int
+from augloader.selection.greedy.medoids import check_xi
 
-_LOOK = 64  # iterations between two looks of the host at whether all groups are finished
+_LOOK = 64  # iterations between two checks by the host whether all groups are finished
 _FULL = 16  # iterations, at the start, within which all gains are computed anew now and then
 _ENTRIES = 2**24  # distances worked on at a time; each takes 12 bytes
 
@@ -188,7 +189,7 @@ class _Groups:
 
 
 def _begun(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """Take a step, and return how to go on: on a GPU the replay of a graph, of which it warms up.
+    """Run the first step and return what runs the next ones: on a GPU a CUDA graph's replay.
 
     Other threads of the process, as a data loader's that pins memory, may go on during the capture.
     """
@@ -230,9 +231,7 @@ def _check(distances: Tensor, sizes: Tensor, budgets: Tensor, xi: float | None, 
             )
         if not 1 <= budget <= size:
             raise ValueError(
-                f"budgets must be 1 to the group's size {size}, got {budget}. "
-                "Ask for medoids that exist."
+                f"budgets must be 1 to the group's size {size}, got {budget}. Reduce the budget."
             )
-    if xi is not None and not xi >= 0:
-        raise ValueError(f"xi must be 0 or more, got {xi}. It is a distance.")
+    check_xi(xi)
     require_int("width", width, 1, "Try at least one candidate.")

@@ -80,11 +80,16 @@ def greedy_medoids(
         )
     check_budget(n, budget, xi)
     given = check_start(start, n, budget)
+    if len(given) and distances.device.type != "cpu":
+        raise ValueError("start must be given with distances on the CPU. Move them with .cpu().")
+    return dense_medoids(distances, budget, xi, given)
+
+
+def dense_medoids(distances: Tensor, budget: int, xi: float | None, given: Longs) -> Medoids:
+    """Return ``greedy_medoids`` of arguments that were checked before."""
     if distances.device.type == "cpu":
         return _dense(distances.numpy(), budget, -1.0 if xi is None else xi**2, given)
-    if len(given):
-        raise ValueError("start must be given with distances on the CPU. Move them with .cpu().")
-    return batched_medoids(distances[None], [n], [budget], xi)[0]
+    return batched_medoids(distances[None], [len(distances)], [budget], xi)[0]
 
 
 def batched_medoids(

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from augloader.core.checks import require_fraction, require_int, require_one_of
+from augloader.core.compiled import Longs
 from augloader.core.progress import progress
 from augloader.core.proxies import Proxies
-from augloader.selection.greedy.dense import batched_medoids, greedy_medoids
+from augloader.selection.greedy.dense import batched_medoids, dense_medoids
 from augloader.selection.greedy.graph import graph_medoids
 from augloader.selection.greedy.matrix_free import matrix_free_medoids
 from augloader.selection.greedy.medoids import Medoids, check_budget, check_start
@@ -92,21 +93,37 @@ def facility_location(
 
     Source: Liu & Mirzasoleiman (2022), Alg. 1; stochastic greedy of Mirzasoleiman et al. (2015).
     """
-    n = len(proxies)
-    check_budget(n, budget, xi)
+    check_budget(len(proxies), budget, xi)
     check_options(engine, memory_limit, stochastic)
-    given = check_start(start, n, budget)
-    limit = free_memory(torch.device("cpu")) // 4 if memory_limit is None else memory_limit
-    xi2 = -1.0 if xi is None else xi**2
+    given = check_start(start, len(proxies), budget)
+    limit = _limit(memory_limit, torch.device("cpu"))
+    return _medoids(proxies, budget, engine, limit, xi, stochastic, given, seed)
+
+
+def _limit(given: int | None, device: torch.device) -> int:
+    return free_memory(device) // 4 if given is None else given
+
+
+def _medoids(
+    proxies: Proxies,
+    budget: int,
+    engine: Engine,
+    limit: int,
+    xi: float | None,
+    stochastic: float | None,
+    given: Longs,
+    seed: int,
+) -> Medoids:
+    """Return ``facility_location`` of arguments that were checked before."""
+    n, xi2 = len(proxies), -1.0 if xi is None else xi**2
 
     def run(name: str) -> Medoids:
         rng = np.random.default_rng(seed)
         if stochastic is not None:
             return stochastic_medoids(proxies, budget, xi2, stochastic, given, name == "dense", rng)
         if name == "dense":
-            first = torch.from_numpy(given) if len(given) else None
-            distances = proxies.distances() if first is None else proxies.distances().cpu()
-            return greedy_medoids(distances, budget, xi=xi, start=first)
+            distances = proxies.distances()
+            return dense_medoids(distances.cpu() if len(given) else distances, budget, xi, given)
         if name == "matrix-free":
             return matrix_free_medoids(proxies, budget, xi2, given, limit, rng)
         return graph_medoids(proxies, budget, xi2, given, limit, seed, rng)
@@ -173,19 +190,13 @@ def facility_locations(
     """
     found: dict[int, Medoids] = {}
     if device.type == "cuda" and stochastic is None and engine in ("auto", "dense"):
-        limit = free_memory(device) // 4 if memory_limit is None else memory_limit
-        found = _at_once(tasks, proxies_of, device, limit, xi)
+        found = _at_once(tasks, proxies_of, device, _limit(memory_limit, device), xi)
+    limit = _limit(memory_limit, torch.device("cpu"))  # read once, not for each group
     for t, task in enumerate(progress(tasks, "selection")):
         if t not in found:
-            found[t] = facility_location(
-                proxies_of(task),
-                task.share,
-                engine=engine,
-                memory_limit=memory_limit,
-                xi=xi,
-                stochastic=stochastic,
-                start=task.start,
-                seed=task.seed,
+            proxies, start = proxies_of(task), task.start.cpu().numpy()
+            found[t] = _medoids(
+                proxies, task.share, engine, limit, xi, stochastic, start, task.seed
             )
     return [found[t] for t in range(len(tasks))]
 

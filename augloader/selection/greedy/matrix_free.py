@@ -13,7 +13,7 @@ from torch import Tensor
 from augloader.core.compiled import Doubles, Floats, Ints, Longs, threads
 from augloader.core.proxies import Proxies
 from augloader.selection.greedy import kernels
-from augloader.selection.greedy.dense import greedy_medoids
+from augloader.selection.greedy.dense import dense_medoids
 from augloader.selection.greedy.medoids import Medoids, Progress, enough, offsets, scanned
 from augloader.selection.greedy.memory import (
     BLOCK,
@@ -89,8 +89,7 @@ def on_sample(
     start = np.searchsorted(sample, given)
     points = proxies[torch.from_numpy(sample)]
     if len(sample) <= DENSE:
-        first = torch.from_numpy(start) if len(start) else None
-        found = greedy_medoids(points.distances().cpu(), budget, start=first)
+        found = dense_medoids(points.distances().cpu(), budget, None, start)
     else:
         found = matrix_free_medoids(points, budget, -1.0, start, limit, rng)
     order: Longs = sample[found.indices.numpy()]

@@ -97,6 +97,11 @@ def check_budget(n: int, budget: int, xi: float | None) -> None:
     """Raise unless a group of n can have so many medoids."""
     if require_int("budget", budget, 1, "Choose at least one medoid.") > n:
         raise ValueError(f"budget must be at most {n}, got {budget}. Ask for fewer medoids.")
+    check_xi(xi)
+
+
+def check_xi(xi: float | None) -> None:
+    """Raise unless an error to stop at is 0 or more."""
     if xi is not None and not xi >= 0:
         raise ValueError(f"xi must be 0 or more, got {xi}. It is a distance.")
 
@@ -142,17 +147,17 @@ class Progress:
         return gain
 
     def meet(self, distances: Floats, first: int, given: Longs) -> Longs:
-        """Let a block of points meet given medoids in order; return their changes."""
+        """Assign a block of points to given medoids one by one; return their changes."""
         return kernels.follow(distances, first, given, self.best, self.nearest, self.gains)
 
     def seeded(self, given: Longs, changes: list[Longs]) -> None:
-        """Put down the medoids that the points have met."""
+        """Record the medoids to begin with, once the points are assigned to them."""
         self.step = self.seeds = len(given)
         self.taken[: self.step] = given
         self.moved(np.concatenate(changes))
 
     def moved(self, changes: Longs) -> None:
-        """Write down changes of points, (m, 2) of medoid and donor, in the history."""
+        """Record changes of points, (m, 2) of medoid and donor, in the history."""
         pairs, counts = np.unique(changes, axis=0, return_counts=True)
         self.moves.append(np.concatenate([pairs, counts[:, None]], 1))
 

@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
 from augloader import Proxies
 from augloader.selection import greedy_medoids, nearest
-from augloader.selection.clusters import kmeans
 from augloader.selection.greedy.neighbors import NeighborGraph, neighbor_graph
-from tests.reference import random_state
 from tests.selection.greedy.test_medoids import proxies, rounding
 
 
@@ -161,68 +158,3 @@ def test_gpu_index_agrees_with_the_cpu(form: str) -> None:
     found, distance = nearest(there, there[chosen])
     assert found.is_cuda
     torch.testing.assert_close(distance.cpu(), here_distance, rtol=1e-4, atol=1e-5)
-
-
-# Clusters -----------------------------------------------------------------------------------------
-
-
-def blobs(n: int, centres: int, width: int, apart: float, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.randn(centres, width, generator=generator) * apart
-    return means[torch.arange(n) % centres] + torch.randn(n, width, generator=generator)
-
-
-def inertia(x: torch.Tensor, found: torch.Tensor) -> float:
-    """Squared distances to the means of the clusters."""
-    parts = (x[found == c] for c in found.unique())
-    return sum(float((part - part.mean(0)).square().sum()) for part in parts)
-
-
-@pytest.mark.parametrize(
-    ("centres", "width", "apart"), [(8, 4, 0.5), (10, 8, 1.0), (4, 3, 9.0), (10, 8, 3.0)]
-)
-def test_clusters_are_about_as_tight_as_sklearns(centres: int, width: int, apart: float) -> None:
-    x = blobs(2000, centres, width, apart)
-    best = KMeans(centres, n_init=5, random_state=0).fit(x.numpy()).inertia_
-    ratios = []
-    for seed in range(5):
-        found = kmeans(x, centres, seed)
-        assert found.dtype == torch.int64
-        assert found.shape == (2000,)
-        assert found.min() >= 0
-        assert found.max() < centres
-        ratios.append(inertia(x, found) / best)
-    assert np.median(ratios) < 1.05  # of single starts, against the best of five
-    assert max(ratios) < 1.4
-
-
-def test_clusters_follow_their_seed_and_no_global_state() -> None:
-    x = blobs(500, 9, 5, 1.0)
-    torch.manual_seed(1)
-    before = random_state()
-    first = kmeans(x, 9, 3)
-    assert random_state() == before
-    torch.manual_seed(2)
-    assert torch.equal(first, kmeans(x, 9, 3))
-    assert torch.equal(first, kmeans(x.double(), 9, 3))
-    assert torch.equal(first, kmeans(x.clone().requires_grad_(), 9, 3))
-    assert torch.equal(first, kmeans(x.T.contiguous().T, 9, 3))
-    assert not torch.equal(first, kmeans(x, 9, 4))
-
-
-def test_as_many_clusters_as_vectors_and_no_more(capfd: pytest.CaptureFixture[str]) -> None:
-    x = blobs(30, 3, 4, 5.0)
-    assert sorted(kmeans(x, 30).tolist()) == list(range(30))
-    assert kmeans(x, 1).tolist() == [0] * 30
-    assert kmeans(x[:1], 1).tolist() == [0]
-    alike = kmeans(torch.ones(30, 4), 5)
-    assert len(alike.unique()) == 1
-    with pytest.raises(ValueError, match="at most the number of samples, 30, got 31 clusters"):
-        kmeans(x, 31)
-    assert "WARNING" not in "".join(capfd.readouterr())
-
-
-@pytest.mark.parametrize(("scale", "offset"), [(1e30, 0.0), (1e-30, 0.0), (1.0, 1e5)])
-def test_clusters_are_the_same_at_any_scale_and_place(scale: float, offset: float) -> None:
-    x = blobs(300, 5, 4, 9.0).double()
-    assert torch.equal(kmeans(x * scale + offset, 5), kmeans(x, 5))

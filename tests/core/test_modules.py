@@ -1,0 +1,41 @@
+"""Helpers for a user's model."""
+
+import pytest
+import torch
+from torch import nn
+
+from augloader.core.modules import device_of, eval_mode, unwrapped
+
+
+def test_a_compiled_module_is_unwrapped() -> None:
+    model = nn.Linear(2, 2)
+    assert unwrapped(model) is model
+    assert unwrapped(torch.compile(model)) is model  # type: ignore[arg-type]
+
+
+def test_a_parallel_module_is_unwrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Parallel(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+    monkeypatch.setattr("augloader.core.modules.DistributedDataParallel", Parallel)
+    model = nn.Linear(2, 2)
+    assert unwrapped(Parallel(torch.compile(model))) is model  # type: ignore[arg-type]
+
+
+def test_where_a_model_is() -> None:
+    assert device_of(nn.Linear(2, 2, device="meta")).type == "meta"
+    assert device_of(nn.BatchNorm1d(2, affine=False, device="meta")).type == "meta"
+    assert device_of(nn.ReLU()).type == "cpu"
+
+
+def test_each_module_gets_its_own_mode_back() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    model[1].eval()
+    with eval_mode(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == [True, True, False]
+    with pytest.raises(KeyError), eval_mode(model):
+        raise KeyError
+    assert [module.training for module in model.modules()] == [True, True, False]

@@ -1,0 +1,119 @@
+"""Ranks share reports, strengths and counts, and each epoch."""
+
+from collections import Counter
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from augloader import (
+    CoresetSampler,
+    Draw,
+    Every,
+    Evidence,
+    Forgetting,
+    Proportional,
+    Uniform,
+)
+from tests.distributed.ranks import (
+    EPOCHS,
+    PLAN,
+    WORLDS,
+    Found,
+    N,
+    batch,
+    chosen_now,
+    logits_of,
+    planned,
+    same,
+)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("view", ["clean", "any", "plain"])
+def test_ranks_share_reports_strengths_and_each_epoch(found: Found, world: int, view: str) -> None:
+    trained = [rank["training"][view] for rank in found[world]]
+    alone = found[1][0]["training"]["clean"]
+    for epoch in range(EPOCHS):
+        draws, chosen, strengths = zip(*(rank[epoch] for rank in trained), strict=True)
+        assert view == "plain" or len({len(mine) for mine in draws}) == 1
+        real = [draw for draw in chain(*draws) if draw.weight > 0]
+        assert len(list(chain(*draws))) - len(real) < world
+        assert max(Counter((draw.index, draw.copy) for draw in real).values()) == 1
+        assert np.mean([draw.weight for draw in real]) == pytest.approx(1, abs=1e-6)
+        assert all(same(strength, strengths[0]) for strength in strengths)
+        assert all(same(indices, chosen[0]) for indices in chosen)
+        assert same(chosen[0], alone[epoch][1])
+        if view != "any":  # every sample has one clean view an epoch, whichever rank sees it
+            assert same(strengths[0], alone[epoch][2])
+            assert sorted(real) == sorted(alone[epoch][0])
+    assert len(set(trained[0][EPOCHS - 1][2].tolist())) > N / 2
+    visits = [rank[EPOCHS][2] for rank in trained]
+    assert all(same(seen, visits[0]) for seen in visits)
+    # Copies in one batch with their sample are one report; padding is reported too.
+    assert EPOCHS * N <= int(visits[0].sum()) <= EPOCHS * (N + 18 + world)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_ranks_share_what_is_planned(found: Found, world: int) -> None:
+    dealt: list[Any] = [rank["scheduled"] for rank in found[world]]
+    alone = planned(CoresetSampler(range(N), Uniform(), **PLAN))
+    for epoch in range(EPOCHS):
+        draws = [rank[epoch] for rank in dealt]
+        assert len({len(mine) for mine in draws}) == 1
+        assert sorted(draw for draw in chain(*draws) if draw.weight > 0) == sorted(alone[epoch])
+    assert [len(epoch) for epoch in alone[:EPOCHS]][3:] == [N, N]
+    for rank in (*dealt, alone):
+        assert rank[EPOCHS].startswith(f"epoch must be in [0, {EPOCHS}), the planned epochs, got")
+        assert rank[EPOCHS + 1] == EPOCHS - 1
+
+
+def forgotten(epoch: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Forgetting events and visits before an epoch, sample by sample, by their definition."""
+    right = torch.stack(
+        [logits_of(3 * torch.arange(N), e).argmax(1) == torch.arange(N) % 3 for e in range(epoch)]
+        or [torch.zeros(N, dtype=torch.bool)]
+    )
+    events = (right[:-1] & ~right[1:]).sum(0).float()
+    events[~right.any(0)] = -1
+    return events if epoch else None, torch.full((N,), 2 * epoch)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("refreshing", ["never", "swept", "free"])
+def test_ranks_count_together_what_was_forgotten(found: Found, world: int, refreshing: str) -> None:
+    for rank in found[world]:
+        for epoch, (counts, visits, _) in enumerate(rank["counting"][refreshing]):
+            expected, seen = forgotten(epoch)
+            assert same(counts, expected)
+            assert same(visits, seen)
+    last = forgotten(EPOCHS + 3)[0]
+    assert last is not None
+    assert len(last.unique()) > 2
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("refreshing", ["swept", "free"])
+def test_ranks_select_by_what_was_forgotten(found: Found, world: int, refreshing: str) -> None:
+    def alone(swept: bool) -> list[Any]:
+        sampler = CoresetSampler(
+            range(N), Proportional(Forgetting()), count=9, seed=2, refresh=Every(1, warmup=2)
+        )
+        chosen = []
+        for epoch in range(EPOCHS + 4):
+            sampler.set_epoch(epoch)
+            due = sampler.refresh_due
+            chosen.append(chosen_now(sampler, 0, 1, swept) if due and not swept else None)
+            if due and swept:
+                chosen[-1] = sampler.refresh(Evidence(N, torch.arange(N) % 3)).indices
+            given = batch([Draw(i, 0, 1.0, 0.0, epoch) for i in range(N)])
+            sampler.report(given, logits=logits_of(3 * given.index, epoch))
+        return chosen
+
+    expected = alone(refreshing == "swept")
+    assert isinstance(expected[-1], torch.Tensor)
+    for rank in found[world]:
+        for (_, _, chosen), one in zip(rank["counting"][refreshing], expected, strict=True):
+            assert same(chosen, one), chosen
