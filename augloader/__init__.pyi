@@ -4,6 +4,7 @@ from augloader.augment.hardest import HardestOf as HardestOf
 from augloader.augment.manifold import ManifoldMixup as ManifoldMixup
 from augloader.augment.mixing import CutMix as CutMix
 from augloader.augment.mixing import Mixup as Mixup
+from augloader.augment.policies import PolicyName as PolicyName
 from augloader.augment.transform import AdaptiveStrengthTransform as AdaptiveStrengthTransform
 from augloader.core.batch import Draw as Draw
 from augloader.core.batch import Sample as Sample
@@ -80,6 +81,7 @@ __all__ = [
     "ManifoldMixup",
     "Margin",
     "Mixup",
+    "PolicyName",
     "Proportional",
     "Proxies",
     "Rank",

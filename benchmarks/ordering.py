@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from augloader import CoresetSampler, StableInfluence, Uniform, WeightedAugmentedDataset
-from augloader.feedback.learners import View
-from augloader.feedback.sada import Form, Scaling
+from augloader.feedback import Form, Scaling, View
 from augloader.feedback.strength import average_ranks
 
 PACKAGES = ("augloader", "numpy", "torch", "scikit-learn")

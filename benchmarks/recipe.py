@@ -34,6 +34,7 @@ from augloader import (
     CoresetSampler,
     CutMix,
     Every,
+    LastLayerGradient,
     ManifoldMixup,
     Mixup,
     Residual,
@@ -46,7 +47,6 @@ from augloader import (
     sweep,
 )
 from augloader.core.keyed import uniforms
-from augloader.core.proxies import LastLayerGradient
 from augloader.feedback import StrengthRule
 from augloader.loading import Base, Weighting
 

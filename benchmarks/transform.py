@@ -39,11 +39,11 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
+from augloader import AdaptiveStrengthTransform
 from augloader.augment.pixels import fused
 from augloader.augment.pixels.dense import apply_dense
 from augloader.augment.pixels.geometry import compose
 from augloader.augment.policies import Params
-from augloader.augment.transform import AdaptiveStrengthTransform
 
 Call = Callable[[], object]
 

@@ -70,7 +70,7 @@ def main() -> None:
             sampler.refresh(sweep(model, data, LastLayerGradient(), group=group))
         for batch in loader:
             with accelerator.accumulate(model):
-                logits = model(strong(batch.input, batch.strength, keys=batch.keys))
+                logits = model(strong(batch).input)
                 loss = F.cross_entropy(logits, batch.target, reduction="none")
                 accelerator.backward((loss * batch.weight).mean())
                 optimizer.step()

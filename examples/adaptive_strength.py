@@ -77,7 +77,7 @@ def train(problem: Problem, rule: StrengthRule, epochs: int, seed: int, bar: tqd
             sampler.refresh()
         run.strengths.append(sampler.strengths)
         for batch in loader:
-            logits = model(strong(batch.input, batch.strength, keys=batch.keys))
+            logits = model(strong(batch).input)
             loss = F.cross_entropy(logits, batch.target, reduction="none")
             optimizer.zero_grad()
             (loss * batch.weight).mean().backward()

@@ -75,7 +75,7 @@ def main() -> None:
                 )
         for batch in loader:
             batch = batch.to(device)
-            logits = model(strong(batch.input, batch.strength, keys=batch.keys))
+            logits = model(strong(batch).input)
             loss = F.cross_entropy(logits, batch.target, reduction="none")
             (loss * batch.weight).mean().backward()
             optimizer.step()

@@ -66,7 +66,7 @@ def main() -> None:
 
     def step(engine: Engine, batch: Sample) -> dict[str, Tensor]:
         batch = batch.to(device)
-        logits = model(strong(batch.input, batch.strength, keys=batch.keys))
+        logits = model(strong(batch).input)
         loss = F.cross_entropy(logits, batch.target, reduction="none")
         (loss * batch.weight).mean().backward()
         optimizer.step()

@@ -69,7 +69,7 @@ class Network(LightningModule):
         return logits
 
     def training_step(self, batch: Sample, batch_idx: int) -> dict[str, Tensor]:
-        logits = self(self.strong(batch.input, batch.strength, keys=batch.keys))
+        logits = self(self.strong(batch).input)
         losses = F.cross_entropy(logits, batch.target, reduction="none")
         return {"loss": (losses * batch.weight).mean(), "losses": losses, "logits": logits}
 

@@ -82,7 +82,7 @@ def train(
         if writer is not None:
             summary.log(writer, sampler, epoch)
         for batch in loader:
-            logits = model(strong(batch.input, batch.strength, keys=batch.keys))
+            logits = model(strong(batch).input)
             loss = F.cross_entropy(logits, batch.target, reduction="none")
             optimizer.zero_grad()
             (loss * batch.weight).mean().backward()

@@ -61,7 +61,7 @@ def train(options: dict[str, Any]) -> None:
             sampler.refresh(sweep(model, data, LastLayerGradient(), group=group))
         for batch in loader:
             batch = batch.to(device)
-            logits = model(strong(batch.input, batch.strength, keys=batch.keys))
+            logits = model(strong(batch).input)
             loss = F.cross_entropy(logits, batch.target, reduction="none")
             (loss * batch.weight).mean().backward()
             optimizer.step()

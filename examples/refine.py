@@ -93,8 +93,7 @@ def train(
             sampler.refresh()
         losses = []
         for batch in loader:
-            images = strong(batch.input, batch.strength, keys=batch.keys)
-            batch = mix(batch._replace(input=images))
+            batch = mix(strong(batch))
             rows = F.cross_entropy(model(batch.input), batch.target, reduction="none")
             optimizer.zero_grad()
             (rows * batch.weight).mean().backward()

@@ -25,7 +25,6 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import augloader
-from augloader.augment.policies import POLICIES
 from augloader.feedback import StrengthRule
 from augloader.loading import Weighting
 
@@ -129,10 +128,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             total = torch.zeros((), device=device)
             model.train()
             for batch in loader:
-                batch = batch.to(device)
-                images = strong(batch.input, batch.strength, keys=batch.keys)
+                batch = strong(batch.to(device))
                 with torch.autocast(device.type, torch.bfloat16, enabled=args.autocast):
-                    logits = model(images)
+                    logits = model(batch.input)
                 loss = F.cross_entropy(logits.float(), batch.target, reduction="none")
                 (loss * batch.weight).mean().backward()
                 optimizer.step()
@@ -208,7 +206,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--count", type=int, help="number of samples to select")
     add("--base", choices=("full", "random", "selected", "none"), help="un-augmented part (full)")
     add("--weighting", choices=get_args(Weighting), default="cluster", help="(cluster)")
-    add("--policy", choices=POLICIES, default="trivial", help="strong augmentation (trivial)")
+    add(
+        "--policy",
+        choices=get_args(augloader.PolicyName),
+        default="trivial",
+        help="strong augmentation (trivial)",
+    )
     add("--strength", choices=STRENGTHS, default="constant", help="of each sample (constant)")
     add("--copies", type=int, help="strong copies a selected sample (1); 0 augments in place")
     add("--refresh", type=int, help="epochs between selections (20)")

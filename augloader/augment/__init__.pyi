@@ -7,6 +7,7 @@ from augloader.augment.manifold import ManifoldMixup as ManifoldMixup
 from augloader.augment.mixing import CutMix as CutMix
 from augloader.augment.mixing import Mixup as Mixup
 from augloader.augment.policies import Params as Params
+from augloader.augment.policies import PolicyName as PolicyName
 from augloader.augment.targets import follow as follow
 from augloader.augment.transform import AdaptiveStrengthTransform as AdaptiveStrengthTransform
 
@@ -18,6 +19,7 @@ __all__ = [
     "Mixing",
     "Mixup",
     "Params",
+    "PolicyName",
     "crops",
     "follow",
     "rotations",

@@ -381,6 +381,7 @@ def _cut(shape: tuple[int, int, int, int], start: Array, stop: Array) -> Params:
     return Params(shape, none, none.float(), boxes=boxes)
 
 
+PolicyName = Literal["trivial", "rand", "auto", "augmix", "cutout", "erasing"]
 POLICIES: dict[str, type[Trivial | Rand | Auto | AugMix | Cutout | Erasing]] = {
     "trivial": Trivial,
     "rand": Rand,

@@ -1,5 +1,7 @@
 from augloader.feedback.learners import Learner as Learner
 from augloader.feedback.learners import View as View
+from augloader.feedback.sada import Form as Form
+from augloader.feedback.sada import Scaling as Scaling
 from augloader.feedback.sada import StableInfluence as StableInfluence
 from augloader.feedback.strength import Confidence as Confidence
 from augloader.feedback.strength import Constant as Constant
@@ -12,9 +14,11 @@ __all__ = [
     "Confidence",
     "Constant",
     "Entropy",
+    "Form",
     "Learner",
     "LossRank",
     "SampleTable",
+    "Scaling",
     "StableInfluence",
     "StrengthRule",
     "View",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ from augloader.augment.policies import (
     Erasing,
     Params,
     Policy,
+    PolicyName,
     Rand,
     Trivial,
 )
@@ -468,6 +469,7 @@ def test_erasing_of_narrow_images(size: tuple[int, int]) -> None:
 
 
 def test_known_names() -> None:
+    assert get_args(PolicyName) == tuple(POLICIES)
     assert list(POLICIES) == ["trivial", "rand", "auto", "augmix", "cutout", "erasing"]
     for policy in POLICIES.values():
         policy()
