@@ -145,11 +145,11 @@ def _sweep(
     home = torch.device("cpu") if device.type == "mps" else device  # distances need float64
     gathered = [torch.cat(part).to(home) if part else None for part in (gradients, features)]
     proxies = None if gathered[0] is None else Proxies(gathered[0], gathered[1])
-    found = torch.cat(labels).to(home), proxies, torch.cat(losses).to(home)
+    evidence = Evidence(len(view), None, proxies, torch.cat(losses).to(home), indices=share)
     inputs = gathered[1]
     if inputs is not None and tap.biased:
         inputs = inputs[:, :-1]  # without the column of ones, which is the bias's input
-    return Evidence(len(view), *found, indices=share, features=inputs)
+    return evidence.with_checked(labels=torch.cat(labels).to(home), features=inputs)
 
 
 def gradient_norms(

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from augloader.core.checks import require_fraction, require_int, require_one_of
-from augloader.core.compiled import Longs
 from augloader.core.progress import progress
 from augloader.core.proxies import Proxies
 from augloader.selection.greedy.dense import batched_medoids, dense_medoids
@@ -38,6 +37,23 @@ from augloader.selection.greedy.stochastic import stochastic_medoids
 Engine = Literal["auto", "dense", "matrix-free", "graph"]
 ENGINES = ("auto", "dense", "matrix-free", "graph")
 _WORK = 5e11  # auto: the largest n^2 (d + 32) compared pair by pair, about 10 s on two cores
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is to be selected of one group.
+
+    Attributes:
+        members: (n,) int64, the indices of its samples in the data set.
+        share: number of medoids.
+        start: (s,) int64, positions among the members of medoids to begin with.
+        seed: of samples and projections.
+    """
+
+    members: Tensor
+    share: int
+    start: Tensor
+    seed: int
 
 
 def facility_location(
@@ -95,9 +111,11 @@ def facility_location(
     """
     check_budget(len(proxies), budget, xi)
     check_options(engine, memory_limit, stochastic)
-    given = check_start(start, len(proxies), budget)
-    limit = _limit(memory_limit, torch.device("cpu"))
-    return _medoids(proxies, budget, engine, limit, xi, stochastic, given, seed)
+    given = torch.from_numpy(check_start(start, len(proxies), budget))
+    task = Task(torch.arange(len(proxies)), budget, given, seed)
+    return _medoids(
+        task, proxies, engine, _limit(memory_limit, torch.device("cpu")), xi, stochastic
+    )
 
 
 def _limit(given: int | None, device: torch.device) -> int:
@@ -105,17 +123,16 @@ def _limit(given: int | None, device: torch.device) -> int:
 
 
 def _medoids(
+    task: Task,
     proxies: Proxies,
-    budget: int,
     engine: Engine,
     limit: int,
     xi: float | None,
     stochastic: float | None,
-    given: Longs,
-    seed: int,
 ) -> Medoids:
     """Return ``facility_location`` of arguments that were checked before."""
-    n, xi2 = len(proxies), -1.0 if xi is None else xi**2
+    n, budget, seed, given = len(proxies), task.share, task.seed, task.start.cpu().numpy()
+    xi2 = -1.0 if xi is None else xi**2
 
     def run(name: str) -> Medoids:
         rng = np.random.default_rng(seed)
@@ -139,23 +156,6 @@ def _medoids(
         found = run(name)
     more = f"; {found.reason}" if found.reason else ""
     return replace(found, engine=name, reason=reason + more)
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What is to be selected of one group.
-
-    Attributes:
-        members: (n,) int64, the indices of its samples in the data set.
-        share: number of medoids.
-        start: (s,) int64, positions among the members of medoids to begin with.
-        seed: of samples and projections.
-    """
-
-    members: Tensor
-    share: int
-    start: Tensor
-    seed: int
 
 
 def facility_locations(
@@ -194,10 +194,7 @@ def facility_locations(
     limit = _limit(memory_limit, torch.device("cpu"))  # read once, not for each group
     for t, task in enumerate(progress(tasks, "selection")):
         if t not in found:
-            proxies, start = proxies_of(task), task.start.cpu().numpy()
-            found[t] = _medoids(
-                proxies, task.share, engine, limit, xi, stochastic, start, task.seed
-            )
+            found[t] = _medoids(task, proxies_of(task), engine, limit, xi, stochastic)
     return [found[t] for t in range(len(tasks))]
 
 
