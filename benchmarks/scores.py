@@ -1,4 +1,4 @@
-"""How long scores and policies take, beside NumPy, torch and DPPy; how near the approximations are.
+"""How long scores and strategies take, beside NumPy, torch and DPPy; how good approximations are.
 
     python benchmarks/scores.py --quick
 

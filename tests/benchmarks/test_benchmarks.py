@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import common
 import loader
 import ordering
-import policies
 import scores
 import selection
+import strategies
 import transform
 
 from augloader import Loss, Rank, Sample, StableInfluence
@@ -464,26 +464,26 @@ def test_transform_measures_the_device() -> None:
     assert "speedup_kornia_gpu_224" in line
 
 
-# policies ----------------------------------------------------------------------------------------
+# strategies --------------------------------------------------------------------------------------
 
 POINTS = (0, 5, 20, 120)
 
 
 @pytest.fixture(scope="module")
-def protocol() -> tuple[policies.Results, dict[str, float]]:
+def protocol() -> tuple[strategies.Results, dict[str, float]]:
     """The whole experiment on 120 digits, with a network of two epochs."""
-    seconds: policies.Seconds = defaultdict(float)
-    problem = policies.digits(120, 2, 0, seconds)
-    found = policies.run(problem, policies.catalogue(120, POINTS, 10.0), POINTS, 2, 0, seconds)
+    seconds: strategies.Seconds = defaultdict(float)
+    problem = strategies.digits(120, 2, 0, seconds)
+    found = strategies.run(problem, strategies.catalogue(120, POINTS, 10.0), POINTS, 2, 0, seconds)
     return found, seconds
 
 
-def rows_of(found: policies.Results, name: str) -> dict[tuple[str, str], Any]:
-    return {(row["score"], row["policy"]): row for row in found.record[name]["policies"]}
+def rows_of(found: strategies.Results, name: str) -> dict[tuple[str, str], Any]:
+    return {(row["score"], row["strategy"]): row for row in found.record[name]["strategies"]}
 
 
-def test_policies_meet_where_nothing_and_everything_is_augmented(
-    protocol: tuple[policies.Results, dict[str, float]],
+def test_strategies_meet_where_nothing_and_everything_is_augmented(
+    protocol: tuple[strategies.Results, dict[str, float]],
 ) -> None:
     found, seconds = protocol
     assert list(found.record) == ["translate", "rotate", "crop"]
@@ -502,7 +502,7 @@ def test_policies_meet_where_nothing_and_everything_is_augmented(
 
 
 def test_gains_are_paired_with_uniform_and_areas_are_trapezoids(
-    protocol: tuple[policies.Results, dict[str, float]],
+    protocol: tuple[strategies.Results, dict[str, float]],
 ) -> None:
     rows = rows_of(protocol[0], "crop")
     uniform = rows["none", "uniform"]
@@ -519,16 +519,16 @@ def test_gains_are_paired_with_uniform_and_areas_are_trapezoids(
     assert row["gain"]["20"]["half"] == pytest.approx(half, rel=1e-3)
 
 
-def test_the_summary_and_the_pictures_of_policies(
-    protocol: tuple[policies.Results, dict[str, float]], tmp_path: Path
+def test_the_summary_and_the_pictures_of_strategies(
+    protocol: tuple[strategies.Results, dict[str, float]], tmp_path: Path
 ) -> None:
-    line = json.loads(json.dumps(policies.summary(protocol[0])))
-    assert line["benchmark"] == "policies"
+    line = json.loads(json.dumps(strategies.summary(protocol[0])))
+    assert line["benchmark"] == "strategies"
     assert set(line["auc"]["rotate"]) == {"none", "margin", "loss", "influence"}
     assert {"uniform", "uniform clustered"} <= set(line["auc"]["rotate"]["none"])
     assert set(line["none"]) == set(line["full"]) == {"translate", "rotate", "crop"}
-    assert "support vectors" in policies.table(protocol[0])
-    policies.draw(protocol[0], tmp_path / "x")
+    assert "support vectors" in strategies.table(protocol[0])
+    strategies.draw(protocol[0], tmp_path / "x")
     assert {path.name for path in tmp_path.iterdir()} == {
         f"x-{kind}.png" for kind in ("curves", "images", "scores")
     }
@@ -537,7 +537,7 @@ def test_the_summary_and_the_pictures_of_policies(
 def test_features_are_of_mean_length_one_and_downweighting_conserves_weight() -> None:
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(30, 5, 3)), np.arange(30) % 2
-    task = policies.Task.of(features, labels, np.arange(20), np.arange(20, 30))
+    task = strategies.Task.of(features, labels, np.arange(20), np.arange(20, 30))
     assert np.linalg.norm(task.train[:, 0, :-1], axis=1).mean() == pytest.approx(1)
     assert (task.train[..., -1] == 1).all()
     given: list[Any] = []
@@ -557,10 +557,10 @@ def test_updated_scores_keep_the_points_augmented_before() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 2
     features = rng.normal(size=(60, 4, 3)) + labels[:, None, None]
-    task = policies.Task.of(features, labels, np.arange(40), np.arange(40, 60))
+    task = strategies.Task.of(features, labels, np.arange(40), np.arange(40, 60))
     fitted: list[list[int]] = []
 
-    class Task(policies.Task):
+    class Task(strategies.Task):
         def fit(self, model: Any, chosen: Any, downweight: bool = False) -> None:
             fitted.append(chosen.tolist())
             super().fit(model, chosen, downweight)
@@ -568,7 +568,7 @@ def test_updated_scores_keep_the_points_augmented_before() -> None:
     spied = Task(task.train, task.labels, task.test, task.test_labels)
     model = LogisticRegression(fit_intercept=False)
     task.fit(model, np.arange(0))
-    policy = policies.Policy("loss", "rank update", Rank(Loss()), update=True)
+    policy = strategies.Choice("loss", "rank update", Rank(Loss()), update=True)
     policy.walk(spied, model, (0, 3, 9, 40), [0])
     assert [len(chosen) for chosen in fitted] == [0, 3, 9, 40]
     assert all(b[: len(a)] == a for a, b in pairwise(fitted))

@@ -1,15 +1,15 @@
 """Which training images are worth augmenting: those of high loss or influence, or any?
 
-    python benchmarks/policies.py --data DIR --classes airplane automobile
-    python benchmarks/policies.py --digits
+    python benchmarks/strategies.py --data DIR --classes airplane automobile
+    python benchmarks/strategies.py --digits
 
 The experiment of Kuchnik & Smith (2019). A network, trained without augmentation and then frozen,
 gives features; logistic regression (C = 10) on those of 1,000 images tells two classes apart. C is
 on the scale of the features, so these are divided by the mean length of the training images'; other
 C are tried too, because what is found depends on it. The
 test set holds every transformed version of its images, so accuracy rises as training images are
-augmented, each by all its transformed versions, in the order that a policy wants. Every round draws
-other training images; policies are compared within rounds, and intervals are over rounds.
+augmented, each by all its transformed versions, in the order that a strategy wants. Every round
+draws other training images; strategies are compared within rounds, and intervals are over rounds.
 
 DIR holds train/ and test/ with one folder a class; on it the network learns all classes, once. The
 digits, even against odd, need no files; there each round trains a network on its 1,000 images.
@@ -63,7 +63,7 @@ from cifar import ResNet, mean_and_std, read
 
 PACKAGES = ("augloader", "numpy", "torch", "torchvision", "scikit-learn", "scipy")
 C = 10.0  # of the logistic regression
-OTHERS = (1.0, 100.0)  # other C, under which the main policies are compared too
+OTHERS = (1.0, 100.0)  # other C, under which the main strategies are compared too
 POINTS = (0, 1, 10, 50, 100, 250, 500, 750, 1000)
 COMPARED = (50, 100, 250)  # numbers of augmented points with a column in the table
 CROPS = (2,)  # pixels left out on every side, of images of 32
@@ -240,7 +240,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Policy:
+class Choice:
     """A way to choose points.
 
     Attributes:
@@ -285,12 +285,12 @@ def scores(C: float) -> dict[str, Score]:
     return dict(zip(SCORES, (Loss(), Influence(damping=1 / C)), strict=True))
 
 
-def main_policies(C: float) -> list[Policy]:
-    """Return uniform, and the random and deterministic policies with their inverses."""
+def main_choices(C: float) -> list[Choice]:
+    """Return uniform, and the random and deterministic strategies with their inverses."""
     return [
-        Policy("none", "uniform", Uniform()),
+        Choice("none", "uniform", Uniform()),
         *(
-            Policy(name, f"{'inverse ' * inverse}{kind}", make(score, inverse))
+            Choice(name, f"{'inverse ' * inverse}{kind}", make(score, inverse))
             for name, score in scores(C).items()
             for inverse in (False, True)
             for kind, make in (("proportional", Proportional), ("rank", Rank))
@@ -298,33 +298,33 @@ def main_policies(C: float) -> list[Policy]:
     ]
 
 
-def catalogue(count: int, points: Sequence[int], C: float) -> list[Policy]:
-    """Return the paper's policies, those of its appendices, and facility location."""
+def catalogue(count: int, points: Sequence[int], C: float) -> list[Choice]:
+    """Return the paper's strategies, those of its appendices, and facility location."""
     every = tuple(points)
     few = tuple(k for k in points if 0 < k <= 50)  # the linear kernel has rank 64
     some = tuple(k for k in points if 0 < k <= count // 10)  # the gaussian one has more
     found = [
-        *main_policies(C),
-        Policy("none", "uniform downweight", Uniform(), downweight=True),
-        Policy("none", "uniform clustered", Uniform(), anew=every, clustered=True),
-        Policy("none", "k-DPP linear", KDPP(None), anew=few),
-        Policy("none", "k-DPP gaussian", KDPP(None, kernel="gaussian"), anew=some),
-        Policy("none", "support vectors", SupportVectors(), anew=(count,)),
-        Policy("none", "facility location", FacilityLocation(per_class=False), anew=every),
-        Policy("margin", "proportional", Proportional(Margin())),
-        Policy("margin", "inverse proportional", Proportional(Margin(), inverse=True)),
+        *main_choices(C),
+        Choice("none", "uniform downweight", Uniform(), downweight=True),
+        Choice("none", "uniform clustered", Uniform(), anew=every, clustered=True),
+        Choice("none", "k-DPP linear", KDPP(None), anew=few),
+        Choice("none", "k-DPP gaussian", KDPP(None, kernel="gaussian"), anew=some),
+        Choice("none", "support vectors", SupportVectors(), anew=(count,)),
+        Choice("none", "facility location", FacilityLocation(per_class=False), anew=every),
+        Choice("margin", "proportional", Proportional(Margin())),
+        Choice("margin", "inverse proportional", Proportional(Margin(), inverse=True)),
     ]
     for name, score in scores(C).items():
         kinds = {"proportional": Proportional(score), "rank": Rank(score)}
         for kind, strategy in kinds.items():
             for update, downweight in ((False, True), (True, False), (True, True)):
                 label = f"{kind}{' update' * update}{' downweight' * downweight}"
-                found.append(Policy(name, label, strategy, update, downweight))
+                found.append(Choice(name, label, strategy, update, downweight))
         found += [
-            Policy(name, "softmax", Softmax(score)),
-            Policy(name, "proportional clustered", Proportional(score), anew=every, clustered=True),
-            Policy(name, "k-DPP linear", KDPP(score), anew=few),
-            Policy(name, "k-DPP gaussian", KDPP(score, kernel="gaussian"), anew=some),
+            Choice(name, "softmax", Softmax(score)),
+            Choice(name, "proportional clustered", Proportional(score), anew=every, clustered=True),
+            Choice(name, "k-DPP linear", KDPP(score), anew=few),
+            Choice(name, "k-DPP gaussian", KDPP(score, kernel="gaussian"), anew=some),
         ]
     return found
 
@@ -346,7 +346,7 @@ def curve(rounds: Sequence[Accuracies], count: int) -> dict[str, Array]:
 
 
 def compare(own: dict[str, Array], uniform: dict[str, Array], count: int) -> dict[str, Any]:
-    """Return what a policy reached, and by how much it beat uniform, round by round."""
+    """Return what a strategy reached, and by how much it beat uniform, round by round."""
     return {
         "mean": {key: interval(x) for key, x in own.items()},
         "gain": {key: interval(x - uniform[key]) for key, x in own.items() if key in uniform},
@@ -361,7 +361,7 @@ class Results:
     Attributes:
         record: by transformation, each round's accuracy with no and all points augmented; each
             round's rank correlation, and its p-value, of the scores by the models of those two;
-            and of every policy what it reached and by how much that beats uniform.
+            and of every strategy what it reached and by how much that beats uniform.
         images, scores: the first round's training images, and their scores without augmentation.
     """
 
@@ -373,14 +373,14 @@ class Results:
 
 def run(
     problem: Problem,
-    policies: Sequence[Policy],
+    choices: Sequence[Choice],
     points: Sequence[int],
     rounds: int,
     seed: int,
     seconds: Seconds,
     C: float = C,
 ) -> Results:
-    """Walk the policies, the first of them uniform; ``points`` rise from 0 to problem.count."""
+    """Walk the strategies, the first of them uniform; ``points`` rise from 0 to problem.count."""
     reached: dict[str, list[list[Accuracies]]] = {name: [] for name in problem.moves}
     ranks: dict[str, list[dict[str, Any]]] = {name: [] for name in problem.moves}
     network: nn.Module | None = None
@@ -407,9 +407,9 @@ def run(
                 images, first = problem.images[train], before
             ranks[name].append({k: [*stats.spearmanr(before[k], after[k])] for k in before})
             reached[name].append([])
-            for policy in policies:
-                with timed(seconds, f"{policy.score} {policy.name}"):
-                    reached[name][r].append(policy.walk(task, none, points, [seed, r]))
+            for choice in choices:
+                with timed(seconds, f"{choice.score} {choice.name}"):
+                    reached[name][r].append(choice.walk(task, none, points, [seed, r]))
     record = {}
     for name in problem.moves:
         walks = [*zip(*reached[name], strict=True)]
@@ -418,10 +418,10 @@ def run(
             "none": uniform["0"].tolist(),
             "full": uniform[str(problem.count)].tolist(),
             "spearman": {key: [rho[key] for rho in ranks[name]] for key in SCORES},
-            "policies": [
-                {"score": policy.score, "policy": policy.name, "rounds": walk}
+            "strategies": [
+                {"score": choice.score, "strategy": choice.name, "rounds": walk}
                 | compare(curve(walk, problem.count), uniform, problem.count)
-                for policy, walk in zip(policies, walks, strict=True)
+                for choice, walk in zip(choices, walks, strict=True)
             ],
         }
     return Results(problem.name, record, images, first)
@@ -431,16 +431,16 @@ def summary(results: Results) -> dict[str, Any]:
     auc: dict[str, Any] = {key: defaultdict(dict) for key in results.record}
     bounds: dict[str, dict[str, float]] = {"none": {}, "full": {}}
     for key, found in results.record.items():
-        for row in found["policies"]:
+        for row in found["strategies"]:
             if "auc" in row["mean"]:
-                auc[key][row["score"]][row["policy"]] = round(row["mean"]["auc"]["mean"], 5)
+                auc[key][row["score"]][row["strategy"]] = round(row["mean"]["auc"]["mean"], 5)
         for bound, values in bounds.items():
             values[key] = round(float(np.mean(found[bound])), 5)
-    return {"benchmark": "policies", "data": results.name, "auc": auc, **bounds}
+    return {"benchmark": "strategies", "data": results.name, "auc": auc, **bounds}
 
 
 def table(results: Results) -> str:
-    """Return areas under the curve and, in percentage points, by how much policies beat uniform."""
+    """Return areas under the curve and, in percentage points, how strategies beat uniform."""
     columns = ("auc", *map(str, COMPARED))
     lines = []
     for name, found in results.record.items():
@@ -451,17 +451,17 @@ def table(results: Results) -> str:
             f"after: {', '.join(rhos)}",
             f"{'':46}{'AUC':>7}" + "".join(f"{'+ ' + key:>16}" for key in columns),
         ]
-        for row in found["policies"]:
+        for row in found["strategies"]:
             cells = [f"{100 * row['mean']['auc']['mean']:.2f}%" if "auc" in row["mean"] else ""]
             for gain in map(row["gain"].get, columns):
                 cells.append(
                     f"{100 * gain['mean']:+.2f} ± {100 * gain['half']:.2f}" if gain else ""
                 )
-            if row["policy"] == "support vectors":  # as many as there are
+            if row["strategy"] == "support vectors":  # as many as there are
                 size, reached = np.mean([*(pair for x in row["rounds"] for pair in x.items())], 0)
                 cells[1] = f"{reached:.2%} with {size:.0f}"
             lines.append(
-                f"{row['score']:10}{row['policy']:36}{cells[0]:>7}"
+                f"{row['score']:10}{row['strategy']:36}{cells[0]:>7}"
                 + "".join(f"{cell:>16}" for cell in cells[1:]).rstrip()
             )
     return "\n".join(lines)
@@ -477,7 +477,7 @@ def draw(results: Results, stem: Path) -> None:
 
 
 def draw_curves(results: Results) -> Any:
-    """Draw random policies above and deterministic ones below, as the paper's Figures 3 and 10."""
+    """Draw random strategies above and deterministic ones below, as the paper's Figs. 3 and 10."""
     from matplotlib import pyplot
 
     colours = {"none": "tab:red", "loss": "tab:green", "influence": "tab:blue"}
@@ -485,8 +485,8 @@ def draw_curves(results: Results) -> Any:
     figure, axes = pyplot.subplots(2, columns, figsize=(12, 6.5), squeeze=False, layout="tight")
     panels = product(("proportional", "rank"), results.record.items())
     for axis, (kind, (name, found)) in zip(axes.flat, panels, strict=True):
-        for row in found["policies"]:
-            label = f"{row['policy']} {row['score']}".removesuffix(" none")
+        for row in found["strategies"]:
+            label = f"{row['strategy']} {row['score']}".removesuffix(" none")
             drawn = (
                 "uniform",
                 *(f"{way} {key}" for way in (kind, f"inverse {kind}") for key in SCORES),
@@ -558,10 +558,10 @@ def main() -> None:
         else:
             limit = 10_000 if options.quick else None
             problem = folder(options.data, options.classes, limit, epochs, options.seed, seconds)
-        policies = catalogue(problem.count, POINTS, C)
-        results = run(problem, policies, POINTS, rounds, options.seed, seconds)
+        choices = catalogue(problem.count, POINTS, C)
+        results = run(problem, choices, POINTS, rounds, options.seed, seconds)
         others = {
-            other: run(problem, main_policies(other), POINTS, rounds, options.seed, seconds, other)
+            other: run(problem, main_choices(other), POINTS, rounds, options.seed, seconds, other)
             for other in (() if options.quick else OTHERS)
         }
     for other, found in others.items():
@@ -580,7 +580,7 @@ def main() -> None:
         "other_C": {f"{other:g}": found.record for other, found in others.items()},
     }
     record = json.loads(json.dumps(record), parse_float=lambda text: round(float(text), 6))
-    script = f"policies-{problem.name}{'-quick' if options.quick else ''}"
+    script = f"strategies-{problem.name}{'-quick' if options.quick else ''}"
     draw(results, save(options.output, script, "cpu", record).with_suffix(""))
     print(json.dumps(record["summary"]))
 
