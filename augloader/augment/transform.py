@@ -176,10 +176,10 @@ class AdaptiveStrengthTransform(nn.Module):
             images: (B, C, H, W) or (C, H, W); or a tuple of images and what follows their
                 geometry: torchvision's Mask, BoundingBoxes and KeyPoints, in mappings, in tuples,
                 or in a list with one entry an image; or a Sample, of a batch or of one image. Its
-                input is augmented by its own strength and keys, and what its target and extra
-                fields hold of the above follows.
+                input is augmented by its own strength and keys (a batch by Kornia operations
+                without keys), and what its target and extra fields hold of the above follows.
             strength: see ``sample``; on the CPU or the images' device. None for a Sample.
-            generator: see ``sample``.
+            generator: see ``sample``. Beside a Sample it is drawn from in place of its keys.
             keys: see ``sample``. None for a Sample.
 
         Returns:

@@ -136,7 +136,7 @@ def _chain(
     out = recolour(images.to(_exact(images)), params.op[:, m], params.magnitude[:, m])
     rows = params.moved[m]
     if len(rows):
-        warp_(out, rows, params.matrices[rows, m], interpolation, fill)
+        warp_(out, rows, params.matrices[:, m].index_select(0, rows), interpolation, fill)
     return out.to(images.dtype)
 
 
