@@ -158,6 +158,11 @@ class AdaptiveStrengthTransform(nn.Module):
         """Whether the rows of a batch can be drawn by their keys; Kornia draws all at once."""
         return not isinstance(self._policy, KorniaOperations)
 
+    @property
+    def output(self) -> Output:
+        """What becomes of the augmented images: dtype, mean and std."""
+        return self._output
+
     def __repr__(self) -> str:
         """Return the policy and the seed."""
         return f"{type(self).__name__}({self._policy!r}, seed={self._seed})"

@@ -169,7 +169,7 @@ def _operations(params: Any) -> str:
 
 def _unnormalised(transform: AdaptiveStrengthTransform, image: Tensor) -> Tensor:
     """Return the transform's output before normalisation."""
-    output = transform._output
+    output = transform.output
     if not output.normalised:
         return image
     mean, std = (
