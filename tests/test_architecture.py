@@ -149,6 +149,7 @@ def run(program: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_heavy_packages_wait_until_a_name_is_used() -> None:
     run(
         "import sys\n"
@@ -162,6 +163,7 @@ def test_heavy_packages_wait_until_a_name_is_used() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_unpickles_the_dataset_loads_no_heavy_package() -> None:
     program = (
         "import pickle, sys\n"
@@ -174,6 +176,7 @@ def test_a_worker_that_unpickles_the_dataset_loads_no_heavy_package() -> None:
     subprocess.run([sys.executable, "-c", program, data], check=True)
 
 
+@pytest.mark.slow
 def test_optional_packages_stay_optional() -> None:
     run(
         "import sys\n"

@@ -192,6 +192,8 @@ def dying(rank: int, world: int, where: str, folder: str) -> None:
     os._exit(0)  # the group is broken: leaving it in order might wait for the dead
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "where"), [(3, "all_to_all_single"), (2, "all_gather_object")])
 def test_a_rank_that_dies_in_a_refresh_is_an_error_on_the_others(
     world: int, where: str, tmp_path: Path

@@ -687,6 +687,8 @@ def columns(draws: list[Draw]) -> Sample:
     return Sample(None, index % CLASSES, index, weight, strength, copied, at)
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
 def test_ranks_that_learn_together_resume_at_every_batch(tmp_path: Path) -> None:
     spawn(ranked, args=(str(tmp_path),), nprocs=2)
     for rank in range(2):

@@ -293,6 +293,8 @@ def select_together(rank: int, folder: str) -> None:
 STRATEGIES = {"groups": FacilityLocation(), "all": FacilityLocation(per_class=False)}
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
 def test_ranks_select_together_by_reported_proxies(tmp_path: Path) -> None:
     spawn(select_together, args=(str(tmp_path),), nprocs=2)
     for name, strategy in STRATEGIES.items():

@@ -559,6 +559,8 @@ def run(rank: int, folder: str, wrap: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_a_rank_without_strong_rows_does_not_hang(tmp_path: Path, wrap: str) -> None:
     context = spawn(run, args=(str(tmp_path), wrap), nprocs=2, join=False)

@@ -253,6 +253,7 @@ ALL_MAGNITUDES = AdaptiveStrengthTransform(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 3), st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4), st.data())
 def test_other_strengths_do_not_matter(row: int, values: list[float], data: st.DataObject) -> None:
@@ -470,6 +471,7 @@ class Noisy(Dataset[Tensor]):
         return noise.flatten()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_data_loader_workers_and_epochs_differ(context: str) -> None:

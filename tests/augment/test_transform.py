@@ -227,6 +227,7 @@ def test_rows_depend_on_nothing_but_their_keys_and_strength(name: str, dtype: to
 IMAGES = batch(4)
 
 
+@pytest.mark.slow
 @every
 @given(
     st.integers(0, 2**64 - 1),
@@ -1223,6 +1224,7 @@ def test_in_sequential_and_compose_a_sample_goes_in_and_out() -> None:
     assert_same(out, expected._replace(input=normalise(expected.input)))
 
 
+@pytest.mark.slow
 def test_spawned_workers_take_it() -> None:
     strong = AdaptiveStrengthTransform("trivial", seed=4)
     strong(batch(), 0.5)  # has drawn by its own generator

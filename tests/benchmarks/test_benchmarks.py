@@ -482,6 +482,7 @@ def rows_of(found: strategies.Results, name: str) -> dict[tuple[str, str], Any]:
     return {(row["score"], row["strategy"]): row for row in found.record[name]["strategies"]}
 
 
+@pytest.mark.slow
 def test_strategies_meet_where_nothing_and_everything_is_augmented(
     protocol: tuple[strategies.Results, dict[str, float]],
 ) -> None:
@@ -585,6 +586,7 @@ def test_scores_draw_in_proportion(who: str) -> None:
     assert len(set(chosen.tolist())) == 5
 
 
+@pytest.mark.slow
 @linux
 def test_scores_measure_in_a_child() -> None:
     job = {"case": "kdpp", "size": [200, 16, 10], "who": "augloader"}
@@ -632,6 +634,7 @@ def test_train_ideals_at_30_percent(training: Any) -> None:
     assert training.ideal("c", 0.3, backward=1.0) == pytest.approx((2 + 16) / (2 + 0.3 * 16))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_train_forwards_the_rows_that_are_counted(
     training: Any, monkeypatch: pytest.MonkeyPatch
@@ -695,6 +698,7 @@ def test_train_pairs_rounds_and_adds_a_share_of_the_selection(training: Any) -> 
     assert str(weak).startswith("weak       2.00 [2.00, 4.00]")
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.usefixtures("one_thread")
 def test_train_ends_with_a_line_of_the_headline(

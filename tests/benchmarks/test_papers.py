@@ -156,6 +156,7 @@ def test_how_many_images_are_trained_on(method: Method, rows: list[int], swept: 
     assert (found.seconds["sweep"] > 0) == (swept > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("mix", ["mixup", "manifold", "cutmix", None])
 def test_runs_repeat_for_a_seed_and_do_not_for_another(mix: Any) -> None:
@@ -420,6 +421,7 @@ def test_other_sizes_have_another_name() -> None:
     assert other.name == "reduced-3-epochs-40-a-class"
 
 
+@pytest.mark.slow
 def test_the_script_trains_a_table_and_resumes(tmp_path: Path) -> None:
     image_folder(tmp_path / "data", train=20, test=3)
     script = Path(papers.__file__)

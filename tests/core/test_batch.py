@@ -160,6 +160,7 @@ def identity(rows: list[Any]) -> Any:
     return rows[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_samples_travel_from_workers(start: str) -> None:
     sent = [

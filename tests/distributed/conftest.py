@@ -23,3 +23,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
         results[world] = [torch.load(file, weights_only=False) for file in files]
     yield results
     torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests of this folder."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.distributed)

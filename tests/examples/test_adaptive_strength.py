@@ -18,6 +18,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_digits(
     example: ModuleType,
     monkeypatch: pytest.MonkeyPatch,

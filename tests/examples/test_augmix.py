@@ -33,6 +33,7 @@ def test_divergence_is_scipys_for_two_and_zero_for_equal_outputs(example: Module
     torch.testing.assert_close(example.jensen_shannon(a, b, c), torch.stack(parts).mean(0))
 
 
+@pytest.mark.slow
 def test_digits(
     example: ModuleType,
     monkeypatch: pytest.MonkeyPatch,

@@ -24,6 +24,8 @@ def torchrun(ranks: int) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
 def test_two_ranks_select_what_one_does() -> None:
     pytest.importorskip("sklearn")
     alone, together = torchrun(1), torchrun(2)

@@ -7,6 +7,8 @@ import pytest
 from tests.frameworks import TORCHRUN, accuracy, require_each_draw_once, run
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
 def test_two_ranks_train_on_each_draw_once(tmp_path: Path) -> None:
     pytest.importorskip("ignite")
     options = "--epochs", "3", "--images", "301"

@@ -16,6 +16,7 @@ def quickstart() -> ModuleType:
     return load("quickstart")
 
 
+@pytest.mark.slow
 def test_digits(
     quickstart: ModuleType,
     monkeypatch: pytest.MonkeyPatch,

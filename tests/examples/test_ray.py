@@ -10,6 +10,8 @@ from tests.frameworks import accuracy, require_each_draw_once, run
 MISSING = [name for name in ("ray", "pyarrow") if importlib.util.find_spec(name) is None]
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason=f'no {MISSING}: pip install "ray[train]"')
 def test_two_workers_train_on_each_draw_once(tmp_path: Path) -> None:
     options = "--epochs", "3", "--images", "301"

@@ -23,6 +23,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return load("segmentation")
 
 
+@pytest.mark.slow
 def test_it_runs(
     example: ModuleType,
     monkeypatch: pytest.MonkeyPatch,

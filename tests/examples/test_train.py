@@ -179,7 +179,7 @@ def test_none_and_full_are_the_two_ends(folder: Path) -> None:
 def test_free_refresh_never_sweeps(
     folder: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(example.augloader, "sweep")
+    monkeypatch.setattr(example.augloader, "sweep", None)  # calling it would raise
     result = run(folder, "--strategy", strategy, "--free-refresh", "--warmup", "1")
     assert [r["refreshed"] for r in result["epochs"]] == [False, True]
     assert [r["draws"] for r in result["epochs"]] == [36, 36 + 11 + 7]

@@ -111,6 +111,8 @@ def of_epoch(draws: Draws, epoch: int) -> Counter[tuple[int, int]]:
     return Counter((i, copy) for e, i, copy, *_ in draws if e == epoch)
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
 def test_two_ranks_train_on_each_draw_once(tmp_path: Path) -> None:
     options = "--epochs", "3", "--images", "301", "--devices", "2"
     printed = run("lightning_module", "DistributedCoresetSampler", tmp_path, [], *options)
@@ -171,6 +173,8 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
 def test_two_ranks_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(RESUMED)

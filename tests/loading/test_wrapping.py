@@ -389,6 +389,7 @@ def nothing(worker: int) -> None:
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [
@@ -426,6 +427,7 @@ def test_each_argument_is_kept(given: dict[str, Any]) -> None:
             assert {len(x) for x, _, _ in found[:-1]} == {loader.batch_size}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_persistent_workers_see_each_epoch(start: str) -> None:
     options = {"num_workers": 1, "multiprocessing_context": start, "persistent_workers": True}

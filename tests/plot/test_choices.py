@@ -347,6 +347,7 @@ def test_turnover_refuses_fewer_than_two() -> None:
 # matplotlib
 
 
+@pytest.mark.slow
 def test_matplotlib_is_optional_and_pyplot_never_imported() -> None:
     program = (
         "import io, sys\n"

@@ -85,6 +85,7 @@ KERNELS: dict[str, tuple[Tensor, int, int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 def test_subsets_come_as_often_as_their_determinants_say(name: str) -> None:
     b, k, draws = KERNELS[name]

@@ -111,6 +111,7 @@ LAWS: dict[str, tuple[Strategy, list[float]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("name", LAWS)
 def test_samples_are_drawn_one_by_one_in_proportion(name: str, k: int) -> None:
@@ -455,6 +456,7 @@ def test_a_k_dpp_in_groups_draws_apart_within_each() -> None:
 # k-DPPs -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_k_dpp_weighs_quality_against_likeness() -> None:
     """P(S) of pairs: q_i^2 q_j^2 (1 - cos^2)."""
     x = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, -2.0]])

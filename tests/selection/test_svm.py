@@ -282,6 +282,7 @@ def test_without_scikit_learn(absent: str, monkeypatch: pytest.MonkeyPatch) -> N
         Margin(1.0)(Evidence(20, y, features=x))
 
 
+@pytest.mark.slow
 def test_a_python_without_scikit_learn() -> None:
     """The package can be imported and the score built; only fitting asks for it."""
     code = (

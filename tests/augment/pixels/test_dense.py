@@ -200,6 +200,7 @@ def test_empty_batches() -> None:
     assert out.shape == (0, 3, 17, 23)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
 def test_compiles_to_one_graph(backend: str) -> None:
     if backend == "inductor" and shutil.which("g++") is None:

@@ -239,6 +239,7 @@ def test_triton_stays_optional() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter's run")
 @pytest.mark.skipif(not fused.available(), reason="needs Triton")
 @pytest.mark.skipif(OLD and LATE_NUMPY, reason="this Triton's interpreter needs numpy below 2.4")

@@ -95,6 +95,7 @@ def assert_medoids(found: Medoids, points: Proxies, nearest: bool) -> None:
             assert (sizes <= within.sum(0)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("budget", [30, 300, 900])
 def test_medoids_are_valid_and_close_to_the_dense_engines(form: str, budget: int) -> None:
@@ -114,6 +115,7 @@ def test_medoids_are_valid_and_close_to_the_dense_engines(form: str, budget: int
     assert float(graph.distances.double().sum()) <= objective(distances, graph.indices) * 1.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("engine", ["matrix-free", "graph"])
 @pytest.mark.parametrize(("budget", "most"), [(30, 2e-2), (300, 1e-2), (900, 1e-2)])
@@ -460,6 +462,7 @@ print((peak() - before) / limit)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures the peak as Linux counts it")
 def test_the_matrix_free_engine_keeps_its_memory_limit() -> None:
     ran = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=True)
