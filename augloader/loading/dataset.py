@@ -123,13 +123,13 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             ValueError: the wrapped ``__getitems__`` returned another number of items, or the
                 wrapped dataset has another length than when it was wrapped.
         """
-        drawn = self._drawn(draws)
+        drawn, indices = self._drawn(draws)
         if len(self.data) != self._n:
             raise ValueError(
                 f"data must keep its {self._n} samples, got {len(self.data)} now. Build dataset "
                 "and sampler anew when it has changed."
             )
-        items = self._items([draw.index for draw in drawn])
+        items = self._items(indices)
         if not self._transforms:
             return Fetched(drawn, items, self._whole, self._sample)
         if isinstance(items, tuple | Mapping):
@@ -165,13 +165,15 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             )
         return draw._replace(strength=0.0) if self._clean else draw
 
-    def _drawn(self, draws: Sequence[Draw | int]) -> list[Draw]:
-        """Return the draws of a batch; what a CoresetSampler yields is checked all at once."""
-        if draws and not self._clean and all(type(draw) is Draw for draw in draws):
-            indices = [draw.index for draw in draws]  # type: ignore[union-attr]
+    def _drawn(self, draws: Sequence[Draw | int]) -> tuple[list[Draw], list[int]]:
+        """Return the draws of a batch and their indices; a sampler's draws are checked at once."""
+        given: Any = draws
+        if not self._clean and set(map(type, given)) == {Draw}:
+            indices = [draw.index for draw in given]
             if min(indices) >= 0 and max(indices) < self._n:
-                return list(draws)  # type: ignore[arg-type]
-        return [self._draw(draw) for draw in draws]
+                return list(given), indices
+        drawn = [self._draw(draw) for draw in given]
+        return drawn, [draw.index for draw in drawn]
 
     def _strong(self, draw: Draw) -> Adapted | None:
         """Return the strong transform of a draw."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -472,29 +472,28 @@ class CoresetSampler(Sampler[Draw]):
         return self.__dict__
 
 
-class _Left(Iterator[Draw]):
-    """The draws left of an epoch; it knows how far it got, which torchdata saves and loads."""
+class _Left(chain):  # type: ignore[type-arg]
+    """The draws left of an epoch, by a ``__next__`` in C; torchdata saves how far it got."""
 
-    def __init__(self, sampler: CoresetSampler) -> None:
-        self._sampler = sampler
-        self._fill()
+    def __new__(cls, sampler: CoresetSampler) -> _Left:
+        """Return the draws that the sampler has left."""
+        parts: list[Any] = [()]  # one map, which is looked up where the first draw is asked for
+        made: Any = cls.from_iterable(parts)
+        made._sampler, made._parts = sampler, parts
+        made._fill()
+        return cast(_Left, made)
 
-    def _fill(self) -> None:
-        index, copy, weight, strength, weak = (c.tolist() for c in self._sampler._left().columns)
+    def _fill(self: Any) -> None:
+        index, *columns, weak = (column.tolist() for column in self._sampler._left().columns)
+        self._count, self._index = len(index), iter(index)
         epoch = repeat(self._sampler.epoch)
-        self._yielded, self._draws = 0, map(Draw, index, copy, weight, strength, epoch, weak)
+        self._parts[0] = map(Draw, self._index, *columns, epoch, weak)
 
-    def __next__(self) -> Draw:
-        """Return the next draw."""
-        draw = next(self._draws)
-        self._yielded += 1
-        return draw
-
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self: Any) -> dict[str, int]:
         """Return how many draws were yielded, of those that the sampler's state leaves."""
-        return {"yielded": self._yielded}
+        return {"yielded": self._count - self._index.__length_hint__()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self: Any, state: dict[str, int]) -> None:
         """Go on where the loader was that saved this; its sampler's state was loaded before."""
         self._sampler._go_on(state["yielded"])
         self._fill()

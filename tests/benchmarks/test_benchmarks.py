@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import common
+import imports
 import loader
 import ordering
 import scores
@@ -723,3 +724,20 @@ def test_train_ends_with_a_line_of_the_headline(
     for row in record["rows"]:
         assert all(part["train"] > 0 for part in row["readings"])
         assert all((part["sweep"] > 0) == (row["fraction"] == 0.3) for part in row["readings"])
+
+
+# imports ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_imports_are_timed_beside_another_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    imports.main(["--other", str(imports.ROOT), "--rounds", "1", "--output", str(tmp_path)])
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (path,) = tmp_path.glob("imports--*--cpu.json")
+    record = json.loads(path.read_text())
+    assert record["summary"] == line
+    assert {row["import"] for row in record["rows"]} == set(imports.IMPORTS.values())
+    torch_alone, package, name = (row["this"]["median"] for row in record["rows"])
+    assert package < min(torch_alone, name)
