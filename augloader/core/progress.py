@@ -27,7 +27,7 @@ def progress(items: Iterable[T], what: str, wanted: bool | None = None) -> Itera
         >>> list(progress(range(3), "nothing to see"))
         [0, 1, 2]
     """
-    if wanted is False or (wanted is None and not _watched()):
+    if wanted is False:
         return items
     try:
         from tqdm import tqdm
@@ -35,11 +35,8 @@ def progress(items: Iterable[T], what: str, wanted: bool | None = None) -> Itera
         if wanted is None:
             return items
         raise ImportError("progress=True needs tqdm. Install it: pip install tqdm") from error
-    bar: Iterable[T] = tqdm(items, desc=what, leave=False, delay=0 if wanted else 1)
-    return bar
-
-
-def _watched() -> bool:
-    """Whether stderr is a terminal, and on several ranks this is the first."""
-    first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-    return first and sys.stderr is not None and sys.stderr.isatty()
+    other = dist.is_available() and dist.is_initialized() and dist.get_rank() > 0
+    # None: where stderr is no terminal.
+    hidden = not wanted and (other or sys.stderr is None or None)
+    bar = tqdm(items, desc=what, leave=False, delay=0 if wanted else 1, disable=hidden)
+    return items if bar.disable else bar
