@@ -1,4 +1,11 @@
+from augloader import augment as augment
+from augloader import core as core
+from augloader import distributed as distributed
+from augloader import feedback as feedback
+from augloader import integrations as integrations
+from augloader import loading as loading
 from augloader import plot as plot
+from augloader import selection as selection
 from augloader import summary as summary
 from augloader.augment.hardest import HardestOf as HardestOf
 from augloader.augment.manifold import ManifoldMixup as ManifoldMixup

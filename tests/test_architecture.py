@@ -149,6 +149,15 @@ def run(program: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_folders_are_there_without_importing_them() -> None:
+    run(
+        "import augloader\n"
+        "assert augloader.selection.Uniform is augloader.Uniform\n"
+        "assert {'augment', 'loading', 'plot', 'summary'} <= set(dir(augloader))\n"
+        "augloader.summary.of_selection, augloader.integrations\n"
+    )
+
+
 @pytest.mark.slow
 def test_heavy_packages_wait_until_a_name_is_used() -> None:
     run(
