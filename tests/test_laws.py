@@ -5,6 +5,7 @@ from math import e
 from typing import Any, get_args
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -36,6 +37,10 @@ from augloader.selection.greedy.engine import Engine, facility_location
 from tests.reference import best_coverage, best_coverages, coverage, naive_greedy, tie_margin
 from tests.selection.greedy.test_engine import assert_medoids, tiny
 from tests.selection.greedy.test_medoids import rounding
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:All draws of epoch:UserWarning"
+)  # looked at
 
 seeds = st.integers(0, 2**32 - 1)
 strategies = st.sampled_from(

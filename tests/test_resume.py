@@ -44,6 +44,7 @@ from augloader.feedback import StrengthRule
 from augloader.loading.plan import FORMER
 
 pytestmark = [
+    pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning"),  # looked at
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:'set_vital' is deprecated"),  # torchdata's own
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,8 @@ class Draw(NamedTuple):
         copy: 0 is the sample itself, 1..r are its appended copies.
         weight: factor of this draw's loss; the mean over an epoch is 1.
         strength: in [0, 1]; 0 is the identity, 1 the full strong augmentation.
-        epoch: the epoch it belongs to; (epoch, index, copy) names a draw of a whole training.
+        epoch: the epoch it belongs to; (epoch, index, copy) names a draw of a whole training. -1:
+            of no sampler's epoch, as a plain index given to the dataset is.
         weak: whether the dataset's weak transform is applied.
 
     Example:
@@ -47,10 +48,14 @@ class Sample(NamedTuple):
         weight: float32, factor of the loss.
         strength: float32 in [0, 1].
         copy: int64, 0 for the sample itself.
-        epoch: int64, the epoch of the draw.
+        epoch: int64, the epoch of the draw; -1 where it is of no sampler's epoch.
         extra: the wrapped item's other fields: a tuple for tuple items, a dict for dict items.
         mixed: bool, whether input and target are mixed with another row's; such rows are no
             evidence of their own sample, and ``CoresetSampler.report`` leaves them out.
+
+    ``Sample(parts)`` of one iterable of all nine fields is the Sample of them, as frameworks build
+    a tuple anew: ``type(batch)(part.to(device) for part in batch)``. Where only mappings of tensors
+    pass, ``batch.flat()`` does, and ``Sample.of`` brings the batch back.
 
     Example:
         >>> batch = Sample(torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([4, 7]),
@@ -74,9 +79,59 @@ class Sample(NamedTuple):
 
     @property
     def keys(self) -> Tensor:
-        """Which draws these are: int64 (B, 3) of epoch, index and copy; (3,) for one sample."""
-        parts = (torch.as_tensor(part) for part in (self.epoch, self.index, self.copy))
+        """Which draws these are: int64 (B, 3) of epoch, index and copy; (3,) for one sample.
+
+        Rows of no sampler's epoch have the keys of epoch 0.
+        """
+        given = self.epoch, self.index, self.copy
+        home = next((part.device for part in given if isinstance(part, Tensor)), "cpu")
+        parts = [torch.as_tensor(part, device=home) for part in given]
+        parts[0] = parts[0].clamp(min=0)
         return torch.stack(torch.broadcast_tensors(*parts), -1).to(torch.int64)
+
+    def flat(self) -> dict[str, Any]:
+        """Return the batch as a flat dict, for what takes nothing but mappings of tensors.
+
+        Returns:
+            "input", "target" and, where there are any, "extra", each if it is not None; and the
+            draw's fields as "draw_index", "draw_weight", "draw_strength", "draw_copy",
+            "draw_epoch" and "draw_mixed".
+
+        Example:
+            >>> batch = Sample(torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([4, 7]),
+            ...                torch.ones(2), torch.zeros(2))
+            >>> flat = batch.flat()
+            >>> list(flat)[:4], Sample.of(flat).index
+            (['input', 'target', 'draw_index', 'draw_weight'], tensor([4, 7]))
+        """
+        own = {name: getattr(self, name) for name in ("input", "target")}
+        own |= {"extra": self.extra} if self.extra else {}
+        drawn = {PREFIX + name: getattr(self, name) for name in _DRAWN}
+        return {name: value for name, value in own.items() if value is not None} | drawn
+
+    @classmethod
+    def of(cls, draws: Mapping[str, Any] | Sequence[Draw]) -> Sample:
+        """Return the batch that a flat mapping holds, or that of some draws.
+
+        Args:
+            draws: what ``flat`` returned, or ``wrap(..., extras="fields")`` added to a batch,
+                beside fields of your own; what it lacks is None, or unmixed. Or a sequence of
+                Draws, as they come with the items of ``wrap(..., extras="item")``.
+
+        Raises:
+            ValueError: a mapping without index, weight, strength, copy or epoch of the draws.
+        """
+        if not isinstance(draws, Mapping):
+            return stack(draws)
+        missing = [PREFIX + name for name in _DRAWN[:-1] if PREFIX + name not in draws]
+        if missing:
+            raise ValueError(
+                f"mapping must hold {', '.join(missing)}, got {', '.join(map(str, draws))}. Keep "
+                'what Sample.flat() or wrap(..., extras="fields") gave.'
+            )
+        known = {name: draws[PREFIX + name] for name in _DRAWN if PREFIX + name in draws}
+        own = {name: draws[name] for name in ("input", "target", "extra") if name in draws}
+        return cls(**{"input": None, "target": None} | own | known)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send a batch's small tensors by value; see ``by_value``."""
@@ -102,6 +157,22 @@ class Sample(NamedTuple):
         """Return the batch in page-locked memory, but for what is on a device already."""
         return Sample(*map(pinned, self))
 
+
+PREFIX = "draw_"  # of the fields that flat() names
+_DRAWN = ("index", "weight", "strength", "copy", "epoch", "mixed")
+_new = Sample.__new__
+
+
+def _from_parts(cls: type[Sample], *args: Any, **fields: Any) -> Sample:
+    """Return a Sample of its fields, or of one iterable of all of them."""
+    if len(args) == 1 and not fields:  # alone it would be an input without the rest
+        parts = args[0]
+        args = tuple(parts) if isinstance(parts, Iterable) else args
+    return _new(cls, *args, **fields)
+
+
+# A NamedTuple must not define it, and a subclass would not be one for torch's pytrees.
+Sample.__new__ = _from_parts  # type: ignore[method-assign, assignment]
 
 NUMPY = {torch.from_numpy(np.empty(0, code)).dtype for code in "?bBhilefd"}
 SMALL = 2**20  # bytes of a tensor that is sent by value
@@ -155,7 +226,8 @@ def stacked(
     """Return the batch of the columns of some draws, its input and target still None."""
     i, c, e = (torch.from_numpy(np.array(part, np.int64)) for part in (index, copy, epoch))
     w, s = (torch.from_numpy(np.array(part, np.float32)) for part in (weight, strength))
-    return Sample(None, None, i, w, s, c, e, (), torch.zeros(len(i), dtype=torch.bool))
+    mixed = torch.from_numpy(np.zeros(len(i), np.bool_))
+    return Sample(None, None, i, w, s, c, e, (), mixed)
 
 
 def take(value: Any, rows: Tensor) -> Any:

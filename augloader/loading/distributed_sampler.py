@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch.distributed as dist
-from torch import Tensor
 from torch.utils.data import DistributedSampler, Sampler
 
-from augloader.core.batch import Draw, Sample
+from augloader.core.batch import Draw
 from augloader.core.checks import require_int
 from augloader.core.deprecated import renamed
 from augloader.distributed import collectives
@@ -114,8 +113,6 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
                 f"rank must be below num_replicas={num_replicas}, got {rank}. Ranks count from 0."
             )
         self.dataset, self.drop_last, self.shuffle = data, False, True
-        self._reported: list[np.ndarray[Any, Any]] = []  # names of the epoch's reported draws
-        self._renamed = False  # whether HardestOf gave some of them other names
         super().__init__(data, strategy, group=group, **options)
         if group is None and self.num_replicas > 1 and self.table.learns:
             raise ValueError(
@@ -158,23 +155,9 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         """Return how many draws of the whole epoch are used up by some of this rank's."""
         return super()._used(consumed * self.num_replicas)
 
-    def report(self, batch: Sample, **found: Tensor | None) -> None:
-        """Tell the table what a training step found out; see CoresetSampler."""
-        super().report(batch, **found)
-        index, copies = batch.index.cpu().numpy(), batch.copy.cpu().numpy()
-        self._renamed |= bool((copies > self.copies).any())
-        self._reported.append(self._names(index, copies))
-
     def _left(self) -> Draws:
         places = np.arange(len(self)) * self.num_replicas + self.rank
         return self._at(self._state.start + places)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch on every rank; see CoresetSampler."""
-        before = self._state
-        super().set_epoch(epoch)
-        if not (before.resumed and before.epoch == epoch):
-            self._reported, self._renamed = [], False
 
     def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
         collectives.require_same({"epoch": epoch}, group)
@@ -184,11 +167,11 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
                 f"{self.num_replicas}-th batch of each rank's draws. The loader shards a sampler "
                 "that shards already: use CoresetSampler there, as with accelerate."
             )
+        self._watch.compare(self._watch.progress, group)
         super()._meet(epoch, resumed, group)
 
-    def _names(self, index: Any, copies: Any) -> np.ndarray[Any, Any]:
-        names: np.ndarray[Any, Any] = index * (self.copies + 1) + copies
-        return names
+    def _sharers(self) -> int:
+        return 1
 
     def _sharded_again(self) -> bool:
         """Whether just the batches rank, rank + W, ... of this rank's draws were reported.
@@ -196,12 +179,13 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         Where the last round of batches is not full the loader may have filled it up from the first:
         neither is looked at then.
         """
-        if not self._reported or self._renamed or self.num_replicas == 1:
+        progress = self._watch.progress
+        if not progress.names or progress.renamed or self.num_replicas == 1:
             return False
         index, copies, *_ = self._left().columns
-        size = len(self._reported[0])
+        size = progress.batch
         rounds, part = divmod(len(index), size * self.num_replicas)
-        seen = np.isin(self._names(index, copies), np.concatenate(self._reported))
+        seen = np.isin(index * (self.copies + 1) + copies, np.concatenate(progress.names))
         expected = np.arange(len(index)) // size % self.num_replicas == self.rank
         full = slice(size * self.num_replicas if part else 0, rounds * size * self.num_replicas)
         return len(seen[full]) > 0 and bool((seen == expected)[full].all())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from math import ceil
 from typing import Any, Literal, get_args
 
@@ -69,6 +71,7 @@ class EpochPlan:
         share: how many of them are selected: a number, or a course of their share.
         base_share: size of a random base; None: the selection's.
         every: when samples are selected anew.
+        constant_length: whether every epoch is as long as the longest of those planned.
 
     The others are CoresetSampler's arguments, schedules as courses.
 
@@ -95,6 +98,7 @@ class EpochPlan:
     weak_probability: Course
     pad_to_multiple_of: int
     seed: int
+    constant_length: bool = False
 
     @classmethod
     def of(
@@ -114,6 +118,7 @@ class EpochPlan:
         keep_unaugmented_copies: bool = True,
         weak_probability: Schedule | float = 1.0,
         pad_to_multiple_of: int = 1,
+        constant_length: bool = False,
         seed: int = 0,
     ) -> EpochPlan:
         """Check CoresetSampler's arguments and return the plan.
@@ -131,10 +136,17 @@ class EpochPlan:
         }
         courses = {name: Course.of(name, given, epochs) for name, given in schedules.items()}
         require_one_of("base", base, get_args(Base))
-        if not isinstance(keep_unaugmented_copies, bool):
-            raise TypeError(
-                "keep_unaugmented_copies must be True or False, got "
-                f"{keep_unaugmented_copies!r}. Pass one."
+        flags = {
+            "keep_unaugmented_copies": keep_unaugmented_copies,
+            "constant_length": constant_length,
+        }
+        for name, flag in flags.items():
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} must be True or False, got {flag!r}. Pass one.")
+        if constant_length and epochs is None:
+            raise ValueError(
+                "epochs must be given with constant_length, got none. Pass the number of epochs "
+                "that you will train: their longest gives the length."
             )
         if base == "none" and not keep_unaugmented_copies:
             raise ValueError(
@@ -160,6 +172,7 @@ class EpochPlan:
             weighting,
             epochs,
             keep_unaugmented_copies=keep_unaugmented_copies,
+            constant_length=constant_length,
             pad_to_multiple_of=require_int(
                 "pad_to_multiple_of", pad_to_multiple_of, 1, "1 adds nothing."
             ),
@@ -294,7 +307,43 @@ class EpochPlan:
 
     def length(self, draws: Draws) -> int:
         """Return the length of an epoch of these draws, filled up."""
-        return ceil(len(draws) / self.pad_to_multiple_of) * self.pad_to_multiple_of
+        return max(self._filled_up(len(draws)), self.longest)
+
+    @cached_property
+    def longest(self) -> int:
+        """The length that shorter epochs are filled up to; 0 where lengths may change."""
+        if not self.constant_length:
+            return 0
+        return max(map(self._filled_up, self._sizes(self.epochs or 0)))
+
+    def lengths(self, epochs: int) -> list[int]:
+        """Return the lengths of the first epochs, each refresh made when it is due.
+
+        Where copies may be left out, by keep_unaugmented_copies=False, and with copies=0 beside
+        base="random", which may hold some of the selected samples, they are at most these.
+        """
+        return [max(self._filled_up(size), self.longest) for size in self._sizes(epochs)]
+
+    def _filled_up(self, draws: int) -> int:
+        return ceil(draws / self.pad_to_multiple_of) * self.pad_to_multiple_of
+
+    def _sizes(self, epochs: int) -> Iterator[int]:
+        """Yield how many draws the first epochs have, before they are filled up."""
+        refreshed: int | None = None
+        for epoch in range(epochs):
+            if self.refresh_due(epoch, refreshed):
+                refreshed = epoch
+            base = self.base_size(epoch)
+            if refreshed is None:
+                yield base
+                continue
+            chosen = self.budget(refreshed)
+            base = {"selected": chosen, "none": 0}.get(self.base, base)
+            strong = self.strength_schedule.at(epoch) > 0 and self.probability.at(epoch) > 0
+            if self.copies:
+                yield base + chosen * self.copies * (strong or self.keep_unaugmented_copies)
+            else:
+                yield {"random": min(self.n, base + chosen), "none": chosen}.get(self.base, base)
 
     def shuffled(self, epoch: int, draws: Draws, places: Array) -> Draws:
         """Return the draws at some places of the epoch; beyond the last, the first at weight 0."""
@@ -320,6 +369,8 @@ class EpochPlan:
             "keep_unaugmented_copies": self.keep_unaugmented_copies,
             "pad_to_multiple_of": self.pad_to_multiple_of,
             "weak_probability": str(self.weak_probability),
+            # Where it is used alone: states of before it was there can be read.
+            **({"constant_length": self.longest} if self.constant_length else {}),
         }
 
 

@@ -72,6 +72,22 @@ def weakest_views(
     return index[rows], strength[rows], picked
 
 
+def require_epoch(batch: Sample, epoch: int) -> None:
+    """Raise ValueError unless a batch is of an epoch, or of none.
+
+    Of none are draws of plain indices, and a Sample of one's own to which no epoch was given.
+    """
+    if not isinstance(batch.epoch, Tensor):
+        return
+    other = batch.epoch[(batch.epoch != epoch) & (batch.epoch >= 0)]
+    if len(other):
+        raise ValueError(
+            f"batch must be of epoch {epoch}, got {len(other)} rows of epoch {int(other[0])}. The "
+            "loader began an epoch before set_epoch did, as endless loaders do, or went on with an "
+            "old one; or the last batch was reported after set_epoch."
+        )
+
+
 def _flag(name: str, given: object, b: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     flag = torch.as_tensor(given).detach().cpu().bool()
     if flag.shape not in ((), (b,)):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
-from itertools import chain, repeat
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +19,11 @@ from augloader.core.deprecated import formerly, renamed
 from augloader.core.evidence import Evidence, Selection
 from augloader.core.schedule import Every, Schedule
 from augloader.distributed import collectives
-from augloader.distributed.selection import select as select_together
-from augloader.distributed.tables import merge_learnt, share_of
+from augloader.distributed.tables import merge_learnt
 from augloader.feedback.strength import Constant, StrengthRule, require_rule
 from augloader.feedback.table import SampleTable
+from augloader.loading.choosing import choose
+from augloader.loading.passes import Left
 from augloader.loading.plan import (
     FORMER,
     SELECT,
@@ -34,12 +33,14 @@ from augloader.loading.plan import (
     EpochPlan,
     Weighting,
 )
-from augloader.loading.reports import class_labels, weakest_views
+from augloader.loading.reports import class_labels, require_epoch, weakest_views
+from augloader.loading.resuming import Resumable
 from augloader.loading.state import State
-from augloader.selection.strategy import Strategy, require_selection, require_strategy
+from augloader.loading.watch import Watch
+from augloader.selection.strategy import Strategy, require_strategy
 
 
-class CoresetSampler(Sampler[Draw]):
+class CoresetSampler(Resumable, Sampler[Draw]):
     """Yield each epoch's draws: a base at strength 0, and strong copies of the selected samples.
 
     An epoch is the base and r copies of each of the k selected samples, shuffled together. A copy
@@ -91,6 +92,9 @@ class CoresetSampler(Sampler[Draw]):
             ones at weight 0. The batch size: else a last batch of a few rows takes a step as large
             as any other; or drop it (``DataLoader(drop_last=True)``). Ranks x batch size where a
             framework shards batches (accelerate), which would train on some draws twice.
+        constant_length: fill every epoch up, with draws of weight 0, to the length of the longest
+            of the planned ``epochs``: for trainers that ask a loader for its length once
+            (transformers, Keras, Ignite) and would cut the epochs that are longer.
         seed: 0 or more.
         table_dtype: torch.float32 or torch.float16, how reported values are kept.
         group: the ranks whose reports and selection are one. All of them call ``refresh`` and, if
@@ -142,6 +146,7 @@ class CoresetSampler(Sampler[Draw]):
         keep_unaugmented_copies: bool = True,
         weak_probability: Schedule | float = 1.0,
         pad_to_multiple_of: int = 1,
+        constant_length: bool = False,
         seed: int = 0,
         table_dtype: torch.dtype = torch.float32,
         group: dist.ProcessGroup | None = None,
@@ -164,6 +169,7 @@ class CoresetSampler(Sampler[Draw]):
             keep_unaugmented_copies=keep_unaugmented_copies,
             weak_probability=weak_probability,
             pad_to_multiple_of=pad_to_multiple_of,
+            constant_length=constant_length,
             seed=seed,
         )
         wanted = getattr(data, "required_copies", None)
@@ -180,6 +186,7 @@ class CoresetSampler(Sampler[Draw]):
                 f"base={base!r} and copies={copies}. Other epochs lack clean views of some samples."
             )
         self.table = SampleTable(n, dtype=table_dtype, rule=rule, forgetting=counting)
+        self._watch = Watch(data)
         self._state = self._begun(0, None, None)
 
     n = property(attrgetter("plan.n"), doc="Number of samples.")
@@ -202,6 +209,9 @@ class CoresetSampler(Sampler[Draw]):
         The length may change here and in ``refresh`` only. After ``load_state_dict`` calls with the
         loaded epoch go on with it, so that a resumed loop needs no other code.
 
+        An epoch begun by ``begin`` stays until its draws are made: for loaders that count epochs by
+        themselves, and call this with other numbers after a resume (Fabric's, accelerate's).
+
         Args:
             epoch: 0 or more.
 
@@ -209,21 +219,73 @@ class CoresetSampler(Sampler[Draw]):
             TypeError: not an integer.
             ValueError: below 0, or beyond the planned epochs; ranks that disagree on it.
 
+        Warns:
+            UserWarning: once each: the epoch before was cut, so that draws of it were not made or
+                not reported; a loaded epoch is left for an earlier one, or one begun by ``begin``
+                for another, which is not followed.
+
         Cost: O(n), and the rule's; with a group also the exchange of the rule's columns.
         """
+        epoch = self.plan.require_epoch(epoch)
+        if not self._watch.keeps(epoch):
+            self._set_epoch(epoch)
+
+    def _set_epoch(self, epoch: int, held: bool = False) -> None:
         state = self._state
         resumed = state.resumed and epoch == state.epoch
         if self.group is not None:
             self._meet(epoch, resumed, self.group)
         if resumed:
-            self._state = replace(state, overtaken=None)
+            new = replace(state, overtaken=None)
         else:
-            self._state = self._begun(epoch, state.selection, state.refreshed)
+            new = self._begun(epoch, state.selection, state.refreshed)
+            made = len(self) if state.selection is not None or not self.refresh_due else 0
+            self._watch.look_back(state, epoch, made, made // self._sharers())
+        self._watch.began(epoch, held)
+        self._state = new
+        self._watch.look_at(new.draws)
+
+    def begin(
+        self, epoch: int, evidence: Evidence | Callable[[], Evidence] | None = None
+    ) -> Selection | None:
+        """Begin an epoch and select anew where that is due: set_epoch, refresh_due and refresh.
+
+        Args:
+            epoch: 0 or more.
+            evidence: a function that returns it, called only where a refresh is due, as
+                ``lambda: sweep(model, data, Residual())``; or else as for ``refresh``.
+
+        Returns:
+            The new selection, or None where none was due.
+
+        Raises:
+            As ``set_epoch`` and ``refresh``.
+
+        Example:
+            >>> from augloader import Uniform
+            >>> sampler = CoresetSampler(range(10), Uniform(), fraction=0.2)
+            >>> for epoch in range(2):
+            ...     chosen = sampler.begin(epoch, lambda: Evidence(10))
+            ...     print(epoch, len(list(sampler)))
+            0 12
+            1 12
+        """
+        self._set_epoch(self.plan.require_epoch(epoch), held=True)
+        if not self.refresh_due:
+            return None
+        return self.refresh(evidence() if callable(evidence) else evidence)
+
+    def _sharers(self) -> int:
+        """Return how many ranks share the draws that this sampler yields."""
+        if self.group is not None:
+            return dist.get_world_size(self.group)
+        return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
     def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
         """Make what was learnt from reports the same on all ranks, where an epoch begins."""
         if self.table.learns:
             collectives.require_same({"epoch": f"{epoch}, resumed" if resumed else epoch}, group)
+            self._watch.compare(self._watch.progress, group)
             if not resumed:
                 merge_learnt(self.table, group)
 
@@ -250,6 +312,31 @@ class CoresetSampler(Sampler[Draw]):
         """Whether this epoch wants a new selection before it is drawn; see ``plan.refresh_due``."""
         return self.plan.refresh_due(self.epoch, self.refreshed)
 
+    def planned_draws(self, epochs: int | None = None) -> list[int]:
+        """Return how many draws each epoch will have, each refresh made when it is due.
+
+        For what must know the number of steps in advance, as OneCycleLR:
+        ``sum(ceil(draws / batch_size) for draws in sampler.planned_draws())``.
+
+        Args:
+            epochs: how many; None takes those planned.
+
+        Returns:
+            One length an epoch, of this rank's draws. At most so many where the number depends on
+            what is selected: with keep_unaugmented_copies=False, and with copies=0 beside
+            base="random"; constant_length=True makes them exact.
+
+        Raises:
+            ValueError: no number of epochs is known, or more than are planned.
+        """
+        wanted = self.epochs if epochs is None else epochs
+        if wanted is None:
+            raise ValueError(
+                "epochs must be given where none are planned, got None. Pass a number."
+            )
+        self.plan.require_epoch(require_int("epochs", wanted, 1, "Plan at least one epoch.") - 1)
+        return self.plan.lengths(wanted)
+
     @property
     def draws(self) -> Draws:
         """All draws of this epoch as columns, before they are shuffled.
@@ -265,63 +352,54 @@ class CoresetSampler(Sampler[Draw]):
             )
         return self._state.draws
 
-    def refresh(self, evidence: Evidence | None = None) -> Selection:
+    def refresh(self, evidence: Evidence | None = None, *, stale: int | None = None) -> Selection:
         """Select anew, at this epoch, whether due or not. Nothing changes if it raises.
 
         Args:
             evidence: as ``sweep(model, data, Residual())`` returns it. None takes what was
-                reported since the last refresh, without a forward pass; every sample must have been
-                reported, which base="full" does. With a group: this rank's share of either.
+                reported, without a forward pass: of each sample what was last known of it. With a
+                group: this rank's share of either.
+            stale: how many epochs old a reported value may be at most; None: of any age. A sample
+                that was not reported since is missing then: each that ``drop_last``, a limited
+                epoch, a base that leaves it out, or mixing kept from being reported.
 
         Returns:
             The selection, also kept as ``sampler.selection``.
 
         Raises:
-            ValueError: evidence of another n, or without what the strategy needs; a share without a
-                group; ranks that disagree, on all ranks alike.
+            TypeError: evidence that is none.
+            ValueError: evidence of another n, or without what the strategy needs; samples without
+                a report that is recent enough; a share without a group; ranks that disagree, on
+                all ranks alike.
+            RuntimeError: on all ranks, where several reported the same draws.
 
         Cost: the strategy's; with a group see ``augloader.distributed.selection``.
         """
-        state, generator = self._state, self.plan.generator(SELECT, self.epoch)
-        if self.group is None:
-            known = self.table.evidence(self.strategy.needs) if evidence is None else evidence
-            known = self._with_known(known)
-            selection = self.strategy.select(known, self.budget, generator=generator)
-        else:
-            selection = self._select_together(evidence, generator, self.group)
-        require_selection(selection, self.budget, self.n)
+        state = self._state
+        if self.group is not None:
+            what = "of reports" if evidence is None else "given"
+            same = {"strategy": self.strategy, "epoch": self.epoch, "evidence": what}
+            same |= {"epochs": self.epochs, "stale": stale}
+            collectives.require_same({**self._arguments(), **same}, self.group)
+            self._watch.compare(self._watch.before, self.group)
+        selection = choose(
+            self.strategy,
+            evidence,
+            self.budget,
+            table=self.table,
+            previous=state.selection,
+            epoch=state.epoch,
+            stale=stale,
+            generator=self.plan.generator(SELECT, state.epoch),
+            group=self.group,
+        )
         draws = self.plan.compose(state.epoch, selection, state.strengths)
         new = replace(state, selection=selection, refreshed=state.epoch, draws=draws)
         self.table.restart()
         self._state = new
+        self._watch.refreshed()
+        self._watch.look_at(draws)
         return selection
-
-    def _select_together(
-        self, evidence: Evidence | None, generator: np.random.Generator, group: dist.ProcessGroup
-    ) -> Selection:
-        what = "of reports" if evidence is None else "given"
-        same = {"strategy": self.strategy, "epoch": self.epoch, "evidence": what}
-        same["epochs"] = self.epochs
-        collectives.require_same({**self._arguments(), **same}, group)
-        if evidence is None:
-            evidence = share_of(self.table, self.strategy.needs, group)
-        known = collectives.attempt(partial(self._with_known, evidence), group)
-        return select_together(self.strategy, known, self.budget, group=group, generator=generator)
-
-    def _with_known(self, evidence: Evidence) -> Evidence:
-        """Add what the sampler knows: what is selected now, and what was forgotten."""
-        if evidence.n != self.n:
-            raise ValueError(
-                f"evidence must be of the sampler's {self.n} samples, got {evidence.n}. "
-                "Sweep the data set that the sampler was built on."
-            )
-        if self.group is None:
-            evidence.require_whole()
-        chosen, counts = self.selection, self.table.forgetting
-        if evidence.forgetting is None and counts is not None:
-            rows = slice(None) if evidence.indices is None else evidence.indices.cpu()
-            evidence = evidence.with_checked(forgetting=counts[rows])
-        return evidence if chosen is None else evidence.with_checked(previous=chosen.indices)
 
     def report(
         self,
@@ -358,12 +436,13 @@ class CoresetSampler(Sampler[Draw]):
         if logits is not None and target is None:
             given["target"] = getattr(batch, "target", None)
         found = weakest_views(batch, given)
-        if found is None:
-            return
-        index, strength, values = found
-        if "target" in values:
-            values["target"] = class_labels(values["target"])
-        self.table.report(index, strength=strength, **values)
+        require_epoch(batch, self.epoch)
+        if found is not None:
+            index, strength, values = found
+            if "target" in values:
+                values["target"] = class_labels(values["target"])
+            self.table.report(index, strength=strength, epoch=self.epoch, **values)
+        self._watch.reported(batch, self.copies, self.group is not None)
 
     def summary(self) -> None:
         """Print this epoch's draws, strengths, weights and selection as a table.
@@ -381,7 +460,7 @@ class CoresetSampler(Sampler[Draw]):
         Raises:
             RuntimeError: the first selection is due and was not made.
         """
-        return _Left(self)
+        return Left(self)
 
     def _left(self) -> Draws:
         """Return the epoch's draws in order, without those made before a resume."""
@@ -389,14 +468,6 @@ class CoresetSampler(Sampler[Draw]):
 
     def _at(self, places: np.ndarray[Any, Any]) -> Draws:
         return self.plan.shuffled(self.epoch, self.draws, places)
-
-    def _go_on(self, yielded: int) -> None:
-        """Leave out the draws that a loader says it was given of the epoch just loaded.
-
-        All of them where it is over: where ``set_epoch`` had begun a later one, that one goes on.
-        """
-        state = self._state
-        self._state = state.overtaken or replace(state, start=state.start + self._used(yielded))
 
     @property
     def _length(self) -> int:
@@ -410,90 +481,3 @@ class CoresetSampler(Sampler[Draw]):
             RuntimeError: the first selection is due and was not made.
         """
         return self._length - self._state.start
-
-    def skip(self, draws: int) -> None:
-        """Leave out the first draws of this epoch, made before a resume.
-
-        ``set_epoch`` of the same epoch goes on with the rest; that of another ends it.
-
-        Args:
-            draws: number of draws, 0 to the length of the epoch: batches done x batch size.
-        """
-        if require_int("draws", draws, 0, "Count the draws that were made.") > self._length:
-            raise ValueError(
-                f"draws must be at most {self._length}, the epoch's length, got {draws}. "
-                "Count the draws of this epoch only."
-            )
-        self._state = replace(self._state, start=int(draws), resumed=True)
-
-    def state_dict(self, consumed: int = 0) -> dict[str, Any]:
-        """Return what the draws depend on, strengths too; O(1), never mutated.
-
-        Reports are the table's: save ``sampler.table.state_dict()`` beside it. Give the loader a
-        ``generator`` of its own: starting it draws from torch's global stream else, and a resumed
-        epoch starts it once more.
-
-        Args:
-            consumed: draws that training used since the loader was last started, batches x batch
-                size (of this rank), all of them where the epoch is over: a plain loader's workers
-                have fetched more than these. 0 where torchdata's StatefulDataLoader counts; load
-                both states then.
-        """
-        return self._state.saved(self._arguments(), self._used(consumed))
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; the sampler must be built with the same arguments.
-
-        The rest of the epoch has the strengths it began with, whatever was reported since. Loop
-        over ``range(sampler.epoch, epochs)`` then.
-
-        Raises:
-            ValueError: a state saved with other arguments, of an epoch that is not planned, of
-                another version, or not whole. Nothing has changed then.
-        """
-        self._state = self._state.restored(self.plan, self._arguments(), state)
-
-    def _used(self, consumed: int) -> int:
-        """Return how many draws of the whole epoch are used up by some of this rank's."""
-        require_int("consumed", consumed, 0, "Count the draws since the loader was started.")
-        return min(int(consumed), self._length - self._state.start) if consumed else 0
-
-    def _arguments(self) -> dict[str, Any]:
-        """Return what the draws depend on beside the state, in plain values."""
-        return {**self.plan.arguments(), "strength": repr(self.table.rule)}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state for pickle and copy; a process group has no place in it."""
-        if self.group is not None:
-            raise TypeError(
-                "sampler must be without a process group to be pickled or copied, got one. Save "
-                "sampler.state_dict(), and give workers the dataset alone."
-            )
-        return self.__dict__
-
-
-class _Left(chain):  # type: ignore[type-arg]
-    """The draws left of an epoch, by a ``__next__`` in C; torchdata saves how far it got."""
-
-    def __new__(cls, sampler: CoresetSampler) -> _Left:
-        """Return the draws that the sampler has left."""
-        parts: list[Any] = [()]  # one map, which is looked up where the first draw is asked for
-        made: Any = cls.from_iterable(parts)
-        made._sampler, made._parts = sampler, parts
-        made._fill()
-        return cast(_Left, made)
-
-    def _fill(self: Any) -> None:
-        index, *columns, weak = (column.tolist() for column in self._sampler._left().columns)
-        self._count, self._index = len(index), iter(index)
-        epoch = repeat(self._sampler.epoch)
-        self._parts[0] = map(Draw, self._index, *columns, epoch, weak)
-
-    def state_dict(self: Any) -> dict[str, int]:
-        """Return how many draws were yielded, of those that the sampler's state leaves."""
-        return {"yielded": self._count - self._index.__length_hint__()}
-
-    def load_state_dict(self: Any, state: dict[str, int]) -> None:
-        """Go on where the loader was that saved this; its sampler's state was loaded before."""
-        self._sampler._go_on(state["yielded"])
-        self._fill()

@@ -1,0 +1,132 @@
+"""A watch over a training's epochs: what was planned, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Any
+from warnings import warn
+
+import torch.distributed as dist
+
+from augloader.core.batch import Sample
+from augloader.distributed.draws import require_once
+from augloader.loading.passes import Progress
+from augloader.loading.plan import Draws
+from augloader.loading.state import State
+
+
+class Watch:
+    """Compare what a sampler planned with what was done, and warn of each thing once.
+
+    Attributes:
+        progress: of the epoch that is drawn.
+        before: of the epoch before.
+    """
+
+    def __init__(self, data: Any, epoch: int = 0) -> None:
+        self._graded = getattr(data, "takes_strength", None) is not False
+        self._told: set[str] = set()
+        self.progress = self.before = Progress(epoch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: no passes, which are of this process."""
+        return {
+            **vars(self),
+            **dict.fromkeys(("progress", "before"), Progress(self.progress.epoch)),
+        }
+
+    def keeps(self, epoch: int) -> bool:
+        """Whether an epoch begun by ``begin`` is still to be drawn, so that no other begins."""
+        held = self.progress.held and not self.progress.passes
+        if held and epoch != self.progress.epoch:
+            self._tell(
+                "held",
+                f"set_epoch({epoch}) was not followed: epoch {self.progress.epoch} was begun by "
+                "begin() and its draws were not made. Loaders that count epochs by themselves do "
+                "so after a resume; begin every epoch by begin().",
+            )
+        return held
+
+    def began(self, epoch: int, held: bool) -> None:
+        """Turn to an epoch that begins: what is left of another may not be made any more."""
+        if epoch != self.progress.epoch:
+            self.progress.end(
+                f"draws of epoch {self.progress.epoch} were asked for when epoch {epoch} had "
+                "begun: what is left of them was planned for the old one. Begin an epoch when the "
+                "loader is done with the one before; loaders that begin early, as endless ones do "
+                "(timm's MultiEpochsDataLoader, YOLO's), or that go on with a cut epoch cannot be "
+                "used."
+            )
+            self.before = self.progress
+        self.progress = Progress(epoch, held)
+
+    def refreshed(self) -> None:
+        """What is left of the epoch's draws may not be made any more: they have changed."""
+        self.progress.end(
+            f"draws of epoch {self.progress.epoch} were asked for after it was refreshed: what is "
+            "left of them is of the selection before. Refresh before the loader is started."
+        )
+
+    def loaded(self, epoch: int) -> None:
+        """Turn to an epoch that a state was loaded of."""
+        self.progress.end(
+            f"draws of epoch {self.progress.epoch} were asked for after a state was loaded. Load "
+            "it before the loader is started."
+        )
+        self.progress = Progress(epoch)
+
+    def look_back(self, state: State, epoch: int, made: int, share: int) -> None:
+        """Warn where a loaded epoch is left for an earlier one, or the one that ends was cut.
+
+        Args:
+            state: of the epoch that ends.
+            epoch: the one that begins.
+            made: number of draws of this sampler that were to be made.
+            share: number of them that were to be reported on this rank.
+        """
+        if state.resumed and epoch < state.epoch:
+            self._tell(
+                f"left {state.epoch}",
+                f"epoch {state.epoch} was loaded, {state.start} of its draws made, and is left for "
+                f"epoch {epoch}. Loop over range(sampler.epoch, epochs), and begin epochs by "
+                "sampler.begin(epoch): the loaders of accelerate and Fabric count from 0 again.",
+            )
+        cut = None if epoch == state.epoch else self.progress.cut(made, share)
+        if cut is not None:
+            self._tell(
+                "cut",
+                f"{cut}. A trainer that asks a loader for its length once cuts longer epochs: pass "
+                "constant_length=True and epochs. If they are limited on purpose, take no notice.",
+            )
+
+    def look_at(self, draws: Draws) -> None:
+        """Warn where strengths between 0 and 1 mean nothing to the dataset's own transform."""
+        if not self._graded and ((draws.strength > 0) & (draws.strength < 1)).any():
+            self._tell(
+                "ungraded",
+                "strengths between 0 and 1 mean nothing to the dataset's strong transform, which "
+                "takes no parameter named strength: it is applied in full. Give it one, or pass "
+                'WeightedAugmentedDataset(..., ungraded="probability").',
+            )
+
+    def reported(self, batch: Sample, copies: int, compared: bool) -> None:
+        """Count a reported batch, and keep its draws' names where ranks compare them.
+
+        Rows that ``HardestOf`` gave other copies have no names.
+        """
+        names = None
+        if compared:
+            index, copy, weight = (x.cpu().numpy() for x in (batch.index, batch.copy, batch.weight))
+            self.progress.renamed |= bool((copy > copies).any())
+            names = (index * (copies + 1) + copy)[(copy <= copies) & (weight > 0)]
+        self.progress.record(len(batch.index), names)
+
+    def compare(self, progress: Progress, group: dist.ProcessGroup) -> None:
+        """Raise on all ranks where several reported the same draws of an epoch; once an epoch."""
+        if not progress.compared:
+            require_once(progress.names, progress.epoch, group)
+            progress.compared, progress.names = True, []
+
+    def _tell(self, what: str, message: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            warn(message, stacklevel=5)
