@@ -16,54 +16,63 @@ from augloader.distributed.collectives import (
     reduced,
     require_same,
 )
+from augloader.feedback.guards import raise_missing
 from augloader.feedback.learners import Columns
 from augloader.feedback.table import SampleTable
+from augloader.feedback.views import UNKNOWN
 
-_NONE = 2**62  # of keys that are reduced to their minimum: no rank has a value
 
+def share_of(
+    table: SampleTable,
+    needs: frozenset[str],
+    group: dist.ProcessGroup,
+    *,
+    epoch: int | None = None,
+    stale: int | None = None,
+) -> Evidence:
+    """Return what was reported as this rank's share, without a forward pass.
 
-def share_of(table: SampleTable, needs: frozenset[str], group: dist.ProcessGroup) -> Evidence:
-    """Return what was reported in this period as this rank's share, without a forward pass.
-
-    A sample that several ranks reported belongs to the one with the weakest view of it, and among
-    equally weak ones to the lowest.
+    A sample that several ranks reported belongs to the one that did in the latest refresh period,
+    then to the one with the weakest view of it, then to the lowest.
 
     Args:
         table: of this rank.
         needs: names of the evidence that must be there for every sample.
         group: the ranks.
+        epoch: from which ``stale`` is counted back; the same on every rank.
+        stale: how many epochs old a value may be at most, the same on every rank; None takes values
+            of any age.
 
     Returns:
         Evidence with indices; the shares of all ranks are disjoint and hold every sample.
 
     Raises:
-        ValueError: on every rank the same: tables of another kind, contradicting labels, samples
-            that no rank reported.
+        TypeError, ValueError: on every rank the same: tables of another kind, contradicting labels,
+            samples that no rank reported, or not of late, stale without an epoch.
 
     Cost: O(n + m C), and one reduction of 3 n numbers.
     """
-    require_same({"table": table.kind}, group)
+    require_same({"table": table.kind, "epoch": epoch, "stale": stale}, group)
     me, world = dist.get_rank(group), dist.get_world_size(group)
-    views = table.views(needs)
-    # The bits of floats that are not negative are ordered as the floats.
-    key = (views + 0.0).view(torch.int32).to(torch.int64) * world + me
-    key[views.isinf()] = _NONE
+    known = table.precedence(needs, epoch=epoch, stale=stale)
+    key = (known * world + me).masked_fill(known == UNKNOWN, UNKNOWN)
     labels, unknown = table.labels, table.labels < 0
-    low, high = labels.masked_fill(unknown, _NONE), (-labels).masked_fill(unknown, _NONE)
+    low, high = labels.masked_fill(unknown, UNKNOWN), (-labels).masked_fill(unknown, UNKNOWN)
     key, low, high = reduced(torch.stack([key, low, high]), dist.ReduceOp.MIN, group)
-    clash = (low != -high) & (low < _NONE)
+    clash = (low != -high) & (low < UNKNOWN)
     if clash.any():
         first = int(clash.nonzero()[0])
         raise_clash(clash, f"{int(low[first])} and {int(-high[first])}")
-    lost = key == _NONE
+    lost = key == UNKNOWN
     if lost.any():
-        table.raise_missing(needs, lost)
+        raise_missing(needs, lost, stale)
     mine = (key % world == me).nonzero().flatten()
 
     def work() -> Evidence:
         if not len(mine):
             return Evidence(table.n, indices=mine)
-        return table.rows(mine).evidence(needs).with_checked(n=table.n, indices=mine)
+        part = table.rows(mine).evidence(needs, epoch=epoch, stale=stale)
+        return part.with_checked(n=table.n, indices=mine)
 
     return attempt(work, group)
 
@@ -101,13 +110,13 @@ def _merged(columns: Columns, n: int, shapes: dict[str, Any], group: dist.Proces
     if not shapes:
         return {}
     me, world = dist.get_rank(group), dist.get_world_size(group)
-    key = torch.zeros(n, dtype=torch.int64)
+    key = torch.zeros(n, dtype=torch.int64, device="cpu")
     if columns:
         key = (columns["visits"].to(torch.int64) + 1) * world + (world - 1 - me)
     mine = (reduced(key.clone(), dist.ReduceOp.MAX, group) == key) & bool(columns)
     merged = {}
     for name, (shape, dtype) in shapes.items():
-        values = torch.zeros(shape, dtype=dtype)
+        values = torch.zeros(shape, dtype=dtype, device="cpu")
         if columns:
             values[mine] = columns[name][mine]
         # All ranks but one add zeros: the sum of the bytes is exact for any dtype.

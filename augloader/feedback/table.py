@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from augloader.core.checks import (
 from augloader.core.deprecated import renamed
 from augloader.core.evidence import Evidence
 from augloader.core.proxies import Proxies, residual
+from augloader.feedback.guards import earliest, raise_missing, require_index
 from augloader.feedback.learners import (
     ARGUMENTS,
     Columns,
@@ -31,10 +32,11 @@ from augloader.feedback.learners import (
     merge_columns,
 )
 from augloader.feedback.strength import Constant, StrengthRule, require_rule
-from augloader.feedback.views import Weakest
+from augloader.feedback.views import PERIOD, UNKNOWN, Weakest
 
-_VERSION = 1  # of saved states
+_VERSION = 2  # of saved states
 _COLUMNS = ("losses", "logits", "proxies")
+_EVIDENCE = ("labels", "losses", "proxies", "forgetting")  # what reports tell
 _DERIVED = ("losses", "proxies")  # which logits and labels give too
 _SAVED = {"strength": "memory", "forgetting": "forgetting"}  # learners, and their keys in a state
 _ROWS = {  # what to do about rows of another shape
@@ -49,7 +51,9 @@ class SampleTable:
     """Per-sample memory of losses, logits or proxies, filled by the training loop's own outputs.
 
     Losses of differently strong views are not comparable, so within a refresh period a sample
-    keeps its weakest view: a report replaces one of the same or of higher strength.
+    keeps its weakest view: a report replaces one of the same or of higher strength, or of an
+    earlier period. A sample that is not reported in a period keeps its last known value, which is
+    evidence as long as it is not staler than asked for.
 
     Args:
         n: number of samples, at least 1.
@@ -63,8 +67,8 @@ class SampleTable:
         TypeError: n not an integer, a rule that is none.
         ValueError: n below 1, another dtype.
 
-    Memory: 24 n bytes, for each kind of value reported 4 n bytes and n rows in ``dtype`` (logits of
-    CIFAR-10 in float16: 1.2 MB), and the rule's.
+    Memory: 24 n bytes, for each kind of value reported 12 n bytes and n rows in ``dtype`` (logits
+    of CIFAR-10 in float16: 1.6 MB), and the rule's.
 
     Example:
         >>> table = SampleTable(3)
@@ -91,14 +95,15 @@ class SampleTable:
             )
         self.dtype = dtype
         self.rule = require_rule("rule", rule)
-        self.visits = torch.zeros(n, dtype=torch.int64)
-        self._labels = torch.full((n,), -1)
+        self.visits = torch.zeros(self.n, dtype=torch.int64, device="cpu")
+        self._labels = torch.full_like(self.visits, -1)
         self._columns: dict[str, Weakest] = {}
-        self._shared = torch.zeros(n, dtype=torch.int64)  # visits that all ranks know of
+        self._period = 0  # refresh periods that are over
+        self._shared = self.visits.clone()  # visits that all ranks know of
         learners: dict[str, Learner] = {"strength": self.rule}
         if forgetting:
             learners["forgetting"] = ForgettingEvents()
-        self._memories = {name: Memory(learner, n) for name, learner in learners.items()}
+        self._memories = {name: Memory(learner, self.n) for name, learner in learners.items()}
 
     @renamed(losses="loss", proxies="proxy", labels="target")
     def report(
@@ -110,6 +115,7 @@ class SampleTable:
         proxy: Tensor | None = None,
         target: Tensor | None = None,
         strength: Tensor | None = None,
+        epoch: int = 0,
     ) -> None:
         """Store what a step found out about b distinct samples; change nothing if it raises.
 
@@ -120,6 +126,7 @@ class SampleTable:
             proxy: (b, d) floating, finite: gradient proxies of your own.
             target: (b,) integer, 0 or more; below C when given with logits.
             strength: (b,) in [0, 1], how strongly the views were augmented; None means 0.
+            epoch: which the values are of, 0 or more; what ``stale`` of ``evidence`` looks at.
 
         Raises:
             TypeError: index not int64, values not floating, target not integer.
@@ -129,9 +136,12 @@ class SampleTable:
 
         Cost: O(b C); waits for the device the values are on.
         """
-        index = self._check_index(index)
+        index = require_index(index, self.n)
         b = len(index)
-        weakness = torch.zeros(b) if strength is None else strength.detach().cpu().float()
+        epoch = require_int("epoch", epoch, 0, "Report the epoch that is trained.")
+        if strength is None:
+            strength = torch.zeros(b, dtype=torch.float32, device="cpu")
+        weakness = strength.detach().cpu().float()
         if weakness.shape != (b,) or not ((weakness >= 0) & (weakness <= 1)).all():
             raise ValueError(
                 f"strength must be ({b},) values in [0, 1], got {weakness}. Report the batch's own."
@@ -154,7 +164,9 @@ class SampleTable:
         learnt = [(m, m.learn(index, weakness, moved)) for m in self._memories.values()]
         # Everything is checked: only now does anything change.
         for name, values in rows.items():
-            self._column(name, tuple(values.shape[1:])).take(index, values, weakness)
+            self._column(name, tuple(values.shape[1:])).take(
+                index, values, weakness, self._period, epoch
+            )
         if labels is not None:
             self._labels[index] = labels.to(torch.int64)
         for memory, (columns, visited, new) in learnt:
@@ -188,15 +200,18 @@ class SampleTable:
             )
         return values.clone() if memory.columns else values
 
-    def missing(self, name: str) -> Tensor:
-        """Return the (m,) int64 indices of samples that lack a kind of evidence in this period.
+    def missing(self, name: str, *, epoch: int | None = None, stale: int | None = None) -> Tensor:
+        """Return the (m,) int64 indices of samples that lack a kind of evidence.
 
         Args:
-            name: "losses", "logits", "proxies" or "labels".
+            name: "losses", "logits", "proxies", "labels" or "forgetting".
+            epoch: see ``evidence``.
+            stale: see ``evidence``; None lists samples that were never reported.
 
         Cost: O(n).
         """
-        return self._view(name).isinf().nonzero().flatten()
+        order, _ = self._source(name, earliest(epoch, stale))
+        return (order == UNKNOWN).nonzero().flatten()
 
     @property
     def forgetting(self) -> Tensor | None:
@@ -205,75 +220,93 @@ class SampleTable:
             return None
         return ForgettingEvents().counts(self.learnt["forgetting"])
 
-    def evidence(self, needs: frozenset[str] = frozenset()) -> Evidence:
-        """Return what was reported in this period as evidence, without a forward pass.
+    def evidence(
+        self,
+        needs: frozenset[str] = frozenset(),
+        *,
+        epoch: int | None = None,
+        stale: int | None = None,
+    ) -> Evidence:
+        """Return what was reported as evidence, without a forward pass.
 
-        Losses and proxies that were not reported themselves are computed from reported logits and
-        labels (proxies: the residual p - y). The values are as old as each sample's last visit.
+        Of each sample it is the last known value: the weakest view of the last refresh period in
+        which it was reported. Losses and proxies that were not reported themselves, or in earlier
+        periods only, are computed from reported logits and labels (proxies: the residual p - y).
 
         Args:
             needs: names of evidence that must be there for every sample.
+            epoch: from which ``stale`` is counted back.
+            stale: how many epochs old a value may be at most; None takes values of any age.
 
         Raises:
-            ValueError: a need that some samples lack; the message says how many and which.
+            TypeError: epoch or stale no integers.
+            ValueError: a need that some samples lack; the message says how many and which. Stale
+                below 0, or without an epoch.
 
         Cost: O(n C).
         """
-        labels = None if len(self.missing("labels")) else self._labels.clone()
-        known = {name: self._complete(name) for name in _COLUMNS}
-        losses, logits, proxies = (known[name] for name in _COLUMNS)
-        vectors = None if proxies is None else unchecked(Proxies, gradient=proxies)
-        if logits is not None and labels is not None:
-            losses = F.cross_entropy(logits, labels, reduction="none") if losses is None else losses
-            vectors = Proxies(residual(logits, labels)) if vectors is None else vectors
-        evidence = Evidence(self.n, labels, vectors, losses, forgetting=self.forgetting)
-        for name in sorted(needs):
-            if getattr(evidence, name) is None:
-                self.raise_missing({name}, self._lacking(name))
-        return evidence
+        since = earliest(epoch, stale)
+        sources = {name: self._source(name, since) for name in _EVIDENCE}
+        known = {name: made for name, (order, made) in sources.items() if order.max() < UNKNOWN}
+        for name in sorted(needs - known.keys()):
+            raise_missing({name}, self._source(name, since)[0] == UNKNOWN, stale)
+        labels = self._labels.clone() if "labels" in known else None
+        values = {
+            name: self._computed(name) if made else self._columns[name].values.float()
+            for name, made in known.items()
+            if name in _DERIVED
+        }
+        vectors = values.get("proxies")
+        return Evidence(
+            self.n,
+            labels,
+            None if vectors is None else unchecked(Proxies, gradient=vectors),
+            values.get("losses"),
+            forgetting=self.forgetting,
+        )
 
-    def views(self, needs: frozenset[str]) -> Tensor:
-        """Return how strongly augmented the view is that each sample's evidence comes from.
+    def precedence(
+        self, needs: frozenset[str], *, epoch: int | None = None, stale: int | None = None
+    ) -> Tensor:
+        """Return what tells which of several tables knows each sample best: the lowest.
 
         Args:
             needs: names of the evidence.
+            epoch: see ``evidence``.
+            stale: see ``evidence``.
 
         Returns:
-            (n,) float32 in [0, 1], or infinity where some of the evidence is not known.
+            (n,) int64, 0 or more: lower where the evidence is of a later period, and within a
+            period of a weaker view; ``UNKNOWN``, 2^62, where some of it is not known.
 
         Cost: O(n).
         """
-        derived = self._view("logits").maximum(self._view("labels"))
-        views = torch.zeros(self.n)
+        since, order = earliest(epoch, stale), torch.zeros_like(self.visits)
         for name in needs:
-            own = self._view(name)
-            if name in _DERIVED:
-                own = own.where(own.isfinite(), derived)
-            views = views.maximum(own)
-        return views
+            order = order.maximum(self._source(name, since)[0])
+        return order
 
     def rows(self, index: Tensor) -> SampleTable:
-        """Return a table of (m,) samples alone, m >= 1, with what was reported in this period."""
+        """Return a table of (m,) samples alone, m >= 1, with what was reported of them."""
         part = SampleTable(len(index), dtype=self.dtype, forgetting="forgetting" in self._memories)
         for name in part._memories.keys() - {"strength"}:  # which is no evidence
             columns = self.learnt[name].items()
             part._memories[name].columns = {k: v[index] for k, v in columns}
         part.visits, part._labels = self.visits[index], self._labels[index]
+        part._period = self._period
         part._columns = {k: c.each(lambda rows: rows[index]) for k, c in self._columns.items()}
         return part
 
     def restart(self) -> None:
-        """Begin a new refresh period: forget which samples were reported, keep the visit counts."""
-        self._columns = {
-            name: Weakest(column.values, torch.full_like(column.strength, torch.inf))
-            for name, column in self._columns.items()
-        }  # at once: what interrupts this leaves all as it was
+        """Begin a new refresh period: the next report of a sample replaces what is known of it."""
+        self._period += 1
 
     def merge(self, other: SampleTable) -> None:
         """Take over what another table, of another rank, has seen.
 
-        Each sample keeps its weaker view, and the mean of two equally weak ones; visits add up.
-        a.merge(b) and b.merge(a) leave the same values.
+        Each sample keeps the value of the later period, then of the weaker view, and the mean of
+        two equally weak ones, which is as old as the older of them; visits add up. a.merge(b)
+        and b.merge(a) leave the same values.
 
         Of the rule's columns a sample keeps the whole row of the table with more of its visits;
         after equally many, which leave ring buffers at the same position, the mean of floating
@@ -308,6 +341,7 @@ class SampleTable:
             memory.columns = merge_columns(memory.columns, other._memories[name].columns)
         self._labels = torch.maximum(self._labels, other._labels)
         self.visits = self.visits + other.visits
+        self._period = max(self._period, other._period)
 
     @property
     def labels(self) -> Tensor:
@@ -347,7 +381,9 @@ class SampleTable:
             "visits": self.visits.clone(),
             "shared": self._shared.clone(),
             "labels": self._labels.clone(),
+            "period": self._period,
             "columns": {k: (c.values, c.strength) for k, c in columns.items()},
+            "reported": {k: (c.period, c.epoch) for k, c in columns.items()},
             **dict.fromkeys(_SAVED.values()),
             **learnt,
         }
@@ -355,11 +391,15 @@ class SampleTable:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state that ``state_dict`` returned.
 
+        Values in a state of version 1, which knew no epochs, count as of epoch 0: ``stale`` leaves
+        them out as soon as it can.
+
         Raises:
             ValueError: the state is of another version, n, dtype, rule or number of classes, or not
                 whole. Nothing has changed then.
         """
-        require_state("the table", state, _VERSION, self.state_dict().keys())
+        steps = {1: _from_version_1}
+        state = require_state("the table", state, _VERSION, self.state_dict().keys(), steps)
         learnt = {k: clone(state[key]) for k, key in _SAVED.items() if state[key] is not None}
         saved = _kind(state["n"], state["dtype"], state["rule"], learnt)
         mine = self.kind
@@ -368,13 +408,16 @@ class SampleTable:
                 f"state must be of {mine}, got {saved}. Resume with the data set and the rule that "
                 "were saved."
             )
-        columns = {k: Weakest(*parts).each(torch.clone) for k, parts in state["columns"].items()}
+        columns = {
+            name: Weakest(*known, *state["reported"][name]).each(torch.clone)
+            for name, known in state["columns"].items()
+        }
         for name, column in columns.items():
             self._check_width(name, column.width)
         plain = [state[name].clone() for name in ("visits", "shared", "labels")]
         # All of it was read: only now does anything change.
         self.visits, self._shared, self._labels = plain
-        self._columns = columns
+        self._columns, self._period = columns, state["period"]
         for name, known in learnt.items():
             self._memories[name].columns = known
 
@@ -388,36 +431,6 @@ class SampleTable:
         if name not in self._columns:
             self._columns[name] = Weakest.none(self.n, width, self.dtype)
         return self._columns[name]
-
-    def _complete(self, name: str) -> Tensor | None:
-        return None if len(self.missing(name)) else self._columns[name].values.float()
-
-    def _check_index(self, index: Tensor) -> Tensor:
-        if index.dtype != torch.int64:
-            raise TypeError(
-                f"index must be int64, got {index.dtype}. Report batch.index as it is: large "
-                "indices do not survive a float."
-            )
-        if index.ndim != 1 or not len(index):
-            raise ValueError(
-                f"index must have shape (b,) with b >= 1, got {tuple(index.shape)}. "
-                "Report one index a row."
-            )
-        index = index.detach().cpu()
-        bad = (index < 0) | (index >= self.n)
-        if bad.any():
-            raise ValueError(
-                f"index must be in [0, {self.n}), got {count_and_first(bad, 'outside')}. "
-                "Report the indices that the dataset returned."
-            )
-        ordered = index.sort().values
-        repeated = ordered[1:][ordered[1:] == ordered[:-1]].unique()[:5].tolist()
-        if repeated:
-            raise ValueError(
-                f"index must hold each sample once, got repeated {repeated}. Report one row a "
-                "sample; CoresetSampler.report does so for a batch with copies."
-            )
-        return index
 
     def _stored(self, name: str, values: Tensor, b: int) -> Tensor:
         """Return reported values, on the CPU, as they are kept, or raise."""
@@ -443,42 +456,41 @@ class SampleTable:
                 f"got {width}. Use one table for one model."
             )
 
-    def _view(self, name: str) -> Tensor:
-        """Return the (n,) strengths of the views that evidence is from; infinity: there is none."""
+    def _order(self, name: str, since: int) -> Tensor:
+        """Return the (n,) ``Weakest.order`` of what was reported or counted under a name."""
         if name in self._columns:
-            return self._columns[name].strength
-        known = torch.zeros(self.n, dtype=torch.bool)
+            return self._columns[name].order(self._period, since)
+        known = torch.zeros_like(self.visits, dtype=torch.bool)
         if name == "labels":
             known = self._labels >= 0
         elif name in self._memories:  # counted in clean views, and not in this period alone
             known = self._memories[name].known()["visits"] > 0
-        return torch.zeros(self.n).masked_fill_(~known, torch.inf)
+        return torch.zeros_like(self.visits).masked_fill_(~known, UNKNOWN)
 
-    def _lacking(self, name: str) -> Tensor:
-        """Return the (n,) mask of samples for which a kind of evidence is not known."""
-        if name in _DERIVED and name not in self._columns and "logits" in self._columns:
-            return self._view("logits").maximum(self._view("labels")).isinf()
-        return self._view(name).isinf()
+    def _source(self, name: str, since: int) -> tuple[Tensor, bool]:
+        """Return the (n,) order of evidence, and whether it comes from logits and labels.
 
-    def raise_missing(self, needs: Set[str], bad: Tensor) -> NoReturn:
-        """Raise ValueError: some of the needs are missing for the (n,) masked samples."""
-        for name in sorted(needs & {"features", "scores"}):  # are never reported
-            Evidence(self.n).require(name)
-        when, other = "since the last refresh", "sweep(model, data, Residual())"
-        if "forgetting" in needs:
-            when, other = "of a view with strength 0", "Evidence(n, forgetting=...)"
-        unlabelled = ""
-        if "labels" in needs and bad.all():
-            unlabelled = (
-                " Where there are no classes report groups as target=, or choose among all "
-                "samples: FacilityLocation(per_class=False)."
-            )
-        raise ValueError(
-            f"{' and '.join(sorted(needs))} must be known for every sample, got "
-            f"{count_and_first(bad, 'samples')} without a report {when}. Report every batch of a "
-            "whole epoch over the full data, or pass evidence: "
-            f"sampler.refresh({other}).{unlabelled}"
-        )
+        It does where it is whole that way alone, or was reported that way in a later period.
+        """
+        own = self._order(name, since)
+        if name not in _DERIVED:
+            return own, False
+        made = self._order("logits", since).maximum(self._order("labels", since))
+        ranks = [(bool(o.max() == UNKNOWN), int(o.min()) // PERIOD) for o in (made, own)]
+        return (made, True) if ranks[0] < ranks[1] else (own, False)
+
+    def _computed(self, name: str) -> Tensor:
+        logits = self._columns["logits"].values.float()
+        if name == "proxies":
+            return residual(logits, self._labels)
+        return F.cross_entropy(logits, self._labels, reduction="none")
+
+
+def _from_version_1(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a state of version 2: since then values have a period and an epoch."""
+    zeros = torch.zeros_like(saved["visits"], dtype=torch.int32)
+    reported = dict.fromkeys(saved["columns"], (zeros, zeros))
+    return {**saved, "reported": reported, "period": 0, "version": 2}
 
 
 def _kind(n: int, dtype: torch.dtype, rule: str, learners: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""One kind of reported value: of each sample the one of its weakest view in a refresh period."""
+"""One kind of reported value: of each sample the last known one, of its weakest view."""
 
 from __future__ import annotations
 
@@ -8,52 +8,90 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+UNKNOWN = 2**62  # the order of what is not known
+PERIOD = 2**30  # what a period counts in an order: above the bits of all strengths
+_OLDEST = 2**16 - 1  # what is older in periods is as old, so that an order times ranks fits
+
 
 @dataclass(frozen=True, eq=False)
 class Weakest:
-    """One value a sample, and the strength of the view it was taken from.
+    """One value a sample, and where it was taken from.
 
     Attributes:
         values: (n, ...) floating.
-        strength: (n,) float32 in [0, 1], infinity where there is no value.
+        strength: (n,) float32 in [0, 1] of the view, infinity where there is no value.
+        period: (n,) int32, the refresh period.
+        epoch: (n,) int32.
 
     Example:
         >>> losses = Weakest.none(2, (), torch.float32)
-        >>> for loss, strength in ((1.0, 0.5), (2.0, 0.7), (3.0, 0.0)):
+        >>> for loss, strength, period in ((1.0, 0.5, 0), (2.0, 0.7, 0), (3.0, 0.9, 1)):
         ...     one = torch.tensor([loss]), torch.tensor([strength])
-        ...     losses.take(torch.tensor([1]), *one)
-        >>> losses.values, losses.strength
-        (tensor([0., 3.]), tensor([inf, 0.]))
+        ...     losses.take(torch.tensor([1]), *one, period=period, epoch=period)
+        ...     print(losses.values.tolist())
+        [0.0, 1.0]
+        [0.0, 1.0]
+        [0.0, 3.0]
     """
 
     values: Tensor
     strength: Tensor
+    period: Tensor
+    epoch: Tensor
 
     @classmethod
     def none(cls, n: int, width: tuple[int, ...], dtype: torch.dtype) -> Weakest:
         """Return what is known of n samples before any report."""
-        return cls(torch.zeros(n, *width, dtype=dtype), torch.full((n,), torch.inf))
+        strength = torch.full((n,), torch.inf, dtype=torch.float32, device="cpu")
+        period, epoch = (torch.zeros_like(strength, dtype=torch.int32) for _ in range(2))
+        return cls(strength.new_zeros(n, *width, dtype=dtype), strength, period, epoch)
 
     @property
     def width(self) -> tuple[int, ...]:
         """The shape of one sample's value."""
         return tuple(self.values.shape[1:])
 
-    def take(self, index: Tensor, values: Tensor, strength: Tensor) -> None:
-        """Record the values of distinct samples where no weaker view is known."""
-        weaker = strength <= self.strength[index]
-        self.values[index[weaker]] = values[weaker]
-        self.strength[index[weaker]] = strength[weaker]
+    @property
+    def origin(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Strength, period and epoch."""
+        return self.strength, self.period, self.epoch
+
+    def take(
+        self, index: Tensor, values: Tensor, strength: Tensor, period: int, epoch: int
+    ) -> None:
+        """Record the values of distinct samples where the period knows no weaker view."""
+        taken = (strength <= self.strength[index]) | (self.period[index] < period)
+        index = index[taken]
+        self.values[index], self.strength[index] = values[taken], strength[taken]
+        self.period[index], self.epoch[index] = period, epoch
+
+    def order(self, now: int, since: int = 0) -> Tensor:
+        """Return (n,) int64, lower for what is known better; ``UNKNOWN`` where nothing is.
+
+        A later period comes first, and within a period the weaker view.
+
+        Args:
+            now: the current period.
+            since: the earliest epoch that counts.
+        """
+        age = (now - self.period.to(torch.int64)).clamp(max=_OLDEST)
+        bits = (self.strength + 0.0).view(torch.int32)  # ordered as floats that are not negative
+        lacking = self.strength.isinf() | (self.epoch < since)
+        return (age * PERIOD + bits).masked_fill_(lacking, UNKNOWN)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Weakest:
-        """Return this with both tensors changed, as copied or some rows of them."""
-        return Weakest(change(self.values), change(self.strength))
+        """Return this with all tensors changed, as copied or some rows of them."""
+        return Weakest(*map(change, (self.values, *self.origin)))
 
     def merged(self, other: Weakest) -> Weakest:
-        """Return the values of the weaker views of two tables, the mean of equally weak ones."""
+        """Return what is known better of two tables, the mean of what is known as well."""
+        mine, theirs = self.order(0), other.order(0)
         shape = (-1,) + (1,) * (self.values.ndim - 1)
-        keep = (self.strength <= other.strength).float().view(shape)
-        take = (other.strength <= self.strength).float().view(shape)
+        keep, take = ((mine <= theirs).float().view(shape), (theirs <= mine).float().view(shape))
         total = keep * self.values.float() + take * other.values.float()
         values = (total / (keep + take)).to(self.values.dtype)
-        return Weakest(values, torch.minimum(self.strength, other.strength))
+        chosen = (
+            torch.where(mine < theirs, a, torch.where(theirs < mine, b, a.minimum(b)))
+            for a, b in zip(self.origin, other.origin, strict=True)
+        )
+        return Weakest(values, *chosen)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import TensorDataset
 
@@ -40,6 +40,8 @@ from augloader import (
     sweep,
 )
 from augloader.distributed.selection import select
+from augloader.distributed.tables import share_of
+from augloader.feedback import SampleTable
 from augloader.selection import allocate
 
 N, EPOCHS, BATCH = 60, 5, 8
@@ -507,6 +509,37 @@ def _free_or_swept(rank: int, world: int, group: dist.ProcessGroup) -> object:
     return _sampler(rank, group).refresh(None if rank else share(whole(), rank, world))
 
 
+def gap_reports() -> list[tuple[int, int, Tensor, dict[str, Tensor]]]:
+    """Reports of some samples over three periods, each by one of six ranks."""
+    random, reports = torch.Generator().manual_seed(5), []
+    for epoch in range(12):
+        for rank in range(6):
+            some = torch.randperm(N, generator=random)[: N // (2 + 2 * epoch)]
+            loss, strength = (torch.rand(len(some), generator=random) for _ in range(2))
+            values = {"loss": loss, "strength": strength, "target": some % 3}
+            reports.append((epoch, rank, some, values))
+    return reports
+
+
+def gaps(rank: int, world: int, group: dist.ProcessGroup) -> Any:
+    """What the ranks' shares come to, over periods in which some samples are not reported."""
+    table, found = SampleTable(N), []
+    for epoch, who, some, values in gap_reports():
+        if who == 0 and epoch and epoch % 4 == 0:
+            table.restart()
+        if who % world == rank:
+            table.report(some, **values, epoch=epoch)
+        if who == 5:
+            for stale in (None, 2, 9):
+                try:
+                    needs = frozenset({"losses", "labels"})
+                    share = share_of(table, needs, group, epoch=epoch, stale=stale)
+                    found.append((share.indices, share.losses))
+                except ValueError as error:
+                    found.append(str(error))
+    return found
+
+
 def _epochs(rank: int, world: int, group: dist.ProcessGroup) -> None:
     _sampler(rank, group, strength=StableInfluence()).set_epoch(rank)
 
@@ -728,7 +761,7 @@ def run(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=init, rank=rank, world_size=world, timeout=limit)
     group = dist.group.WORLD
     assert group is not None
-    scenarios = [selections, separable, received, training, scheduled, counting, sweeping]
+    scenarios = [selections, separable, received, training, scheduled, counting, gaps, sweeping]
     scenarios += [failures] * (world > 1)
     found = {scenario.__name__: scenario(rank, world, group) for scenario in scenarios}
     torch.save(found, f"{folder}/{rank}.pt")

@@ -1,5 +1,6 @@
 """Ranks share reports, strengths and counts, and each epoch."""
 
+import re
 from collections import Counter
 from itertools import chain
 from typing import Any
@@ -17,6 +18,7 @@ from augloader import (
     Proportional,
     Uniform,
 )
+from augloader.feedback import SampleTable
 from tests.distributed.ranks import (
     EPOCHS,
     PLAN,
@@ -25,6 +27,7 @@ from tests.distributed.ranks import (
     N,
     batch,
     chosen_now,
+    gap_reports,
     logits_of,
     planned,
     same,
@@ -117,3 +120,29 @@ def test_ranks_select_by_what_was_forgotten(found: Found, world: int, refreshing
     for rank in found[world]:
         for (_, _, chosen), one in zip(rank["counting"][refreshing], expected, strict=True):
             assert same(chosen, one), chosen
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_ranks_know_of_every_sample_what_a_single_table_does(found: Found, world: int) -> None:
+    table, asked = SampleTable(N), iter(zip(*(rank["gaps"] for rank in found[world]), strict=True))
+    needs, outcomes = frozenset({"losses", "labels"}), []
+    for epoch, who, some, values in gap_reports():
+        if who == 0 and epoch and epoch % 4 == 0:
+            table.restart()
+        table.report(some, **values, epoch=epoch)
+        for stale in (None, 2, 9) if who == 5 else ():
+            shares = next(asked)
+            outcomes.append(isinstance(shares[0], str))
+            if outcomes[-1]:
+                with pytest.raises(ValueError, match="must be known for every sample") as raised:
+                    table.evidence(needs, epoch=epoch, stale=stale)
+                told = re.compile(r"got \d+ samples \(.*?\)")
+                for said in shares:
+                    assert told.findall(said) == told.findall(str(raised.value))
+                continue
+            losses, known = torch.full((N,), torch.nan), table.evidence(needs).losses
+            for indices, mine in shares:
+                assert losses[indices].isnan().all()  # shares are disjoint
+                losses[indices] = mine
+            assert same(losses, known)
+    assert set(outcomes) == {True, False}

@@ -244,6 +244,7 @@ def test_a_data_set_of_imagenets_size_fits() -> None:
         "strength": strength,
         "visits": table.visits,
         "labels": state["labels"],
+        **dict(zip(("period", "epoch"), state["reported"]["losses"], strict=True)),
     }
     assert size(state["memory"]) + size(rest) < 100e6
     assert table.strengths(generator()).shape == (n,)
@@ -414,7 +415,7 @@ def test_a_rule_that_returns_other_strengths(broken: str) -> None:
     ],
 )
 def test_a_report_that_the_rule_cannot_use_changes_nothing(
-    rule: StrengthRule, given: dict[str, Tensor], words: str
+    rule: StrengthRule, given: dict[str, Any], words: str
 ) -> None:
     table = SampleTable(3, rule=rule)
     with pytest.raises(ValueError, match=words):

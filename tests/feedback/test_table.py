@@ -11,6 +11,7 @@ from torch import Tensor
 from augloader import Entropy, LossRank, StableInfluence
 from augloader.core import residual
 from augloader.feedback import SampleTable, StrengthRule
+from augloader.feedback.views import UNKNOWN
 
 
 def same(a: Any, b: Any) -> bool:
@@ -86,14 +87,90 @@ def test_the_weakest_view_of_a_period_counts() -> None:
     assert table.visits.tolist() == [5, 5]
 
 
-def test_a_new_period_asks_for_everything_again() -> None:
+def test_a_sample_without_a_report_keeps_its_last_known_value() -> None:
+    table, every, some = SampleTable(4), torch.arange(4), torch.tensor([0, 2])
+
+    def losses(**limits: Any) -> list[float] | None:
+        found = table.evidence(**limits).losses
+        return None if found is None else found.tolist()
+
+    table.report(every, loss=torch.ones(4), strength=torch.zeros(4), epoch=3)
+    table.restart()
+    assert losses() == losses(epoch=4, stale=1) == [1, 1, 1, 1]
+    table.report(some, loss=torch.full((2,), 5.0), strength=torch.ones(2), epoch=4)
+    assert losses() == losses(epoch=4, stale=1) == [5, 1, 5, 1]  # of a stronger view, but later
+    assert losses(epoch=4, stale=0) is None
+    assert table.missing("losses", epoch=4, stale=0).tolist() == [1, 3]
+    assert table.missing("losses").tolist() == []
+    with pytest.raises(
+        ValueError,
+        match=r"losses must be known.*got 2 samples \(first indices 1, 3\) without a report "
+        r"that is at most 1 epochs old.*drop_last=True, limited batches or a base.*mixed rows"
+        r".*pad_to_multiple_of.*larger stale",
+    ):
+        table.evidence(frozenset({"losses"}), epoch=5, stale=1)
+    table.restart()
+    table.restart()
+    assert losses(epoch=9, stale=6) == [5, 1, 5, 1]
+    again = SampleTable(4)
+    again.load_state_dict(table.state_dict())
+    assert same(again.state_dict(), table.state_dict())
+    assert again.missing("losses", epoch=6, stale=2).tolist() == [1, 3]
+
+
+def test_logits_of_a_later_period_come_before_losses_of_an_earlier_one() -> None:
+    table, every = SampleTable(3), torch.arange(3)
+    table.report(every, loss=torch.ones(3), proxy=torch.ones(3, 3))
+    table.report(every, logits=torch.eye(3) * 9, target=every)
+    losses = table.evidence().losses
+    assert losses is not None
+    assert torch.equal(losses, torch.ones(3))
+    table.restart()
+    table.report(every[:2], logits=torch.eye(3)[:2] * 9, target=every[:2])
+    losses, proxies = table.evidence().losses, table.evidence().proxies
+    assert losses is not None
+    assert proxies is not None
+    assert losses.max() < 0.1  # of the third sample those of the earlier period
+    assert proxies.gradient.abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("limits", "error", "words"),
+    [
+        ({"stale": 1}, ValueError, "epoch must be given with stale=1, got None"),
+        ({"stale": -1, "epoch": 0}, ValueError, "stale must be at least 0, got -1"),
+        ({"stale": 1.0, "epoch": 0}, TypeError, "stale must be an integer, got 1.0"),
+        ({"stale": 1, "epoch": "2"}, TypeError, "epoch must be an integer, got '2'"),
+    ],
+)
+def test_bad_limits(limits: dict[str, Any], error: type[Exception], words: str) -> None:
+    for asked in (full_table().evidence, lambda **given: full_table().missing("losses", **given)):
+        with pytest.raises(error, match=words):
+            asked(**limits)
+
+
+def test_a_state_of_version_1_counts_as_of_epoch_0() -> None:
+    table = full_table()
+    old = {**table.state_dict(), "version": 1}
+    del old["reported"], old["period"]
+    again = SampleTable(6)
+    again.load_state_dict(old)
+    assert same(again.state_dict(), table.state_dict())
+    needs = frozenset({"proxies", "labels"})
+    assert not len(again.missing("proxies", epoch=3, stale=3))
+    with pytest.raises(ValueError, match="must be known for every sample, got 6 samples"):
+        again.evidence(needs, epoch=3, stale=2)
+
+
+def test_a_new_period_is_one_for_every_kind() -> None:
     table = full_table()
     table.restart()
-    assert table.missing("logits").tolist() == list(range(6))
     table.report(torch.tensor([0, 4]), logits=torch.zeros(2, 3), target=torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match=r"proxies must be known.*4 samples \(first indices 1, 2"):
-        table.evidence(frozenset({"proxies", "labels"}))
-    assert table.evidence().proxies is None
+    found, before = table.evidence().proxies, full_table().evidence().proxies
+    assert found is not None
+    assert before is not None
+    changed = (found.gradient != before.gradient).any(1)
+    assert changed.nonzero().flatten().tolist() == [0, 4]
 
 
 def test_a_need_that_was_never_reported() -> None:
@@ -121,6 +198,7 @@ def test_a_need_that_was_never_reported() -> None:
         ({"target": [0, 1]}, ValueError, r"target must have shape \(3,\)"),
         ({"target": [0, 1, -1]}, ValueError, "target must be 0 or more"),
         ({"target": [0.0, 1.0, 2.0]}, TypeError, "target must be integer"),
+        ({"epoch": -1}, ValueError, "epoch must be at least 0, got -1"),
         ({"strength": [0.0, 0.5]}, ValueError, r"strength must be \(3,\) values in \[0, 1\]"),
         ({"strength": [0.0, 0.5, 1.5]}, ValueError, "strength must be"),
         ({"strength": [0.0, 0.5, float("nan")]}, ValueError, "strength must be"),
@@ -133,7 +211,7 @@ def test_a_bad_report_changes_nothing(
     before = copy.deepcopy(table.state_dict())
     values = {"index": [0, 1, 2], "loss": [1.0, 2.0, 3.0]} | given
     with pytest.raises(error, match=words):
-        table.report(**{key: torch.tensor(value) for key, value in values.items()})
+        table.report(**{k: torch.tensor(v) if k != "epoch" else v for k, v in values.items()})
     assert same(table.state_dict(), before)
 
 
@@ -281,21 +359,26 @@ def test_a_batch_without_a_clean_view_teaches_a_clean_rule_nothing() -> None:
     assert table.visits.tolist() == [2, 2, 2]
 
 
-def test_views_say_how_strong_the_view_behind_the_evidence_was() -> None:
-    table, inf = SampleTable(5), float("inf")
+def test_precedence_is_of_the_later_period_then_of_the_weaker_view() -> None:
+    table = SampleTable(5)
     needs = frozenset({"proxies", "labels"})
-    assert table.views(needs).tolist() == [inf] * 5
-    assert table.views(frozenset()).tolist() == [0] * 5
+    assert table.precedence(needs).tolist() == [UNKNOWN] * 5
+    assert table.precedence(frozenset()).tolist() == [0] * 5
     logits, strength = torch.zeros(3, 2), torch.tensor([0.5, 0.0, 1.0])
     table.report(
         torch.tensor([0, 1, 3]), logits=logits, target=torch.zeros(3).long(), strength=strength
     )
     table.report(torch.tensor([4]), logits=torch.zeros(1, 2))  # no label: no residual
-    assert table.views(needs).tolist() == [0.5, 0, inf, 1, inf]
-    table.report(torch.tensor([3]), proxy=torch.zeros(1, 2), strength=torch.tensor([0.25]))
-    assert table.views(needs).tolist() == [0.5, 0, inf, 0.25, inf]
+    first = table.precedence(needs)
+    assert first.argsort().tolist()[:3] == [1, 0, 3]
+    assert first[[2, 4]].tolist() == [UNKNOWN] * 2
     table.restart()
-    assert table.views(needs).tolist() == [inf] * 5
+    later = table.precedence(needs)
+    assert (later[[0, 1, 3]] > first[[0, 1, 3]].max()).all()
+    table.report(torch.tensor([3]), logits=torch.zeros(1, 2), strength=torch.ones(1), epoch=2)
+    assert table.precedence(needs).argsort().tolist()[:3] == [3, 1, 0]
+    assert table.precedence(needs)[3] == first[3]
+    assert table.precedence(needs, epoch=2, stale=1)[[0, 1]].tolist() == [UNKNOWN] * 2
 
 
 def test_rows_are_a_table_of_some_samples() -> None:

@@ -1,0 +1,77 @@
+"""What the sample table refuses: samples that are none, and evidence with gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from augloader.core.checks import count_and_first, require_int
+from augloader.core.evidence import Evidence
+
+
+def require_index(index: Tensor, n: int) -> Tensor:
+    """Return the (b,) samples of a report, on the CPU; raise unless distinct and in [0, n)."""
+    if index.dtype != torch.int64:
+        raise TypeError(
+            f"index must be int64, got {index.dtype}. Report batch.index as it is: large "
+            "indices do not survive a float."
+        )
+    if index.ndim != 1 or not len(index):
+        raise ValueError(
+            f"index must have shape (b,) with b >= 1, got {tuple(index.shape)}. "
+            "Report one index a row."
+        )
+    index = index.detach().cpu()
+    bad = (index < 0) | (index >= n)
+    if bad.any():
+        raise ValueError(
+            f"index must be in [0, {n}), got {count_and_first(bad, 'outside')}. "
+            "Report the indices that the dataset returned."
+        )
+    ordered = index.sort().values
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]].unique()[:5].tolist()
+    if repeated:
+        raise ValueError(
+            f"index must hold each sample once, got repeated {repeated}. Report one row a "
+            "sample; CoresetSampler.report does so for a batch with copies."
+        )
+    return index
+
+
+def earliest(epoch: int | None, stale: int | None) -> int:
+    """Return the earliest epoch of values that are at most ``stale`` epochs old."""
+    if stale is None:
+        return 0
+    stale = require_int("stale", stale, 0, "0 takes values of this epoch alone, None of any age.")
+    if epoch is None:
+        raise ValueError(
+            f"epoch must be given with stale={stale}, got None. Pass the epoch to count from."
+        )
+    return require_int("epoch", epoch, 0, "Pass the epoch to count from.") - stale
+
+
+def raise_missing(needs: Set[str], bad: Tensor, stale: int | None) -> NoReturn:
+    """Raise ValueError: some of the needs are missing for the (n,) masked samples."""
+    for name in sorted(needs & {"features", "scores"}):  # are never reported
+        Evidence(len(bad)).require(name)
+    when = "" if stale is None else f" that is at most {stale} epochs old"
+    other = "sweep(model, data, Residual())"
+    if "forgetting" in needs:
+        when, other = " of a view with strength 0", "Evidence(n, forgetting=...)"
+    older = "" if stale is None else ", a larger stale"
+    unlabelled = ""
+    if "labels" in needs and bad.all():
+        unlabelled = (
+            " Where there are no classes report groups as target=, or choose among all "
+            "samples: FacilityLocation(per_class=False)."
+        )
+    raise ValueError(
+        f"{' and '.join(sorted(needs))} must be known for every sample, got "
+        f"{count_and_first(bad, 'samples')} without a report{when}. Report every batch; "
+        "drop_last=True, limited batches or a base without them leave samples out, and mixed rows "
+        "and padding of weight 0 are no reports. Take drop_last=False, or pad_to_multiple_of="
+        f"batch size{older}, or evidence: sampler.refresh({other}).{unlabelled}"
+    )
