@@ -38,9 +38,7 @@ from tests.reference import best_coverage, best_coverages, coverage, naive_greed
 from tests.selection.greedy.test_engine import assert_medoids, tiny
 from tests.selection.greedy.test_medoids import rounding
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:All draws of epoch:UserWarning"
-)  # looked at
+pytestmark = pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning")  # looked at
 
 seeds = st.integers(0, 2**32 - 1)
 strategies = st.sampled_from(

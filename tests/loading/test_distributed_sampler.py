@@ -25,9 +25,7 @@ from augloader.loading import Base
 from tests.loading.test_plan import BASES, SCHEDULED, epoch_of, scheduled
 from tests.loading.test_sampler import N, evidence, ready
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:All draws of epoch:UserWarning"
-)  # looked at
+pytestmark = pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning")  # looked at
 
 
 def ranked(world: int, n: int = N, **options: Any) -> list[DistributedCoresetSampler]:

@@ -32,9 +32,7 @@ from augloader.loading import Base
 from augloader.loading.plan import Draws, EpochPlan
 from tests.loading.test_sampler import N, chosen, ready, trained
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:All draws of epoch:UserWarning"
-)  # looked at
+pytestmark = pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning")  # looked at
 
 BASES: tuple[Base, ...] = ("full", "random", "selected", "none")
 

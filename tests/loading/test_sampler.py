@@ -33,9 +33,7 @@ from augloader.feedback import StrengthRule
 from augloader.loading import Base
 from tests.reference import random_state
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:All draws of epoch:UserWarning"
-)  # looked at
+pytestmark = pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning")  # looked at
 
 N = 40
 COURSES = ("strength_schedule", "probability", "weak_probability", "fraction")
