@@ -135,6 +135,10 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         """Return the number of draws that ``__iter__`` yields; the same on every rank."""
         return ceil(super().__len__() / self.num_replicas)
 
+    def planned_draws(self, epochs: int | None = None) -> list[int]:
+        """Return how many of each epoch's draws will be this rank's; see ``CoresetSampler``."""
+        return [ceil(draws / self.num_replicas) for draws in super().planned_draws(epochs)]
+
     def skip(self, draws: int) -> None:
         """Leave out the first draws of this epoch on every rank; ``set_epoch`` ends it.
 

@@ -90,6 +90,7 @@ class Watch:
                 f"epoch {epoch}. Loop over range(sampler.epoch, epochs), and begin epochs by "
                 "sampler.begin(epoch): the loaders of accelerate and Fabric count from 0 again.",
             )
+        share = 0 if state.resumed else share  # its loader may have skipped some once more
         cut = None if epoch == state.epoch else self.progress.cut(made, share)
         if cut is not None:
             self._tell(

@@ -41,6 +41,8 @@ from augloader import (
     wrap,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning")  # looked at
+
 N = 12
 
 
