@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections import namedtuple
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
@@ -24,10 +23,11 @@ from augloader.core.checks import require_dataset, require_one_of
 from augloader.core.deprecated import renamed
 from augloader.core.schedule import Schedule
 from augloader.loading.adapt import Transform
-from augloader.loading.batches import Fetched, column, require_rows
+from augloader.loading.batches import Fetched
 from augloader.loading.dataset import WeightedAugmentedDataset
 from augloader.loading.plan import FORMER
 from augloader.loading.sampler import CoresetSampler
+from augloader.loading.shaped import Shaped
 from augloader.selection.strategy import Strategy
 
 Extras = Literal["draw", "index", "none"]
@@ -108,7 +108,7 @@ def wrap(
     """
     _check(loader)
     require_one_of("extras", extras, get_args(Extras))
-    data = _Shaped(
+    data = Shaped(
         loader.dataset,
         loader.collate_fn,
         weak=weak,
@@ -131,42 +131,6 @@ def wrap(
             " Build it over WeightedAugmentedDataset with sampler=CoresetSampler(...)."
         ) from error
     return made, sampler
-
-
-class _Shaped(WeightedAugmentedDataset):
-    """Items in the wrapped dataset's own shape, each beside its draw."""
-
-    def __init__(self, data: Any, collate_fn: Callable[[Any], Any], **options: Any) -> None:
-        super().__init__(data, **options)
-        self._by_default = collate_fn is default_collate
-
-    def _items(self, indices: list[int]) -> Any:
-        """Return items or columns, or what the loader's own collate function is used to."""
-        if self._by_default:
-            return super()._items(indices)
-        if not callable(getattr(self.data, "__getitems__", None)):
-            return [self.data[index] for index in indices]
-        items = self.data.__getitems__(indices)
-        if isinstance(items, list):
-            require_rows(items, len(indices))
-        elif self._transforms:
-            raise TypeError(
-                "data.__getitems__ must return a list of items where single images are "
-                f"transformed, got {type(items).__name__}. Transform them in the dataset, or later."
-            )
-        return items
-
-    def _whole(self, draws: Sequence[Draw], items: Any) -> Any:
-        if isinstance(items, Mapping):
-            return {key: column(list, part) for key, part in items.items()}
-        if isinstance(items, tuple):
-            return [column(tuple, part) for part in items]
-        return default_collate(items)
-
-    def _sample(self, draw: Draw, item: Any) -> Any:
-        if self._transforms:
-            item = _replaced(item, self.fields[0], lambda image: self._transformed(image, draw))
-        return item, draw
 
 
 class _Collate:
@@ -232,36 +196,6 @@ def _check(loader: Any) -> None:
             "CoresetSampler: leave it out, with shuffle=True; in place of DistributedSampler build "
             "DistributedCoresetSampler over WeightedAugmentedDataset(data)."
         )
-
-
-def _replaced(item: Any, field: int | str, change: Callable[[Any], Any]) -> Any:
-    """Return an item of the same shape with one field changed."""
-    record = dataclasses.is_dataclass(item) and not isinstance(item, type)
-    if isinstance(item, Mapping):
-        known: list[Any] = list(item)
-    elif isinstance(item, tuple | list):
-        known = list(range(len(item)))
-    elif record:
-        known = [part.name for part in dataclasses.fields(item)]
-    else:
-        raise TypeError(
-            "data must return tuples, lists, mappings or dataclasses, got "
-            f"{type(item).__name__}. Transform its images in the dataset."
-        )
-    if field not in known:
-        raise TypeError(
-            f"fields must name two of the item's {known}, got {field!r}. "
-            'Pass, for instance, fields=("image", "label").'
-        )
-    if isinstance(item, tuple):
-        parts = [change(part) if i == field else part for i, part in enumerate(item)]
-        return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
-    changed: Any = copy.copy(item)
-    if record:
-        object.__setattr__(changed, str(field), change(getattr(item, str(field))))
-    else:
-        changed[field] = change(item[field])
-    return changed
 
 
 def _added(batch: Any, name: str, drawn: Any) -> Any:
