@@ -116,11 +116,14 @@ class Sample(NamedTuple):
         Args:
             draws: what ``flat`` returned, or ``wrap(..., extras="fields")`` added to a batch,
                 beside fields of your own; what it lacks is None, or unmixed. Or a sequence of
-                Draws, as they come with the items of ``wrap(..., extras="item")``.
+                Draws, as they come with the items of ``wrap(..., extras="item")``, or the Draw of
+                tensors that the default collate makes of it.
 
         Raises:
             ValueError: a mapping without index, weight, strength, copy or epoch of the draws.
         """
+        if isinstance(draws, Draw):  # of columns, as the default collate makes it
+            return stacked(*(np.asarray(column) for column in draws[:-1]))
         if not isinstance(draws, Mapping):
             return stack(draws)
         missing = [PREFIX + name for name in _DRAWN[:-1] if PREFIX + name not in draws]

@@ -12,7 +12,7 @@ from augloader.core.batch import Sample
 
 
 def weakest_views(
-    batch: Sample, given: Mapping[str, Tensor | None]
+    batch: Sample, given: Mapping[str, Tensor | None], mixed: Tensor | bool | None = None
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]] | None:
     """Return what a report says of each sample, on the CPU, or None where it says nothing.
 
@@ -23,6 +23,7 @@ def weakest_views(
     Args:
         batch: the Sample batch that the loader gave, b rows on any device.
         given: values of the rows by name, (b, ...), or None.
+        mixed: (b,) bool, or one for all rows: which are mixed, beside those the batch says are.
 
     Returns:
         The samples, (m,) int64 ascending, their views' strengths, (m,) float32, and the values.
@@ -42,9 +43,9 @@ def weakest_views(
         part.detach().cpu() for part in (batch.index, batch.copy, batch.strength)
     )
     b = len(index)
-    mixed, weighed = (
-        _flag(name, part, b) for name, part in (("mixed", batch.mixed), ("weight", batch.weight))
-    )
+    weighed = _flag("weight", batch.weight, b)
+    given_mixed = False if mixed is None else mixed
+    unmixed = ~_flag("mixed", batch.mixed, b) & ~_flag("mixed", given_mixed, b)
     for name, values in given.items():
         if values is not None and not isinstance(values, Tensor):
             raise TypeError(
@@ -63,7 +64,7 @@ def weakest_views(
             "once, as the loader gave it."
         )
     order = np.lexsort((strength.numpy(), index.numpy()))
-    order = order[(weighed & ~mixed)[order]]
+    order = order[(weighed & unmixed)[order]]
     if not len(order):
         return None
     _, first = np.unique(index.numpy()[order], return_index=True)
@@ -96,10 +97,3 @@ def _flag(name: str, given: object, b: int) -> np.ndarray[tuple[int], np.dtype[n
             "batch as it was mixed."
         )
     return flag.expand(b).numpy()
-
-
-def class_labels(target: Tensor) -> Tensor:
-    """Return class labels where mixing made one-hot rows of them, and anything else as it is."""
-    if target.ndim != 2 or not ((target != 0).sum(1) == 1).all() or not (target.amax(1) == 1).all():
-        return target
-    return target.argmax(1)

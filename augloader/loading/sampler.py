@@ -33,8 +33,9 @@ from augloader.loading.plan import (
     EpochPlan,
     Weighting,
 )
-from augloader.loading.reports import class_labels, require_epoch, weakest_views
+from augloader.loading.reports import require_epoch, weakest_views
 from augloader.loading.resuming import Resumable
+from augloader.loading.soft import class_labels
 from augloader.loading.state import State
 from augloader.loading.watch import Watch
 from augloader.selection.strategy import Strategy, require_strategy
@@ -409,6 +410,7 @@ class CoresetSampler(Resumable, Sampler[Draw]):
         logits: Tensor | None = None,
         proxy: Tensor | None = None,
         target: Tensor | None = None,
+        mixed: Tensor | bool | None = None,
     ) -> None:
         """Tell the table what a training step found out; call it once a batch.
 
@@ -419,23 +421,25 @@ class CoresetSampler(Resumable, Sampler[Draw]):
         Args:
             batch: the Sample batch that the loader gave, on any device.
             loss: (b,) losses with reduction="none", or None.
-            logits: (b, C) or None; with them the target must be (b,) class labels, or what mixing
-                made of them.
+            logits: (b, C) or None; with them the target must be (b,) class labels, or one-hot or
+                smoothed rows, or what mixing made of them.
             proxy: (b, d) gradient proxies or embeddings of your own, or None.
             target: (b,) class labels, or groups of your own to select by; None takes the batch's
                 where logits are given.
+            mixed: (b,) bool, or True for all rows: which were mixed outside of augloader, as by
+                timm's Mixup, beside those that the batch says are mixed.
 
         Raises:
             TypeError: batch is not a Sample.
-            ValueError: wrong lengths, the same draw twice, indices out of range, values that are
-                NaN or infinite. Nothing has changed then.
+            ValueError: wrong lengths, the same draw twice, another epoch's, indices out of range,
+                NaN or infinite values, targets of several classes. Nothing has changed then.
 
         Cost: O(b C), and waiting for the values' device.
         """
         given = {"loss": loss, "logits": logits, "proxy": proxy, "target": target}
         if logits is not None and target is None:
             given["target"] = getattr(batch, "target", None)
-        found = weakest_views(batch, given)
+        found = weakest_views(batch, given, mixed)
         require_epoch(batch, self.epoch)
         if found is not None:
             index, strength, values = found

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import copy
-from collections import namedtuple
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, get_args
 
-from torch import Tensor
+import torch.distributed as dist
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
+    DistributedSampler,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
-    default_collate,
-    get_worker_info,
 )
 
-from augloader.core.batch import Draw, by_value, stack
 from augloader.core.checks import require_dataset, require_one_of
 from augloader.core.deprecated import renamed
 from augloader.core.schedule import Schedule
 from augloader.loading.adapt import Transform
-from augloader.loading.batches import Fetched
+from augloader.loading.collating import Collate, Extras
 from augloader.loading.dataset import WeightedAugmentedDataset
+from augloader.loading.distributed_sampler import DistributedCoresetSampler
 from augloader.loading.plan import FORMER
 from augloader.loading.sampler import CoresetSampler
 from augloader.loading.shaped import Shaped
 from augloader.selection.strategy import Strategy
 
-Extras = Literal["draw", "index", "none"]
 _KEPT = (
     "batch_size",
     "num_workers",
@@ -59,6 +55,7 @@ def wrap(
     fields: tuple[int | str, int | str] = (0, 1),
     extras: Extras = "draw",
     weak_probability: Schedule | float = 1.0,
+    group: dist.ProcessGroup | None = None,
     **options: Any,
 ) -> tuple[DataLoader[Any], CoresetSampler]:
     """Return a loader like the given one whose epochs a CoresetSampler plans, and the sampler.
@@ -70,6 +67,14 @@ def wrap(
     index, weight, strength, copy and epoch of every row, its input and target None. A batch that is
     a single tensor becomes a list of two.
 
+    A row's draw has the row's place: the collate function must keep order and number of its rows,
+    which is tried on a few of the first. One that sorts rows, or leaves some out, takes draws that
+    travel inside the items. Where it mixes images, as by v2.MixUp, and class labels become rows of
+    probabilities, the draws of the batch are marked as mixed.
+
+    With a ``group``, or a loader with a DistributedSampler, each rank draws its share, by a
+    ``DistributedCoresetSampler``; the group is then that of all ranks, if none is given.
+
     Args:
         loader: a DataLoader, or a subclass with the same arguments, as torchdata's
             StatefulDataLoader, over a map-style dataset.
@@ -80,16 +85,23 @@ def wrap(
         final: see weak.
         fields: positions, keys or attributes of input and target in an item; read where a transform
             is given, and by ``sweep(model, loader.dataset, ...)``.
-        extras: "draw" as above; "index": the index alone; "none": nothing, for code that takes
-            exactly two. What is left out cannot be reported, and weights do not reach the loss.
+        extras: "draw" as above; "fields": tensors alone, ``draw_index``, ``draw_weight``,
+            ``draw_strength``, ``draw_copy``, ``draw_epoch`` and ``draw_mixed``, in a mapping or as
+            attributes, else in a dict at the end: ``Sample.of`` makes one of them; "item": a
+            ``Draw`` inside each item, at its end or as ``draw``, and batches as the collate
+            function then returns them: it hands them on, and ``Sample.of`` makes a Sample of the
+            list; "index": the index alone; "none": nothing, for code that takes exactly two. What
+            is left out cannot be reported, and weights do not reach the loss.
         weak_probability: as for CoresetSampler, of a draw to get the weak transform.
+        group: of the ranks that share the draws, as for DistributedCoresetSampler.
         **options: of CoresetSampler, as ``fraction=0.3``.
 
     Raises:
         TypeError: not a DataLoader; over an IterableDataset or a WeightedAugmentedDataset; a
             subclass with other arguments; in the loop, batches that a draw cannot be added to.
-        ValueError: a loader with a sampler or batch sampler of its own, or without batches; what
-            CoresetSampler raises; in the loop, batches with a field ``draw`` of their own.
+        ValueError: a loader with a sampler or batch sampler of its own, as endless loaders have,
+            or without batches; what CoresetSampler raises; in the loop, batches with a field
+            ``draw`` of their own, items that are None, rows in another order or number.
 
     Cost: O(n) once; a batch costs what it did.
 
@@ -116,9 +128,11 @@ def wrap(
         final=final,
         fields=fields,
     )
-    sampler = CoresetSampler(data, strategy, weak_probability=weak_probability, **options)
+    sampler = _sampler(
+        loader.sampler, group, data, strategy, weak_probability=weak_probability, **options
+    )
     kept = {name: getattr(loader, name) for name in _KEPT if hasattr(loader, name)}
-    collate_fn = _Collate(loader.collate_fn, extras)
+    collate_fn = Collate(loader.collate_fn, extras, fields[1])
     error: TypeError | None = None
     try:
         made = type(loader)(data, sampler=sampler, collate_fn=collate_fn, **kept)
@@ -131,36 +145,6 @@ def wrap(
             " Build it over WeightedAugmentedDataset with sampler=CoresetSampler(...)."
         ) from error
     return made, sampler
-
-
-class _Collate:
-    """The loader's own collate function, and what is added to its batches."""
-
-    def __init__(self, own: Callable[[Any], Any], extras: Extras) -> None:
-        self.own, self.extras = own, extras
-
-    def __call__(self, rows: Sequence[Any]) -> Any:
-        draws: Sequence[Draw]
-        if isinstance(rows, Fetched):
-            draws = rows.draws
-            batch = rows.whole() if self.own is default_collate else self.own(rows.items)
-        else:
-            items, draws = zip(*rows, strict=True)
-            batch = self.own(list(items))
-        if self.extras != "none":
-            drawn = stack(draws)
-            batch = _added(batch, self.extras, drawn if self.extras == "draw" else drawn.index)
-        return _Sent(batch) if get_worker_info() and type(batch) in (list, tuple, dict) else batch
-
-
-class _Sent:
-    """A batch in a worker, itself in the main process; its small tensors are sent by value."""
-
-    def __init__(self, batch: Any) -> None:
-        self.batch = batch
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self.batch), (by_value(self.batch),)
 
 
 def _check(loader: Any) -> None:
@@ -184,65 +168,50 @@ def _check(loader: Any) -> None:
             "loader must make batches by batch_size, got a batch_sampler of its own or none. Build "
             "it over WeightedAugmentedDataset(data), with a batch sampler over CoresetSampler(...)."
         )
+    _require_plain(loader.batch_sampler, (BatchSampler,), "batch sampler", _ENDLESS)
     own: Any = loader.sampler
     n = require_dataset(loader.dataset)
-    kind = type(own)
-    plain = kind in (SequentialSampler, RandomSampler)
-    plain = plain or (kind.__name__ == "RandomSampler" and kind.__module__.startswith("torchdata."))
-    if not plain or getattr(own, "replacement", False) or len(own) != n:
-        how = " with replacement" if plain and len(own) == n else ""
+    if type(own) is DistributedSampler and len(own.dataset) == n:  # type: ignore[arg-type]
+        return
+    _require_plain(own, (SequentialSampler, RandomSampler), "sampler", _SAMPLED)
+    if getattr(own, "replacement", False) or len(own) != n:
+        how = "with replacement" if len(own) == n else f"of {len(own)} of {n} samples"
         raise ValueError(
-            f"loader must have no sampler of its own, got {kind.__name__}{how}. Draws come from "
-            "CoresetSampler: leave it out, with shuffle=True; in place of DistributedSampler build "
-            "DistributedCoresetSampler over WeightedAugmentedDataset(data)."
+            f"loader must have no sampler of its own, got {type(own).__name__} {how}. {_SAMPLED}"
         )
 
 
-def _added(batch: Any, name: str, drawn: Any) -> Any:
-    """Return a batch of the same shape with one thing more."""
-    if isinstance(batch, Mapping):
-        _require_free(name, list(batch))
-        added: Any = copy.copy(batch)
-        added[name] = drawn
-        return added
-    if isinstance(batch, list):
-        return [*batch, drawn]
-    if isinstance(batch, tuple):
-        if not hasattr(batch, "_fields"):
-            return (*batch, drawn)
-        _require_free(name, batch._fields)
-        return _named(type(batch), name, (*batch, drawn))
-    if isinstance(batch, Tensor):
-        return [batch, drawn]
-    if not hasattr(batch, "__dict__"):
-        raise TypeError(
-            "batches must be tuples, lists, mappings or objects with attributes, got "
-            f'{type(batch).__name__}. Return one of these from collate_fn, or pass extras="none".'
-        )
-    _require_free(name, vars(batch))
-    added = copy.copy(batch)
-    object.__setattr__(added, name, drawn)
-    return added
+def _require_plain(given: Any, kinds: tuple[type, ...], name: str, advice: str) -> None:
+    """Raise ValueError unless a sampler is torch's or torchdata's own."""
+    kind = type(given)
+    known = [k.__name__ for k in kinds] if kind.__module__.startswith("torchdata.") else []
+    if kind not in kinds and kind.__name__ not in known:
+        raise ValueError(f"loader must have no {name} of its own, got {kind.__name__}. {advice}")
 
 
-def _require_free(name: str, known: Collection[str]) -> None:
-    if name in known:
-        raise ValueError(
-            f"batches must have no field {name!r} of their own, got {list(known)}. Rename it, or "
-            'pass extras="none".'
-        )
+_SAMPLED = (
+    "Draws come from CoresetSampler: leave it out, with shuffle=True; in place of "
+    "SubsetRandomSampler(indices) build the loader over torch.utils.data.Subset(data, indices)."
+)
+_ENDLESS = (
+    "Endless loaders (timm's MultiEpochsDataLoader, YOLO's) begin the next epoch before it is "
+    "planned: take a plain DataLoader, with persistent_workers=True. Others are built over "
+    "WeightedAugmentedDataset(data), with a batch sampler over CoresetSampler(...)."
+)
 
 
-def _named(kind: Any, name: str, values: tuple[Any, ...]) -> Any:
-    """Return a named tuple with a field more than another kind has."""
-    return _with_field(kind, name)(*values)
-
-
-@cache
-def _with_field(kind: Any, name: str) -> Any:
-    made: Any = namedtuple(kind.__name__, (*kind._fields, name))  # type: ignore[misc]
-
-    def reduce(batch: Any) -> tuple[Any, ...]:
-        return _named, (kind, name, by_value(tuple(batch)))
-
-    return type(kind.__name__, (made, kind), {"__reduce__": reduce, "__slots__": ()})
+def _sampler(
+    own: Any, group: dist.ProcessGroup | None, data: Any, strategy: Strategy, **options: Any
+) -> CoresetSampler:
+    """Return the sampler of all draws, or of this rank's."""
+    if group is not None:
+        return DistributedCoresetSampler(data, strategy, group=group, **options)
+    if not isinstance(own, DistributedSampler):
+        return CoresetSampler(data, strategy, **options)
+    ranks = own.num_replicas, own.rank
+    started = dist.is_available() and dist.is_initialized()
+    if started and ranks == (dist.get_world_size(), dist.get_rank()):
+        return DistributedCoresetSampler(data, strategy, group=dist.group.WORLD, **options)
+    return DistributedCoresetSampler(
+        data, strategy, num_replicas=ranks[0], rank=ranks[1], **options
+    )

@@ -210,8 +210,9 @@ def test_a_bad_report_changes_nothing(
     table = full_table()
     before = copy.deepcopy(table.state_dict())
     values = {"index": [0, 1, 2], "loss": [1.0, 2.0, 3.0]} | given
+    asked: dict[str, Any] = {k: v if k == "epoch" else torch.tensor(v) for k, v in values.items()}
     with pytest.raises(error, match=words):
-        table.report(**{k: torch.tensor(v) if k != "epoch" else v for k, v in values.items()})
+        table.report(**asked)
     assert same(table.state_dict(), before)
 
 

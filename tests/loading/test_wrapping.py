@@ -21,6 +21,7 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     Subset,
+    SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
     default_collate,
@@ -587,14 +588,15 @@ def test_a_sampler_of_its_own() -> None:
     samplers: list[tuple[Any, str]] = [
         (WeightedRandomSampler([1.0] * N, N), "WeightedRandomSampler"),
         (RandomSampler(data, replacement=True), "RandomSampler with replacement"),
-        (RandomSampler(data, num_samples=5), "RandomSampler"),
-        (DistributedSampler(data, num_replicas=1, rank=0), "DistributedSampler"),
+        (RandomSampler(data, num_samples=5), "RandomSampler of 5 of 12 samples"),
+        (SubsetRandomSampler(range(5)), "SubsetRandomSampler"),
+        (DistributedSampler(range(9), num_replicas=1, rank=0), "DistributedSampler"),  # type: ignore[arg-type]
         (Backwards(data), "Backwards"),
         (list(range(N)), "list"),
         (CoresetSampler(data, Uniform(), fraction=0.5), "CoresetSampler"),
     ]
     for own, name in samplers:
-        words = rf"loader must have no sampler of its own, got {name}\. .*shuffle=True"
+        words = rf"loader must have no sampler of its own, got {name}\. .*shuffle=True.*Subset"
         with pytest.raises(ValueError, match=words):
             wrap(DataLoader(data, sampler=own), Uniform(), fraction=0.5)
     for own in (SequentialSampler(data), RandomSampler(data)):
@@ -642,7 +644,8 @@ def test_what_is_no_such_loader() -> None:
     with pytest.raises(TypeError, match="got Deaf, which has a collate function or sampler of its"):
         wrap(Deaf(tensors()), Uniform(), fraction=0.5)
     with pytest.raises(
-        ValueError, match="extras must be one of 'draw', 'index', 'none', got 'all'"
+        ValueError,
+        match="extras must be one of 'draw', 'fields', 'item', 'index', 'none', got 'all'",
     ):
         wrap(DataLoader(tensors()), Uniform(), fraction=0.5, extras="all")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"exactly one of fraction and count"):
