@@ -37,7 +37,7 @@ def allocate(sizes: Sequence[int], budget: int, allocation: Allocation) -> list[
     if not len(sizes) <= budget <= room.sum():
         raise ValueError(
             f"budget must be between {len(sizes)}, one a class, and {room.sum()}, all samples, "
-            f"got {budget}. Change it, or select over all samples with "
+            f"got {budget}. Ask for another fraction or count, or select over all samples with "
             "FacilityLocation(per_class=False)."
         )
     pull = room.astype(float) if allocation == "proportional" else np.ones(len(room))

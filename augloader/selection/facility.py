@@ -32,7 +32,7 @@ class FacilityLocation:
         per_class: select within each class; False takes all samples as one group.
         allocation: how the budget is shared among classes: "proportional" to their sizes by
             largest remainder, or "equal", the shortfall of small classes going to the others.
-            Every class gets at least one medoid.
+            Every class gets at least one medoid; a class of one sample is its own.
         xi: stop a class early, once ||G_S||_F <= xi (Eq. 9), in units of proxy distance.
         engine: "auto", "dense", "matrix-free" or "graph"; see ``facility_location``.
         memory_limit: bytes that one class's selection may take; None takes a quarter of what is
@@ -94,8 +94,8 @@ class FacilityLocation:
             Selection of ``budget`` samples, fewer where ``xi`` stops early; weights sum to n.
 
         Raises:
-            ValueError: evidence missing, budget out of range, a class with one sample, a memory
-                limit that is too small.
+            ValueError: evidence missing, budget out of range or below the number of classes, a
+                memory limit that is too small.
 
         Cost: the engine's, one class after the other; on a GPU all that fit at once.
         """
@@ -108,23 +108,12 @@ class FacilityLocation:
         return self.join(tasks, found, previous)
 
     def groups(self, n: int, labels: Tensor | None) -> list[Tensor]:
-        """Return the indices of each group, ascending.
-
-        Raises:
-            ValueError: a class with one sample.
-        """
+        """Return the indices of each group, ascending."""
         if not self.per_class:
-            return [torch.arange(n)]
+            return [torch.arange(n, device="cpu")]
         assert labels is not None
         labels = labels.cpu()
-        classes, sizes = labels.unique(return_counts=True)
-        if (sizes == 1).any():
-            lone = int(classes[sizes == 1][0])
-            raise ValueError(
-                f"labels must give every class at least 2 samples, got 1 in class {lone} (index "
-                f"{int((labels == lone).nonzero())}). Leave that sample out or merge its class, "
-                "or select over all samples with FacilityLocation(per_class=False)."
-            )
+        sizes = labels.unique(return_counts=True)[1]
         return list(labels.argsort(stable=True).split(sizes.tolist()))
 
     def plan(
