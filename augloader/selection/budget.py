@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from augloader.core.checks import require_int, require_one_of
+
 Allocation = Literal["proportional", "equal"]
 
 
@@ -33,6 +35,8 @@ def allocate(sizes: Sequence[int], budget: int, allocation: Allocation) -> list[
         >>> allocate([50, 30, 2], 10, "proportional"), allocate([50, 30, 2], 10, "equal")
         ([6, 3, 1], [4, 4, 2])
     """
+    require_one_of("allocation", allocation, ("proportional", "equal"))
+    budget = require_int("budget", budget, 1, "Choose at least one sample.")
     room = np.array(sizes)
     if not len(sizes) <= budget <= room.sum():
         raise ValueError(
