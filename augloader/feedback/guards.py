@@ -29,7 +29,7 @@ def require_index(index: Tensor, n: int) -> Tensor:
     bad = (index < 0) | (index >= n)
     if bad.any():
         raise ValueError(
-            f"index must be in [0, {n}), got {count_and_first(bad, 'outside')}. "
+            f"index must be in [0, {n}), got {count_and_first(bad, 'outside', samples=index)}. "
             "Report the indices that the dataset returned."
         )
     ordered = index.sort().values
@@ -50,7 +50,8 @@ def require_weakness(strength: Tensor | None, index: Tensor) -> Tensor:
     values = as_tensor("strength", strength, advice).cpu().float()
     if values.shape != index.shape:
         raise ValueError(
-            f"strength must have shape {tuple(index.shape)}, got {tuple(values.shape)}. {advice}"
+            f"strength must be ({len(index)},) values in [0, 1], got shape {tuple(values.shape)}. "
+            f"{advice}"
         )
     bad = ~((values >= 0) & (values <= 1))
     if bad.any():

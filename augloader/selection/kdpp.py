@@ -138,8 +138,8 @@ def sample(b: Tensor, k: int | None, generator: np.random.Generator) -> NDArray[
     k = len(values) if k is None else k
     if k > len(values):
         raise ValueError(
-            f"budget must be at most the rank of the kernel, {len(values)}, for a k-DPP of "
-            f"{len(b)} samples, got {k}. "
+            f"budget must be at most the rank of the kernel, {len(values)}, for a k-DPP, got {k} "
+            f"of {len(b)} samples. "
             'Ask for fewer, or raise the rank: kernel="gaussian", of a smaller bandwidth or larger '
             "width."
         )

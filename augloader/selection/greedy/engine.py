@@ -81,8 +81,8 @@ def facility_location(
       n^2 (d + 32) is at most 5e11, both within the memory limit; else graph.
 
     Args:
-        proxies: of n samples, of either form, or (n, d) floating values; on a GPU the dense engine and FAISS's searches run
-            there, all else on the CPU.
+        proxies: of n samples, of either form, or (n, d) floating values; on a GPU the dense engine
+            and FAISS's searches run there, all else on the CPU.
         budget: number of medoids, 1 to n.
         engine: as above.
         memory_limit: bytes; None takes a quarter of the free memory.
