@@ -192,12 +192,15 @@ def test_samples_that_lack_a_group_are_named() -> None:
         sampler.refresh()
 
 
-def test_a_group_of_one_sample_is_an_error_that_names_it() -> None:
+def test_a_group_of_one_sample_is_its_own_medoid() -> None:
     def found(batch: Sample) -> dict[str, Tensor]:
         return {"proxy": proxies_of(batch.index), "target": (batch.index == 3).long()}
 
-    with pytest.raises(ValueError, match=r"at least 2 samples, got 1 in class 1 \(index 3\)"):
-        trained(FacilityLocation(), found).refresh()
+    sampler = trained(FacilityLocation(), found)
+    sampler.refresh()
+    assert sampler.selection is not None
+    weights = zip(sampler.selection.indices.tolist(), sampler.selection.weights, strict=True)
+    assert dict(weights)[3] == 1
 
 
 @pytest.mark.parametrize("found", [{}, {"target": torch.arange(8) % 2}])

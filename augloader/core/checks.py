@@ -10,11 +10,18 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
 T = TypeVar("T")
+
+_MANY = (
+    "Where rows were mixed with others say so, and they are left out: "
+    "sampler.report(batch._replace(mixed=True), ...). Where a sample has several labels report "
+    "proxies of your own, as sampler.report(batch, loss=loss, proxy=logits.sigmoid() - target)."
+)
 
 
 def unchecked(kind: type[T], **fields: Any) -> T:
@@ -24,32 +31,99 @@ def unchecked(kind: type[T], **fields: Any) -> T:
     return made
 
 
-def count_and_first(bad: Tensor, noun: str = "values", limit: int = 5) -> str:
+def plain(value: T) -> T:
+    """Return a number of numpy, or an array or tensor of no dimension, as Python's; others as is.
+
+    Example:
+        >>> plain(np.float64(0.5)), plain(torch.tensor(3)), plain("a")
+        (0.5, 3, 'a')
+    """
+    scalar = isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0
+    return value.item() if scalar else value  # type: ignore[attr-defined]
+
+
+def plain_options(options: object) -> None:
+    """Replace numbers of numpy among a frozen dataclass's fields by Python's.
+
+    Saved states are compared by the options' repr, and a hash needs plain values.
+    """
+    for name, value in vars(options).items():
+        if plain(value) is not value:
+            object.__setattr__(options, name, plain(value))
+
+
+def as_tensor(name: str, values: Any, advice: str) -> Tensor:
+    """Return a tensor, detached, and an array or a list of numbers as one on the CPU.
+
+    Arrays keep their dtype, and share memory where they can; Python's floats become float32.
+
+    Raises:
+        TypeError: anything else.
+
+    Example:
+        >>> as_tensor("scores", [0.5, 2], "Give one a sample.")
+        tensor([0.5000, 2.0000])
+    """
+    if isinstance(values, Tensor):
+        return values.detach() if values.requires_grad else values
+    if isinstance(values, list | tuple) or hasattr(values, "__array__"):
+        try:
+            array = np.asarray(values)
+        except (TypeError, ValueError, RuntimeError):  # ragged, or of tensors that are elsewhere
+            array = np.empty(0, object)
+        if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
+            dtype = array.dtype.newbyteorder("=")
+            if isinstance(values, list | tuple) and dtype.kind == "f":
+                dtype = np.dtype(np.float32)
+            return torch.from_numpy(np.require(array, dtype, ["C", "W"]))
+    raise TypeError(
+        f"{name} must be a tensor or an array of numbers, got {type(values).__name__}. {advice}"
+    )
+
+
+def count_and_first(
+    bad: Tensor, noun: str = "values", limit: int = 5, samples: Tensor | None = None
+) -> str:
     """Say how many entries of a mask are set and where the first ones are.
 
     Args:
         bad: (n,) bool mask, True where something is wrong.
         noun: what one entry is, in the plural.
         limit: how many positions to name.
+        samples: (n,) integer, the samples that the entries are of, where these are named instead.
 
     Example:
         >>> count_and_first(torch.tensor([False, True, True]), "rows")
         '2 rows (first indices 1, 2)'
+        >>> count_and_first(torch.tensor([False, True]), "rows", samples=torch.tensor([8, 5]))
+        '1 rows (first samples 5)'
     """
-    where = bad.nonzero().flatten()[:limit].tolist()
-    return f"{int(bad.sum())} {noun} (first indices {', '.join(map(str, where))})"
+    where = bad.nonzero().flatten().cpu()
+    if samples is not None:
+        where = samples.detach().cpu()[where].sort().values
+    first = ", ".join(map(str, where[:limit].tolist()))
+    return f"{len(where)} {noun} (first {'indices' if samples is None else 'samples'} {first})"
 
 
-def require_finite(name: str, rows: Tensor, advice: str) -> None:
-    """Raise ValueError if any row of an (n, ...) tensor holds NaN or infinity."""
+def require_finite(name: str, rows: Tensor, advice: str, samples: Tensor | None = None) -> None:
+    """Raise ValueError if any row of an (n, ...) tensor holds NaN or infinity.
+
+    Args:
+        name: what the rows are.
+        rows: (n, ...).
+        advice: what to do.
+        samples: (n,) integer, the samples that the rows are of; None: they are in order.
+    """
     bad = ~rows.isfinite()
     if bad.any():
-        text = count_and_first(bad.reshape(len(rows), -1).any(1), "non-finite rows")
+        where = bad.reshape(len(rows), -1).any(1)
+        text = count_and_first(where, "non-finite rows", samples=samples)
         raise ValueError(f"{name} must be finite, got {text}. {advice}")
 
 
 def require_int(name: str, value: object, least: int, advice: str) -> int:
     """Return ``value`` as an int that is at least ``least``, or raise TypeError or ValueError."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}. {advice}")
     if int(value) < least:
@@ -59,11 +133,23 @@ def require_int(name: str, value: object, least: int, advice: str) -> int:
 
 def require_seed(seed: object) -> int:
     """Return a seed of 64 bits, or raise TypeError or ValueError."""
+    seed = plain(seed)
     if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise TypeError(f"seed must be an int, got {seed!r}. Pass for example seed=0.")
     if not 0 <= int(seed) < 2**64:
         raise ValueError(f"seed must be in [0, 2^64), got {seed}. Pass for example seed=0.")
     return int(seed)
+
+
+def require_generator(generator: Any) -> np.random.Generator:
+    """Return ``generator``, or raise TypeError unless it is numpy's."""
+    if not isinstance(generator, np.random.Generator):
+        got = repr(generator) if isinstance(generator, int | None) else kind(generator)
+        raise TypeError(
+            f"generator must be a numpy.random.Generator, got {got}. Pass "
+            "numpy.random.default_rng(seed)."
+        )
+    return generator
 
 
 def kind(value: object) -> str:
@@ -73,6 +159,7 @@ def kind(value: object) -> str:
 
 def require_strengths(strength: Tensor | float, batch: tuple[int, ...]) -> Tensor:
     """Return every row's strength as float32 on the CPU; ``batch`` is (B,), or () for one image."""
+    strength = plain(strength) if isinstance(strength, np.ndarray | np.generic) else strength
     number = isinstance(strength, Real) and not isinstance(strength, bool)
     if not number and not (isinstance(strength, Tensor) and strength.is_floating_point()):
         raise TypeError(
@@ -133,18 +220,21 @@ def require_budget(budget: object, selected: int) -> int:
     return asked
 
 
-def require_number(name: str, value: object, interval: str, advice: str) -> None:
-    """Raise unless the value is a number in the interval, such as "[0, 1)" or "(0, inf)"."""
+def require_number(name: str, value: object, interval: str, advice: str) -> float:
+    """Return a number in the interval, such as "[0, 1)" or "(0, inf)", as a float, or raise."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number in {interval}, got {value!r}. {advice}")
     low, high = map(float, interval[1:-1].split(","))
     ends = [end for end, bracket in ((low, interval[0]), (high, interval[-1])) if bracket in "[]"]
     if not (low < float(value) < high or value in ends):
         raise ValueError(f"{name} must be in {interval}, got {value}. {advice}")
+    return float(value)
 
 
 def require_fraction(name: str, value: object) -> float:
     """Return ``value`` as a float in (0, 1], or raise TypeError or ValueError."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number in (0, 1], got {value!r}. Give a share, as 0.3.")
     if not 0 < float(value) <= 1:
@@ -177,26 +267,44 @@ def require_dataset(data: object) -> int:
     return len(data)
 
 
-def require_labels(name: str, labels: Tensor, n: int, classes: int | None = None) -> None:
-    """Raise unless ``labels`` is an (n,) integer tensor in [0, classes)."""
+def require_labels(
+    name: str,
+    labels: Tensor,
+    n: int,
+    classes: int | None = None,
+    samples: Tensor | None = None,
+) -> Tensor:
+    """Return ``labels`` as int64, or raise unless they are an (n,) integer tensor in [0, classes).
+
+    Args:
+        name: what they are called.
+        labels: (n,) of any integer dtype.
+        n: how many there are.
+        classes: C, or None.
+        samples: (n,) integer, the samples that the labels are of; None: they are in order.
+
+    Raises:
+        TypeError: not a tensor, or of no integers.
+        ValueError: of another shape, or out of range.
+    """
     if not isinstance(labels, Tensor):
         raise TypeError(
             f"{name} must be a tensor of class labels, got {type(labels).__name__}. "
             "Pass torch.as_tensor(labels)."
         )
-    if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
-        raise TypeError(
-            f"{name} must be integer class labels, got {labels.dtype}. "
-            "Convert one-hot or soft targets with argmax(1)."
-        )
+    advice = _MANY if labels.ndim > 1 else "Give one label a sample, as with .long()."
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        shape = f" of shape {tuple(labels.shape)}" if labels.ndim > 1 else ""
+        raise TypeError(f"{name} must be integer class labels, got {labels.dtype}{shape}. {advice}")
     if labels.shape != (n,):
-        raise ValueError(
-            f"{name} must have shape ({n},), got {tuple(labels.shape)}. Give one label a sample."
-        )
+        raise ValueError(f"{name} must have shape ({n},), got {tuple(labels.shape)}. {advice}")
+    labels = labels.to(torch.int64)
     bad = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
     if bad.any():
         rule = "0 or more" if classes is None else f"in [0, {classes})"
+        got = count_and_first(bad, "labels outside", samples=samples)
         raise ValueError(
-            f"{name} must be {rule}, got {count_and_first(bad, 'labels outside')}. "
-            "Number the classes from 0, as the model's outputs are."
+            f"{name} must be {rule}, got {got}. Number the classes from 0, as the model's outputs "
+            "are."
         )
+    return labels

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from augloader.core.checks import (
+    as_tensor,
     count_and_first,
     require_finite,
     require_int,
@@ -16,6 +17,8 @@ from augloader.core.checks import (
     unchecked,
 )
 from augloader.core.proxies import Proxies
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +89,10 @@ class Selection:
     nested: Nested | None = None
 
     def __post_init__(self) -> None:
-        """Check the contract above."""
+        """Take arrays, and check the contract above."""
+        for name in ("indices", "weights"):
+            values = as_tensor(f"selection.{name}", getattr(self, name), "Give one a sample.")
+            object.__setattr__(self, name, values)
         if self.indices.dtype != torch.int64 or self.weights.dtype != torch.float32:
             raise TypeError(
                 "selection must be int64 indices and float32 weights, got "
@@ -155,10 +161,14 @@ class Selection:
 class Evidence:
     """What a strategy may look at.
 
+    Arrays and lists of numbers are taken too; what requires gradients is detached.
+
     Args:
         n: number of samples, at least 1.
-        labels: (m,) integer, 0 or more, or None; the groups that are selected one by one.
-        proxies: gradient proxies of the m samples, or None.
+        labels: (m,) integer, 0 or more, or None; the groups that are selected one by one. They are
+            kept as int64.
+        proxies: gradient proxies of the m samples, or None; (m, d) floating values are taken as
+            proxies that are vectors.
         losses: (m,) floating and finite, or None.
         previous: (k,) int64 indices that are selected now, or None; the sampler adds them.
         indices: None where the rows are of all samples in order, m = n. Else a share, as of one
@@ -169,7 +179,7 @@ class Evidence:
         scores: (m,) floating and finite, scores of your own, or None; see ``augloader.Given``.
 
     Raises:
-        TypeError: wrong dtype.
+        TypeError: wrong dtype, or no tensor or array.
         ValueError: empty, wrong length, negative labels, values that are NaN or infinite, indices
             repeated or out of range.
 
@@ -189,28 +199,41 @@ class Evidence:
     scores: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Check the contract above."""
-        require_int("evidence.n", self.n, 1, "An empty dataset has nothing to select.")
-        m = self.n
+        """Take arrays, and check the contract above."""
+        m = self._set(
+            "n", require_int("evidence.n", self.n, 1, "An empty dataset has nothing to select.")
+        )
+        for name, advice in _ADVICE.items():
+            values = getattr(self, name)
+            if values is not None:
+                self._set(name, as_tensor(name, values, advice))
         if self.indices is not None:
+            self._check_positions("indices", self.indices)
             m = len(self.indices)
-            self._check_positions("indices", self.indices, "Name the samples of the rows.")
             if len(self.indices.unique()) < m:
                 raise ValueError(
                     "indices must be distinct, got repeated ones. Give one row a sample."
                 )
         if self.labels is not None:
-            require_labels("labels", self.labels, m)
-        if self.proxies is not None and len(self.proxies) != m:
+            self._set("labels", require_labels("labels", self.labels, m, samples=self.indices))
+        if self.proxies is not None and len(self._set("proxies", Proxies.of(self.proxies))) != m:
             raise ValueError(
                 f"proxies must have {m} rows, got {len(self.proxies)}. Give one row a sample."
             )
-        for name, advice in _ADVICE.items():
+        for name in ("losses", "features", "forgetting", "scores"):
             values = getattr(self, name)
             if values is not None:
-                _require_rows(name, values, m, 2 if name == "features" else 1, advice)
+                _require_rows(name, values, m, self.indices)
         if self.previous is not None:
-            self._check_positions("previous", self.previous, "Pass selection.indices of this data.")
+            self._check_positions("previous", self.previous)
+            if len(self.previous.unique()) < len(self.previous):
+                raise ValueError(
+                    f"previous must be distinct, got repeated ones. {_ADVICE['previous']}"
+                )
+
+    def _set(self, name: str, value: T) -> T:
+        object.__setattr__(self, name, value)
+        return value
 
     def with_checked(self, **fields: Any) -> Evidence:
         """Return this evidence with other fields, which were checked before and are not again."""
@@ -231,7 +254,8 @@ class Evidence:
                 "Give the sampler group=, so that the ranks select together."
             )
 
-    def _check_positions(self, name: str, given: Tensor, advice: str) -> None:
+    def _check_positions(self, name: str, given: Tensor) -> None:
+        advice = _ADVICE[name]
         if given.dtype != torch.int64 or given.ndim != 1:
             raise TypeError(
                 f"{name} must be (k,) int64 indices, got {tuple(given.shape)} {given.dtype}. "
@@ -255,18 +279,23 @@ _SOURCE = {
 }
 EVIDENCE = tuple(_SOURCE)  # what strategies and scores may need
 _ADVICE = {
+    "labels": "Give one label a sample.",
     "losses": 'Compute the loss with reduction="none", and check the model: has training diverged?',
+    "previous": "Pass selection.indices of this data.",
+    "indices": "Name the samples of the rows.",
     "features": "Flatten each sample's features to one row, and check the model.",
     "forgetting": "Leave it to the sampler's table.",
     "scores": "Give one finite score a sample.",
 }
 
 
-def _require_rows(name: str, values: Tensor, m: int, ndim: int, advice: str) -> None:
+def _require_rows(name: str, values: Tensor, m: int, samples: Tensor | None) -> None:
     """Raise unless values are floating and finite, one number or one row a sample."""
     if not values.is_floating_point():
         raise TypeError(f"{name} must be floating, got {values.dtype}. Convert with .float().")
+    ndim = 2 if name == "features" else 1
     if values.ndim != ndim or len(values) != m:
         shape = f"({m},)" if ndim == 1 else f"({m}, d)"
-        raise ValueError(f"{name} must have shape {shape}, got {tuple(values.shape)}. {advice}")
-    require_finite(name, values, advice)
+        got = tuple(values.shape)
+        raise ValueError(f"{name} must have shape {shape}, got {got}. {_ADVICE[name]}")
+    require_finite(name, values, _ADVICE[name], samples)

@@ -9,12 +9,21 @@ from __future__ import annotations
 
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.core.checks import require_finite, require_int, require_labels, unchecked
+from augloader.core.checks import (
+    as_tensor,
+    kind,
+    require_finite,
+    require_int,
+    require_labels,
+    require_seed,
+    unchecked,
+)
 
 _BLOCK = 2**20  # distances computed at a time: they stay in the cache
 
@@ -62,7 +71,7 @@ def residual(logits: Tensor, labels: Tensor) -> Tensor:
 
     Raises:
         ValueError: labels out of range or of the wrong length.
-        TypeError: labels that are not integers.
+        TypeError: labels that are not integers, logits that are not (n, C) and floating.
 
     Cost: O(n C).
 
@@ -72,8 +81,14 @@ def residual(logits: Tensor, labels: Tensor) -> Tensor:
 
     Source: Katharopoulos & Fleuret (2018); Liu & Mirzasoleiman (2022), section 5.
     """
-    require_labels("labels", labels, len(logits), logits.shape[1])
-    return unchecked_residual(logits, labels)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.ndim != 2:
+        raise TypeError(
+            f"logits must be an (n, C) floating tensor, got {kind(logits)}. Give the outputs of "
+            "the model, a row a sample."
+        )
+    return unchecked_residual(
+        logits, require_labels("labels", labels, len(logits), logits.shape[1])
+    )
 
 
 def unchecked_residual(logits: Tensor, labels: Tensor) -> Tensor:
@@ -90,11 +105,11 @@ class Proxies:
     Distances follow from <g_i (x) h_i, g_j (x) h_j> = <g_i, g_j> <h_i, h_j>.
 
     Args:
-        gradient: (n, C) floating, g; residuals or any other vectors.
+        gradient: (n, C) floating, g; residuals or any other vectors. An array is taken too.
         features: (n, d) floating, h, or None for proxies that are plain vectors.
 
     Raises:
-        TypeError: not floating.
+        TypeError: not floating, or no tensor or array.
         ValueError: not two-dimensional, of different lengths or devices, NaN or infinite (the
             message gives the count and the first indices).
 
@@ -109,7 +124,10 @@ class Proxies:
     features: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Check shapes, dtypes and finiteness."""
+        """Take arrays, and check shapes, dtypes and finiteness."""
+        for name, part in self._parts():
+            advice = "Pass (n, d) floating values, a row a sample."
+            object.__setattr__(self, name, as_tensor(f"proxies.{name}", part, advice))
         self._check_form()
         for name, part in self._parts():
             require_finite(
@@ -136,6 +154,22 @@ class Proxies:
                 "proxies.features must match the gradient in length, dtype and device, got "
                 f"{_kind(self.features)} and {_kind(self.gradient)}. Take both from one sweep."
             )
+
+    @classmethod
+    def of(cls, given: Any) -> Proxies:
+        """Return proxies as they are, and (n, d) floating values as proxies that are vectors.
+
+        Raises:
+            TypeError, ValueError: as the class.
+
+        Example:
+            >>> len(Proxies.of(np.eye(3)))
+            3
+        """
+        if isinstance(given, cls):
+            return given
+        advice = "Pass Proxies(gradient), or (n, d) floating values, a row a sample."
+        return cls(as_tensor("proxies", given, advice))
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -187,7 +221,7 @@ class Proxies:
             Proxies of (n, w) float32 vectors.
 
         Raises:
-            ValueError: width below 1.
+            TypeError, ValueError: width below 1, a seed that is none.
 
         Cost: O(n (C + d) w).
 
@@ -197,9 +231,9 @@ class Proxies:
 
         Source: Achlioptas (2003); for products Kar & Karnick (2012).
         """
-        require_int("width", width, 1, "64 is a good start.")
-        rng = np.random.default_rng(seed)
-        product = torch.full((1, 1), width**-0.5, device=self.device)
+        width = require_int("width", width, 1, "64 is a good start.")
+        rng = np.random.default_rng(require_seed(seed))
+        product = torch.full((1, 1), width**-0.5, dtype=torch.float32, device=self.device)
         for _, part in self._parts():
             signs = rng.integers(0, 2, (part.shape[1], width), dtype=np.int8) * 2 - 1
             product = product * (part.float() @ torch.from_numpy(signs).to(part.device).float())
@@ -235,7 +269,7 @@ class Proxies:
         )
         if h is None:
             left, across = torch.cat([left, -2 * g], 1), torch.cat([across, g2], 1)
-        out = torch.empty(len(self), len(right), device=self.device)
+        out = torch.empty(len(self), len(right), dtype=torch.float32, device=self.device)
         rows = max(16, _BLOCK // max(len(right), 1))
         buffer = left.new_empty(rows, len(right))  # fresh memory for each block would cost more
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:

@@ -85,7 +85,7 @@ def select(
     needed = labels if "labels" in strategy.needs else None
     numbers = {name: _numbers(n, name, parts) for name in _NUMBERS if name in strategy.needs}
     whole = unchecked(Evidence, n=n, labels=needed, previous=evidence.previous, **numbers)
-    require_evidence(whole, strategy.needs - {"proxies", "features"}, budget)
+    budget = require_evidence(whole, strategy.needs - {"proxies", "features"}, budget, generator)
     shares = _Shares(group, parts, source, _rows(strategy.needs, evidence))
     if isinstance(strategy, Separable):
         return _by_part(strategy, whole, budget, shares, generator)
@@ -111,10 +111,10 @@ def _part(
 ) -> _Part:
     """Describe this rank's share, or raise where it lacks what the strategy needs."""
     n, indices, labels, needs = evidence.n, evidence.indices, evidence.labels, strategy.needs
-    indices = torch.arange(n) if indices is None else indices.cpu()
+    indices = torch.arange(n, device="cpu") if indices is None else indices.cpu()
     numbers: dict[str, Tensor] = {}
     if len(indices):
-        require_evidence(evidence.with_checked(n=len(indices), indices=None), needs, 1)
+        require_evidence(evidence.with_checked(n=len(indices), indices=None), needs, 1, generator)
         given = {name: getattr(evidence, name) for name in _NUMBERS if name in needs}
         numbers = {name: values.detach().cpu() for name, values in given.items()}
     header: dict[str, Any] = {
@@ -160,7 +160,7 @@ def _digest(indices: Tensor) -> str:
 
 def _source(n: int, parts: Sequence[_Part]) -> Tensor:
     """Return the (n,) lowest rank with each sample in its share."""
-    source = torch.full((n,), len(parts))
+    source = torch.full((n,), len(parts), dtype=torch.int64, device="cpu")
     for rank in reversed(range(len(parts))):
         source[parts[rank].indices] = rank
     lost = source == len(parts)
@@ -175,7 +175,8 @@ def _source(n: int, parts: Sequence[_Part]) -> Tensor:
 
 def _labels(n: int, parts: Sequence[_Part]) -> Tensor:
     """Return the (n,) labels, or raise unless all ranks agree on them."""
-    labels, clash = torch.full((n,), -1), torch.zeros(n, dtype=torch.bool)
+    labels = torch.full((n,), -1, dtype=torch.int64, device="cpu")
+    clash = torch.zeros_like(labels, dtype=torch.bool)
     for part in reversed(parts):
         if part.labels is not None:
             known = labels[part.indices]
@@ -194,7 +195,7 @@ def _labels(n: int, parts: Sequence[_Part]) -> Tensor:
 
 def _numbers(n: int, name: str, parts: Sequence[_Part]) -> Tensor:
     given = [(part.indices, part.numbers[name]) for part in parts if name in part.numbers]
-    numbers = torch.zeros(n, dtype=given[0][1].dtype)
+    numbers = torch.zeros(n, dtype=given[0][1].dtype, device="cpu")
     for indices, values in reversed(given):
         numbers[indices] = values
     return numbers
@@ -215,7 +216,7 @@ def _by_part(
         for r in range(len(shares.parts))
     ]
     own = dealt[shares.rank]
-    nothing = torch.empty(0, dtype=torch.int64)
+    nothing = torch.empty(0, dtype=torch.int64, device="cpu")
     rows, place = shares.route(
         [torch.cat([nothing, *(part.members for part in mine)]) for mine in dealt]
     )
@@ -243,7 +244,7 @@ def _on_first(
     generator: np.random.Generator,
 ) -> Selection:
     """Select on the first rank, and tell the others."""
-    every = torch.arange(whole.n)
+    every = torch.arange(whole.n, device="cpu")
     rows, place = shares.route([every] + [every[:0]] * (len(shares.parts) - 1))
 
     def work() -> Selection | None:
@@ -294,7 +295,8 @@ class _Shares:
         header = next(part.header for part in self.parts if len(part.indices))
         me, source = self.rank, self.source
         place = torch.full_like(source, -1)
-        place[self.parts[me].indices] = torch.arange(len(self.parts[me].indices))
+        held = self.parts[me].indices
+        place[held] = torch.arange(len(held), device="cpu")
         sent = [rows[source[rows] == me] for rows in wanted]
         sizes = [len(rows) for rows in sent]
         origin = source[wanted[me]]
@@ -304,10 +306,10 @@ class _Shares:
             if header[name] != "none":
                 width, dtype, device = header[name]
                 homes[name] = self.rows[name].device if name in self.rows else device
-                rows = self.rows.get(name, torch.empty(0, width, dtype=dtype))
+                rows = self.rows.get(name, torch.empty(0, width, dtype=dtype, device="cpu"))
                 came[name] = _exchange(rows, place[torch.cat(sent)], sizes, counts, self.group)
         where = torch.empty_like(origin)
-        where[origin.argsort(stable=True)] = torch.arange(len(where))
+        where[origin.argsort(stable=True)] = torch.arange(len(where), device="cpu")
         moved = attempt(lambda: {k: rows.to(homes[k]) for k, rows in came.items()}, self.group)
         return moved, where
 

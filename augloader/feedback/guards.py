@@ -8,12 +8,13 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from augloader.core.checks import count_and_first, require_int
+from augloader.core.checks import as_tensor, count_and_first, require_int, require_labels
 from augloader.core.evidence import Evidence
 
 
 def require_index(index: Tensor, n: int) -> Tensor:
     """Return the (b,) samples of a report, on the CPU; raise unless distinct and in [0, n)."""
+    index = as_tensor("index", index, "Report batch.index as it is.")
     if index.dtype != torch.int64:
         raise TypeError(
             f"index must be int64, got {index.dtype}. Report batch.index as it is: large "
@@ -28,7 +29,7 @@ def require_index(index: Tensor, n: int) -> Tensor:
     bad = (index < 0) | (index >= n)
     if bad.any():
         raise ValueError(
-            f"index must be in [0, {n}), got {count_and_first(bad, 'outside')}. "
+            f"index must be in [0, {n}), got {count_and_first(bad, 'outside', samples=index)}. "
             "Report the indices that the dataset returned."
         )
     ordered = index.sort().values
@@ -39,6 +40,34 @@ def require_index(index: Tensor, n: int) -> Tensor:
             "sample; CoresetSampler.report does so for a batch with copies."
         )
     return index
+
+
+def require_weakness(strength: Tensor | None, index: Tensor) -> Tensor:
+    """Return the (b,) strengths of the views of a report as float32 on the CPU; None is 0."""
+    if strength is None:
+        return torch.zeros(len(index), dtype=torch.float32, device="cpu")
+    advice = "Report the batch's own."
+    values = as_tensor("strength", strength, advice).cpu().float()
+    if values.shape != index.shape:
+        raise ValueError(
+            f"strength must be ({len(index)},) values in [0, 1], got shape {tuple(values.shape)}. "
+            f"{advice}"
+        )
+    bad = ~((values >= 0) & (values <= 1))
+    if bad.any():
+        got = count_and_first(bad, "others", samples=index)
+        raise ValueError(f"strength must be values in [0, 1], got {got}. {advice}")
+    return values
+
+
+def require_target(target: Tensor, index: Tensor, classes: int | None) -> Tensor:
+    """Return the (b,) labels of a report as int64, or raise TypeError or ValueError."""
+    if target.is_floating_point() and target.ndim == 1:
+        raise TypeError(
+            f"target must be integer, got {target.dtype}. Of a number that is regressed "
+            "report a range as group, target=torch.bucketize(target, edges), or none."
+        )
+    return require_labels("target", target, len(index), classes, index)
 
 
 def earliest(epoch: int | None, stale: int | None) -> int:

@@ -18,7 +18,8 @@ class Learner(Protocol):
     """What the sample table asks of an object that learns from reports.
 
     The table counts in ``visits``, an int32 column beside the learner's own, how often each sample
-    was updated; it may be read and is not returned. What needs nothing is never updated. The repr
+    was updated; it may be read and is not returned. Nor is ``index``, the samples that rows are of,
+    which messages name. What needs nothing is never updated. The repr
     must name all options, as a dataclass's does: saved states are compared by it.
 
     Attributes:
@@ -70,10 +71,8 @@ class ForgettingEvents:
 
     def start(self, n: int, classes: int) -> Columns:
         """Return the columns of n samples not yet seen: no events, -1 until one is correct."""
-        return {
-            "events": torch.full((n,), -1, dtype=torch.int32),
-            "right": torch.zeros(n, dtype=torch.bool),
-        }
+        events = torch.full((n,), -1, dtype=torch.int32, device="cpu")
+        return {"events": events, "right": torch.zeros_like(events, dtype=torch.bool)}
 
     def update(
         self,
@@ -105,7 +104,7 @@ class Memory:
 
     def known(self, classes: int = 0) -> Columns:
         """Return the columns, or what they are before any report."""
-        visits = torch.zeros(self.n, dtype=torch.int32)
+        visits = torch.zeros(self.n, dtype=torch.int32, device="cpu")
         return self.columns or {**self.learner.start(self.n, classes), "visits": visits}
 
     def learn(
@@ -132,8 +131,10 @@ class Memory:
             return columns, index, {}
         rows = {name: values[index] for name, values in columns.items()}
         losses, logits = (given[k].float() if k in given else None for k in ("losses", "logits"))
-        new = self.learner.update(rows, losses=losses, logits=logits, labels=given.get("labels"))
-        new = {**new, "visits": rows["visits"] + 1}
+        new = self.learner.update(
+            {**rows, "index": index}, losses=losses, logits=logits, labels=given.get("labels")
+        )
+        new = {**{k: v for k, v in new.items() if k != "index"}, "visits": rows["visits"] + 1}
         if _shapes(new) != _shapes(rows):
             raise ValueError(
                 f"update of {self.learner!r} must return the rows of {', '.join(columns)}, got "

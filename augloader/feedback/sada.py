@@ -10,12 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from augloader.core.checks import require_finite, require_int, require_number, require_one_of
+from augloader.core.checks import (
+    plain_options,
+    require_finite,
+    require_int,
+    require_number,
+    require_one_of,
+)
 from augloader.feedback.learners import Columns, View
 from augloader.feedback.strength import average_ranks, log_probabilities, with_random
 
 Form = Literal["kl", "loss"]
 Scaling = Literal["minmax", "rank", "quantile"]
+_DIVERGED = "Kept in float16, to 65,504: has training diverged?"
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class StableInfluence:
 
     def __post_init__(self) -> None:
         """Check the options."""
+        plain_options(self)
         require_one_of("form", self.form, ("kl", "loss"))
         require_int("window", self.window, 2, "One influence has no variance.")
         require_number("smoothing", self.smoothing, "(0, 1]", "1 forgets older windows.")
@@ -99,12 +107,11 @@ class StableInfluence:
             n: number of samples.
             classes: C, the width of the last outputs of the KL form.
         """
+        variance = torch.zeros(n, dtype=torch.float32, device="cpu")
+        window = variance.new_zeros(n, self.window, dtype=torch.float16)
         loss = self.form == "loss"
-        return {
-            "previous": torch.zeros(n) if loss else torch.zeros(n, classes, dtype=torch.float16),
-            "window": torch.zeros(n, self.window, dtype=torch.float16),
-            "variance": torch.zeros(n),
-        }
+        previous = variance.clone() if loss else window.new_zeros(n, classes)
+        return {"previous": previous, "window": window, "variance": variance}
 
     def update(
         self,
@@ -117,7 +124,7 @@ class StableInfluence:
         """Return the rows after one more visit.
 
         Args:
-            rows: of b samples, with their ``visits`` so far.
+            rows: of b samples, with their ``visits`` so far and, for messages, ``index``.
             losses: (b,) floating, for the loss form.
             logits: (b, C) floating, for the KL form; C at least 2.
 
@@ -132,11 +139,11 @@ class StableInfluence:
         else:
             assert logits is not None
             now = log_probabilities(logits).half()
-            require_finite("log-probabilities", now, "Kept in float16: has training diverged?")
+            require_finite("log-probabilities", now, _DIVERGED, rows.get("index"))
             influence = kl_influence(rows["previous"].float(), now.float())
         visits, variance = rows["visits"], rows["variance"]
         influence = torch.where(visits > 0, influence, 0).half()  # the first visit compares nothing
-        require_finite("influence", influence, "Kept in float16, to 65,504: has training diverged?")
+        require_finite("influence", influence, _DIVERGED, rows.get("index"))
         slot = (visits.long() - 1) % self.window  # of the first visit the last, filled again later
         window = rows["window"].scatter(1, slot[:, None], influence[:, None])
         newest = window.float().var(1, unbiased=False)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from augloader.core.checks import require_number, require_one_of
+from augloader.core.checks import plain_options, require_number, require_one_of
 from augloader.feedback.learners import REPORTED, Columns, Learner, View
 
 
@@ -58,6 +58,7 @@ class Constant:
 
     def __post_init__(self) -> None:
         """Check the value."""
+        plain_options(self)
         require_number("value", self.value, "[0, 1]", "1 is the full augmentation.")
 
     def start(self, n: int, classes: int) -> Columns:
@@ -70,7 +71,9 @@ class Constant:
 
     def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
         """Return the value n times, as a read-only view of one number. Cost: O(1)."""
-        return torch.tensor(float(self.value)).expand(len(columns["visits"]))
+        return torch.tensor(float(self.value), dtype=torch.float32, device="cpu").expand(
+            len(columns["visits"])
+        )
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class _LastReport:
 
     def start(self, n: int, classes: int) -> Columns:
         """Return the strengths of the last reports, 0."""
-        return {"strength": torch.zeros(n)}
+        return {"strength": torch.zeros(n, dtype=torch.float32, device="cpu")}
 
     def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
         """Return (n,) float32 in [0, 1]; the generator draws n numbers. Cost: O(n)."""
@@ -177,13 +180,14 @@ class LossRank:
 
     def __post_init__(self) -> None:
         """Check the options."""
+        plain_options(self)
         require_number("a", self.a, "(0, 1)", "0.5 treats easy and hard alike.")
         require_number("s", self.s, "(0, 1000]", "2 with a=0.5 is a straight line.")
         require_one_of("view", self.view, ("any", "clean"))
 
     def start(self, n: int, classes: int) -> Columns:
         """Return the last losses, 0."""
-        return {"loss": torch.zeros(n)}
+        return {"loss": torch.zeros(n, dtype=torch.float32, device="cpu")}
 
     def update(self, rows: Columns, *, losses: Tensor | None = None, **_: Tensor | None) -> Columns:
         """Return the losses of b samples: (b,) floating. The rest is not read."""

@@ -11,17 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from augloader.core.checks import (
+    as_tensor,
     count_and_first,
     require_finite,
+    require_generator,
     require_int,
-    require_labels,
     require_state,
     unchecked,
 )
 from augloader.core.deprecated import renamed
 from augloader.core.evidence import Evidence
 from augloader.core.proxies import Proxies, residual
-from augloader.feedback.guards import earliest, raise_missing, require_index
+from augloader.feedback.guards import (
+    earliest,
+    raise_missing,
+    require_index,
+    require_target,
+    require_weakness,
+)
 from augloader.feedback.learners import (
     ARGUMENTS,
     Columns,
@@ -36,6 +43,7 @@ from augloader.feedback.views import PERIOD, UNKNOWN, Weakest
 
 _VERSION = 2  # of saved states
 _COLUMNS = ("losses", "logits", "proxies")
+_REPORTED = (*_COLUMNS, "labels")
 _EVIDENCE = ("labels", "losses", "proxies", "forgetting")  # what reports tell
 _DERIVED = ("losses", "proxies")  # which logits and labels give too
 _SAVED = {"strength": "memory", "forgetting": "forgetting"}  # learners, and their keys in a state
@@ -119,6 +127,8 @@ class SampleTable:
     ) -> None:
         """Store what a step found out about b distinct samples; change nothing if it raises.
 
+        Arrays and lists of numbers are taken too.
+
         Args:
             index: (b,) int64, distinct, in [0, n).
             loss: (b,) floating, finite.
@@ -137,38 +147,29 @@ class SampleTable:
         Cost: O(b C); waits for the device the values are on.
         """
         index = require_index(index, self.n)
-        b = len(index)
         epoch = require_int("epoch", epoch, 0, "Report the epoch that is trained.")
-        if strength is None:
-            strength = torch.zeros(b, dtype=torch.float32, device="cpu")
-        weakness = strength.detach().cpu().float()
-        if weakness.shape != (b,) or not ((weakness >= 0) & (weakness <= 1)).all():
-            raise ValueError(
-                f"strength must be ({b},) values in [0, 1], got {weakness}. Report the batch's own."
-            )
-        given = {"losses": loss, "logits": logits, "proxies": proxy, "labels": target}
-        moved = {name: part.detach().cpu() for name, part in given.items() if part is not None}
-        rows = {k: self._stored(k, part, b) for k, part in moved.items() if k in _COLUMNS}
+        weakness = require_weakness(strength, index)
+        moved = {
+            name: as_tensor(ARGUMENTS[name], part, "Report a row a sample.").cpu()
+            for name, part in zip(_REPORTED, (loss, logits, proxy, target), strict=True)
+            if part is not None
+        }
+        rows = {k: self._stored(k, part, index) for k, part in moved.items() if k in _COLUMNS}
         if not rows:
             raise ValueError(
                 "report must be given loss, logits or proxy, got none. Pass one of them."
             )
-        labels = moved.get("labels")
-        if labels is not None:
-            if labels.is_floating_point() and labels.ndim == 1:
-                raise TypeError(
-                    f"target must be integer, got {labels.dtype}. Of a number that is regressed "
-                    "report a range as group, target=torch.bucketize(target, edges), or none."
-                )
-            require_labels("target", labels, b, None if logits is None else logits.shape[1])
+        if "labels" in moved:
+            classes = moved["logits"].shape[1] if "logits" in moved else None
+            moved["labels"] = require_target(moved["labels"], index, classes)
         learnt = [(m, m.learn(index, weakness, moved)) for m in self._memories.values()]
         # Everything is checked: only now does anything change.
         for name, values in rows.items():
             self._column(name, tuple(values.shape[1:])).take(
                 index, values, weakness, self._period, epoch
             )
-        if labels is not None:
-            self._labels[index] = labels.to(torch.int64)
+        if "labels" in moved:
+            self._labels[index] = moved["labels"]
         for memory, (columns, visited, new) in learnt:
             memory.columns = columns
             for name, values in new.items():
@@ -190,7 +191,7 @@ class SampleTable:
         Cost: the rule's.
         """
         memory = self._memories["strength"]
-        values = self.rule.strengths(memory.known(), generator)
+        values = self.rule.strengths(memory.known(), require_generator(generator))
         if (values.shape, values.dtype) != ((self.n,), torch.float32) or not (
             (values >= 0) & (values <= 1)
         ).all():
@@ -432,20 +433,20 @@ class SampleTable:
             self._columns[name] = Weakest.none(self.n, width, self.dtype)
         return self._columns[name]
 
-    def _stored(self, name: str, values: Tensor, b: int) -> Tensor:
+    def _stored(self, name: str, values: Tensor, index: Tensor) -> Tensor:
         """Return reported values, on the CPU, as they are kept, or raise."""
         argument = ARGUMENTS[name]
         if not values.is_floating_point():
             raise TypeError(f"{argument} must be floating, got {values.dtype}. Report raw values.")
         ndim = 1 if name == "losses" else 2
-        if values.ndim != ndim or len(values) != b:
-            shape = f"({b},)" if ndim == 1 else f"({b}, width)"
+        if values.ndim != ndim or len(values) != len(index):
+            shape = f"({len(index)},)" if ndim == 1 else f"({len(index)}, width)"
             raise ValueError(
                 f"{argument} must have shape {shape}, got {tuple(values.shape)}. {_ROWS[name]}"
             )
         self._check_width(name, tuple(values.shape[1:]))
         stored = values.to(self.dtype)
-        require_finite(argument, stored, f"Stored as {self.dtype}: has training diverged?")
+        require_finite(argument, stored, f"Stored as {self.dtype}: has training diverged?", index)
         return stored
 
     def _check_width(self, name: str, width: tuple[int, ...]) -> None:

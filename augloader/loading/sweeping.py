@@ -134,7 +134,7 @@ def _sweep(
             moved = batch.to(device)
             with torch.autocast(device.type, enabled=autocast):
                 logits = _check_logits(model(moved.input), len(batch.index))
-            target = _check_target(batch.target, logits).to(device)
+            target = _check_target(batch.target, logits, batch.index).to(device)
             logits = logits.float()
             labels.append(target)
             losses.append(F.cross_entropy(logits, target, reduction="none"))
@@ -215,7 +215,8 @@ def gradient_norms(
         if not norms:
             with torch.no_grad():  # of one image, to know the number of classes
                 one = _check_logits(model(moved.input[:1]), 1)
-        target = _check_target(batch.target, one.expand(len(batch.index), -1)).to(device)
+        expected = one.expand(len(batch.index), -1)
+        target = _check_target(batch.target, expected, batch.index).to(device)
         parts = gradients(trained, moved.input, target).values()
         squares = [part.float().flatten(1).square().sum(1) for part in parts]
         norms.append(torch.stack(squares).sum(0).sqrt())
@@ -346,7 +347,7 @@ def _check_logits(logits: Any, n: int) -> Tensor:
     return logits
 
 
-def _check_target(target: Any, logits: Tensor) -> Tensor:
+def _check_target(target: Any, logits: Tensor, index: Tensor) -> Tensor:
     if not isinstance(target, Tensor):
         raise TypeError(
             f"target must collate to a tensor of class labels, got {type(target).__name__}. "
@@ -354,5 +355,4 @@ def _check_target(target: Any, logits: Tensor) -> Tensor:
         )
     if target.is_floating_point() and target.ndim == 1:
         raise TypeError(f"target must be integer class labels, got {target.dtype}. {_OTHERS}")
-    require_labels("target", target, len(logits), logits.shape[1])
-    return target.to(torch.int64)
+    return require_labels("target", target, len(logits), logits.shape[1], index)

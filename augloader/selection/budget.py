@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from augloader.core.checks import require_int, require_one_of
+
 Allocation = Literal["proportional", "equal"]
 
 
@@ -33,11 +35,13 @@ def allocate(sizes: Sequence[int], budget: int, allocation: Allocation) -> list[
         >>> allocate([50, 30, 2], 10, "proportional"), allocate([50, 30, 2], 10, "equal")
         ([6, 3, 1], [4, 4, 2])
     """
+    require_one_of("allocation", allocation, ("proportional", "equal"))
+    budget = require_int("budget", budget, 1, "Choose at least one sample.")
     room = np.array(sizes)
     if not len(sizes) <= budget <= room.sum():
         raise ValueError(
             f"budget must be between {len(sizes)}, one a class, and {room.sum()}, all samples, "
-            f"got {budget}. Change it, or select over all samples with "
+            f"got {budget}. Ask for another fraction or count, or select over all samples with "
             "FacilityLocation(per_class=False)."
         )
     pull = room.astype(float) if allocation == "proportional" else np.ones(len(room))

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.core.checks import require_int
+from augloader.core.checks import (
+    as_tensor,
+    plain_options,
+    require_finite,
+    require_generator,
+    require_int,
+    require_seed,
+)
 from augloader.core.evidence import Evidence
 
 
@@ -36,6 +43,7 @@ class Clusters:
 
     def __post_init__(self) -> None:
         """Check the count."""
+        plain_options(self)
         require_int("count", self.count, 1, "The paper takes as many as samples are selected.")
 
     def of(self, evidence: Evidence, generator: np.random.Generator) -> Tensor:
@@ -46,6 +54,7 @@ class Clusters:
 
         Cost: that of ``augloader.selection.kmeans``.
         """
+        require_generator(generator)
         return kmeans(evidence.require("features"), self.count, int(generator.integers(2**31)))
 
 
@@ -53,7 +62,7 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
     """Group vectors around ``count`` centres: k-means++, then 20 iterations of FAISS.
 
     Args:
-        vectors: (n, d) floating.
+        vectors: (n, d) floating, finite.
         count: number of centres, 1 to n.
         seed: of the centres it begins with, 0 to 2^31 - 1.
 
@@ -61,7 +70,7 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
         (n,) int64 on the CPU, the nearest centre of each vector; a centre may have none.
 
     Raises:
-        ValueError: fewer vectors than centres.
+        TypeError, ValueError: fewer vectors than centres, vectors that are none, a count below 1.
 
     Cost: O(n count d log count) for the first centres, O(n count d) an iteration.
 
@@ -71,6 +80,14 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
 
     Source: Kuchnik & Smith (2019), App. G; Arthur & Vassilvitskii (2007).
     """
+    vectors = as_tensor("vectors", vectors, "Give one row a sample.")
+    if vectors.ndim != 2 or not vectors.is_floating_point():
+        raise TypeError(
+            f"vectors must be (n, d) floating, got {tuple(vectors.shape)} {vectors.dtype}. Flatten "
+            "each sample's values to one row, and convert them with .float()."
+        )
+    require_finite("vectors", vectors, "Check the model they come from.")
+    count = require_int("count", count, 1, "The paper takes as many as samples are selected.")
     if count > len(vectors):
         raise ValueError(
             f"count must be at most the number of samples, {len(vectors)}, got {count} clusters. "
@@ -79,7 +96,7 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
     rows = vectors.detach().cpu().double()
     rows = rows - rows.mean(0)  # centred and scaled, squares keep their digits in float32
     rows = (rows / rows.abs().max().clamp(min=torch.finfo(torch.float64).tiny)).float().contiguous()
-    x, first = rows.numpy(), _seeded(rows, count, np.random.default_rng(seed))
+    x, first = rows.numpy(), _seeded(rows, count, np.random.default_rng(require_seed(seed)))
     # Bounds so wide that FAISS neither drops vectors nor warns of small clusters.
     centres = faiss.Kmeans(
         x.shape[1],

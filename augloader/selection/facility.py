@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.core.checks import require_budget, require_fraction, require_one_of
+from augloader.core.checks import (
+    plain_options,
+    require_budget,
+    require_number,
+    require_one_of,
+)
 from augloader.core.deprecated import formerly, renamed
 from augloader.core.evidence import Certificate, Evidence, Selection
 from augloader.core.proxies import Proxies
@@ -32,7 +37,7 @@ class FacilityLocation:
         per_class: select within each class; False takes all samples as one group.
         allocation: how the budget is shared among classes: "proportional" to their sizes by
             largest remainder, or "equal", the shortfall of small classes going to the others.
-            Every class gets at least one medoid.
+            Every class gets at least one medoid; a class of one sample is its own.
         xi: stop a class early, once ||G_S||_F <= xi (Eq. 9), in units of proxy distance.
         engine: "auto", "dense", "matrix-free" or "graph"; see ``facility_location``.
         memory_limit: bytes that one class's selection may take; None takes a quarter of what is
@@ -69,11 +74,11 @@ class FacilityLocation:
 
     def __post_init__(self) -> None:
         """Check the options."""
+        plain_options(self)
         require_one_of("allocation", self.allocation, ("proportional", "equal"))
         check_options(self.engine, self.memory_limit, self.stochastic)
         check_xi(self.xi)
-        if self.warm_start != 0:
-            require_fraction("warm_start", self.warm_start)
+        require_number("warm_start", self.warm_start, "[0, 1]", "0.5 takes half of them over.")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -94,12 +99,12 @@ class FacilityLocation:
             Selection of ``budget`` samples, fewer where ``xi`` stops early; weights sum to n.
 
         Raises:
-            ValueError: evidence missing, budget out of range, a class with one sample, a memory
-                limit that is too small.
+            ValueError: evidence missing, budget out of range or below the number of classes, a
+                memory limit that is too small.
 
         Cost: the engine's, one class after the other; on a GPU all that fit at once.
         """
-        require_evidence(evidence, self.needs, budget)
+        budget = require_evidence(evidence, self.needs, budget, generator)
         assert evidence.proxies is not None
         proxies = evidence.proxies
         previous = evidence.previous
@@ -108,23 +113,12 @@ class FacilityLocation:
         return self.join(tasks, found, previous)
 
     def groups(self, n: int, labels: Tensor | None) -> list[Tensor]:
-        """Return the indices of each group, ascending.
-
-        Raises:
-            ValueError: a class with one sample.
-        """
+        """Return the indices of each group, ascending."""
         if not self.per_class:
-            return [torch.arange(n)]
+            return [torch.arange(n, device="cpu")]
         assert labels is not None
         labels = labels.cpu()
-        classes, sizes = labels.unique(return_counts=True)
-        if (sizes == 1).any():
-            lone = int(classes[sizes == 1][0])
-            raise ValueError(
-                f"labels must give every class at least 2 samples, got 1 in class {lone} (index "
-                f"{int((labels == lone).nonzero())}). Leave that sample out or merge its class, "
-                "or select over all samples with FacilityLocation(per_class=False)."
-            )
+        sizes = labels.unique(return_counts=True)[1]
         return list(labels.argsort(stable=True).split(sizes.tolist()))
 
     def plan(
@@ -139,11 +133,12 @@ class FacilityLocation:
         groups = self.groups(n, labels)
         shares = allocate([len(members) for members in groups], budget, self.allocation)
         seeds = generator.integers(2**32, size=len(groups)).tolist()
-        starts = [torch.empty(0, dtype=torch.int64)] * len(groups)
+        starts = [torch.empty(0, dtype=torch.int64, device="cpu")] * len(groups)
         if previous is not None and self.warm_start:
-            group, place = torch.empty(2, n, dtype=torch.int64)
+            previous = previous.cpu()
+            group, place = torch.empty(2, n, dtype=torch.int64, device="cpu")
             for g, members in enumerate(groups):
-                group[members], place[members] = g, torch.arange(len(members))
+                group[members], place[members] = g, torch.arange(len(members), device="cpu")
             order = group[previous].argsort(stable=True)
             counts = group[previous].bincount(minlength=len(groups)).tolist()
             starts = [
@@ -209,14 +204,14 @@ class Coreset:
         """
         sizes = [len(group) for group in self.members]
         most = sum(len(found.indices) for found in self.medoids)
-        require_budget(budget, sum(self.shares))
+        budget = require_budget(budget, sum(self.shares))
         asked = budget == sum(self.shares)
         counts = self._available(
             list(self.shares) if asked else allocate(sizes, budget, self.allocation)
         )
         parts = list(zip(self.members, self.medoids, counts, strict=True))
         indices = torch.cat([group[found.indices[:k]] for group, found, k in parts])
-        whole = len(indices) == most
+        whole, previous = len(indices) == most, self.previous
         certificate = Certificate(
             coverage=sum(found.coverage_of(k) for _, found, k in parts),
             bound=sum(found.bound(k) for _, found, k in parts),
@@ -224,7 +219,7 @@ class Coreset:
             covered=sum(found.covered * len(group) for group, found, _ in parts) / sum(sizes),
             proven=all(found.proven for found in self.medoids),
             reason=_reason(self.medoids) + ("" if whole else f"; first {budget:,} of {most:,}"),
-            kept=None if self.previous is None else int(torch.isin(indices, self.previous).sum()),
+            kept=None if previous is None else int(torch.isin(indices, previous.cpu()).sum()),
         )
         weights = torch.cat([found.sizes_of(k) for _, found, k in parts]).float()
         return Selection(indices, weights, certificate, self)

@@ -10,8 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from augloader.core.checks import count_and_first, require_int, require_number, require_one_of
-from augloader.selection.scored import OrderedStrategy, Values, positive
+from augloader.core.checks import (
+    count_and_first,
+    plain_options,
+    require_int,
+    require_number,
+    require_one_of,
+)
+from augloader.selection.scored import Members, OrderedStrategy, Values, positive
 from augloader.selection.scores import Score
 
 _ROUNDING = 1e-15  # times r: eigenvalues below this share of the largest are none
@@ -20,12 +26,13 @@ _PROPOSALS = 256  # drawn at a time
 _BLOCK = 8192  # rows taken to float64 at a time
 
 
-def linear_kernel(quality: Values, features: Tensor) -> Tensor:
+def linear_kernel(quality: Values, features: Tensor, samples: Tensor | None = None) -> Tensor:
     """Return the factor of L_ij = q_i (phi_i . phi_j) q_j, phi the features at length 1.
 
     Args:
         quality: (n,) above 0.
         features: (n, d) floating, no row of zeros.
+        samples: (n,) int64, which samples they are; None: in order.
 
     Returns:
         (n, min(n, d)) float32 (float64 where d > n).
@@ -42,7 +49,7 @@ def linear_kernel(quality: Values, features: Tensor) -> Tensor:
     if not lengths.all():
         raise ValueError(
             "features must not be rows of zeros for a k-DPP, got "
-            f"{count_and_first(lengths[:, 0] == 0, 'such rows')}. "
+            f"{count_and_first(lengths[:, 0] == 0, 'such rows', samples=samples)}. "
             'Take kernel="gaussian".'
         )
     b = x * (_scaled(quality) / lengths)
@@ -84,7 +91,7 @@ def gaussian_kernel(
     if len(x) <= width:
         return q * _root(torch.exp(-torch.cdist(x, x).square() / 2))
     frequencies = torch.from_numpy(generator.standard_normal((x.shape[1], width // 2)))
-    out = torch.empty(len(x), width, dtype=torch.float32)
+    out = torch.empty(len(x), width, dtype=torch.float32, device="cpu")
     for start in range(0, len(x), _BLOCK):
         rows = slice(start, start + _BLOCK)
         angles = x[rows] @ frequencies
@@ -121,7 +128,7 @@ def sample(b: Tensor, k: int | None, generator: np.random.Generator) -> NDArray[
     Source: Kulesza & Taskar (2012), Alg. 1, 3 and 8, section 5.2; Barthelme, Tremblay & Amblard
     (2023) for the rejection.
     """
-    dual = torch.zeros(b.shape[1], b.shape[1], dtype=torch.float64)
+    dual = torch.zeros(b.shape[1], b.shape[1], dtype=torch.float64, device="cpu")
     for rows in b.split(_BLOCK):
         rows = rows.double()
         dual.addmm_(rows.T, rows)
@@ -131,7 +138,8 @@ def sample(b: Tensor, k: int | None, generator: np.random.Generator) -> NDArray[
     k = len(values) if k is None else k
     if k > len(values):
         raise ValueError(
-            f"budget must be at most the rank of the kernel, {len(values)}, for a k-DPP, got {k}. "
+            f"budget must be at most the rank of the kernel, {len(values)}, for a k-DPP, got {k} "
+            f"of {len(b)} samples. "
             'Ask for fewer, or raise the rank: kernel="gaussian", of a smaller bandwidth or larger '
             "width."
         )
@@ -244,6 +252,7 @@ class KDPP(OrderedStrategy):
 
     def __post_init__(self) -> None:
         """Check the options."""
+        plain_options(self)
         require_one_of("kernel", self.kernel, get_args(Kernel))
         if require_int("width", self.width, 2, "2048 allows 1,000 samples.") % 2:
             raise ValueError(f"width must be even, got {self.width}. Half of it are cosines.")
@@ -263,14 +272,13 @@ class KDPP(OrderedStrategy):
     def _checked(self, scores: Any, n: int) -> Values:
         return positive(super()._checked(scores, n), self)
 
-    def _keys(
-        self, scores: Values, features: Tensor | None, k: int | None, generator: np.random.Generator
-    ) -> Values:
+    def _keys(self, members: Members, k: int | None, generator: np.random.Generator) -> Values:
+        indices, scores, features = members
         assert features is not None
         keys = np.log(scores) + generator.gumbel(size=len(scores))
         if k != 0:
             if self.kernel == "linear":
-                b = linear_kernel(scores, features)
+                b = linear_kernel(scores, features, torch.from_numpy(indices))
             else:
                 b = gaussian_kernel(scores, features, self.width, self.bandwidth, generator)
             chosen = sample(b, k, generator)

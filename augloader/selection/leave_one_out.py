@@ -57,9 +57,9 @@ def influence(proxies: Proxies, damping: float, hessian: Hessian = "exact") -> T
     Source: Kuchnik & Smith (2019), Eq. 1; Koh & Liang (2017), section 2; factors: Martens & Grosse
     (2015).
     """
-    require_number("damping", damping, "[0, inf)", "0.1 is scikit-learn's C = 10.")
+    damping = require_number("damping", damping, "[0, inf)", "0.1 is scikit-learn's C = 10.")
     require_one_of("hessian", hessian, HESSIANS)
-    g, h, p = _parts(proxies)
+    g, h, p = _parts(Proxies.of(proxies))
     if hessian == "exact":
         return _exact(g, h, p, damping)
     if hessian == "diagonal":
@@ -81,7 +81,7 @@ def _parts(proxies: Proxies) -> tuple[Tensor, Tensor, Tensor]:
     g = proxies.gradient.detach().double()
     if g.shape[1] == 1:
         p = g + (g < 0)
-        sums = torch.zeros(())
+        sums = g.new_zeros(())
     else:
         p = g.clone()  # g is negative at the label alone; where it is nowhere, p is a one-hot
         p[torch.arange(len(g), device=g.device), g.argmin(1)] += 1

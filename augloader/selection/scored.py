@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from augloader.core.checks import count_and_first, require_labels, require_number, require_one_of
+from augloader.core.checks import (
+    as_tensor,
+    count_and_first,
+    plain_options,
+    require_labels,
+    require_number,
+    require_one_of,
+)
 from augloader.core.evidence import Evidence, Selection
 from augloader.selection.budget import Allocation, interleave
 from augloader.selection.clusters import Clusters
@@ -24,6 +31,20 @@ from augloader.selection.strategy import Ordered, require_evidence, require_need
 
 Values = NDArray[np.float64]
 Groups = Literal["labels"] | Clusters | Tensor | None
+
+
+class Members(NamedTuple):
+    """The samples of one group, and what orders them.
+
+    Attributes:
+        indices: (m,) their numbers in the data set, ascending.
+        scores: (m,) of them, 1 where there is no score.
+        features: (m, d) of them, or None.
+    """
+
+    indices: NDArray[np.int64]
+    scores: Values
+    features: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # groups may be a tensor, which has no single ==
@@ -37,6 +58,10 @@ class OrderedStrategy(ABC):
 
     def __post_init__(self) -> None:
         """Check the options."""
+        plain_options(self)
+        if isinstance(self.groups, list | tuple | np.ndarray):
+            groups = as_tensor("groups", self.groups, "Give one group a sample.")
+            object.__setattr__(self, "groups", groups)
         groups = self.groups
         labels = isinstance(groups, str) and groups == "labels"
         if not (groups is None or labels or isinstance(groups, Clusters | Tensor)):
@@ -76,7 +101,7 @@ class OrderedStrategy(ABC):
 
         Cost: the score's, and O(n + k log k); with groups O(n log n).
         """
-        require_evidence(evidence, self.needs, budget)
+        budget = require_evidence(evidence, self.needs, budget, generator)
         chosen = self._first(evidence, budget, generator)
         whole = Ordered(chosen, evidence.n).first(budget)
         return whole if self.nested else Selection(whole.indices, whole.weights)
@@ -86,7 +111,7 @@ class OrderedStrategy(ABC):
 
         Args, errors and cost are those of ``select``, with k = n.
         """
-        require_evidence(evidence, self.needs, evidence.n)
+        require_evidence(evidence, self.needs, 1, generator)
         return self._first(evidence, None, generator)
 
     @property
@@ -94,9 +119,7 @@ class OrderedStrategy(ABC):
         return None
 
     @abstractmethod
-    def _keys(
-        self, scores: Values, features: Tensor | None, k: int | None, generator: np.random.Generator
-    ) -> Values:
+    def _keys(self, members: Members, k: int | None, generator: np.random.Generator) -> Values:
         """Return m keys: the larger, the earlier a sample comes; k of them will be chosen."""
 
     def _first(
@@ -107,16 +130,18 @@ class OrderedStrategy(ABC):
         scores = np.ones(n) if self._score is None else self._checked(self._score(evidence), n)
         features = evidence.features
         if self.groups is None:
-            keys = self._keys(scores, features, budget, generator)
+            everyone = Members(np.arange(n), scores, features)
+            keys = self._keys(everyone, budget, generator)
             return torch.from_numpy(_largest(keys, n if budget is None else budget))
         groups = self._groups(evidence, generator)
         members = _members(groups)
         turns = interleave([len(rows) for rows in members], self.allocation)
         order = np.empty(n, np.int64)
         for rows, places in zip(members, _members(turns), strict=True):
-            some = None if features is None else features[torch.from_numpy(rows)]
+            here = torch.from_numpy(rows)
+            some = None if features is None else features[here.to(features.device)]
             k = None if budget is None else int((places < budget).sum())
-            keys = self._keys(scores[rows], some, k, generator)
+            keys = self._keys(Members(rows, scores[rows], some), k, generator)
             order[places] = rows[_largest(keys, len(rows))]
         return torch.from_numpy(order[:budget])
 
@@ -145,8 +170,7 @@ class OrderedStrategy(ABC):
         if isinstance(groups, Clusters):
             found = groups.of(evidence, generator)
         elif isinstance(groups, Tensor):
-            require_labels("groups", groups, evidence.n)
-            found = groups
+            found = require_labels("groups", groups, evidence.n)
         else:
             found = evidence.require("labels")
         return np.unique(found.cpu().numpy(), return_inverse=True)[1]
@@ -187,10 +211,8 @@ class Uniform(OrderedStrategy):
     Source: Kuchnik & Smith (2019), Table 2, baseline, and App. G, baseline clustered.
     """
 
-    def _keys(
-        self, scores: Values, features: Tensor | None, k: int | None, generator: np.random.Generator
-    ) -> Values:
-        return generator.random(len(scores))
+    def _keys(self, members: Members, k: int | None, generator: np.random.Generator) -> Values:
+        return generator.random(len(members.scores))
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,11 +247,9 @@ class Proportional(_ByScore):
     def _checked(self, scores: Any, n: int) -> Values:
         return positive(super()._checked(scores, n), self)
 
-    def _keys(
-        self, scores: Values, features: Tensor | None, k: int | None, generator: np.random.Generator
-    ) -> Values:
-        logs = np.log(scores)
-        return generator.gumbel(size=len(scores)) + (-logs if self.inverse else logs)
+    def _keys(self, members: Members, k: int | None, generator: np.random.Generator) -> Values:
+        logs = np.log(members.scores)
+        return generator.gumbel(size=len(logs)) + (-logs if self.inverse else logs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,11 +285,10 @@ class Softmax(_ByScore):
         require_number("temperature", self.temperature, "(0, inf)", "Its unit is s.")
         super().__post_init__()
 
-    def _keys(
-        self, scores: Values, features: Tensor | None, k: int | None, generator: np.random.Generator
-    ) -> Values:
+    def _keys(self, members: Members, k: int | None, generator: np.random.Generator) -> Values:
         sign = -1 if self.inverse else 1
-        return sign * scores / self.temperature + generator.gumbel(size=len(scores))
+        scaled = sign * members.scores / self.temperature
+        return scaled + generator.gumbel(size=len(scaled))
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,10 +317,8 @@ class Rank(_ByScore):
     Source: Kuchnik & Smith (2019), Table 2, deterministic; Liu & Mirzasoleiman (2022), section 6.
     """
 
-    def _keys(
-        self, scores: Values, features: Tensor | None, k: int | None, generator: np.random.Generator
-    ) -> Values:
-        return -scores if self.inverse else scores
+    def _keys(self, members: Members, k: int | None, generator: np.random.Generator) -> Values:
+        return -members.scores if self.inverse else members.scores
 
 
 def positive(scores: Values, strategy: OrderedStrategy) -> Values:

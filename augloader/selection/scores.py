@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from augloader.core.checks import require_number, require_one_of
+from augloader.core.checks import plain_options, require_number, require_one_of
 from augloader.core.evidence import Evidence
 from augloader.core.proxies import Proxies
 from augloader.selection.leave_one_out import HESSIANS, Hessian, influence
@@ -92,6 +92,7 @@ class Influence:
 
     def __post_init__(self) -> None:
         """Check the options."""
+        plain_options(self)
         require_number("damping", self.damping, "[0, inf)", "0.1 is C = 10.")
         require_one_of("hessian", self.hessian, HESSIANS)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.core.checks import require_budget, require_int
+from augloader.core.checks import kind, require_budget, require_generator, require_int
 from augloader.core.evidence import EVIDENCE, Evidence, Selection
 from augloader.core.proxies import Proxies
 
@@ -87,8 +87,8 @@ class Ordered:
 
     def first(self, budget: int) -> Selection:
         """Return the selection of a smaller budget."""
-        require_budget(budget, len(self.indices))
-        weights = torch.full((budget,), self.n / budget, dtype=torch.float32)
+        budget = require_budget(budget, len(self.indices))
+        weights = torch.full((budget,), self.n / budget, dtype=torch.float32, device="cpu")
         return Selection(self.indices[:budget], weights, nested=self)
 
 
@@ -122,14 +122,23 @@ def require_needs(name: str, needs: frozenset[str]) -> None:
         )
 
 
-def require_evidence(evidence: Evidence, needs: frozenset[str], budget: int) -> None:
-    """Raise unless the evidence has what a strategy needs, and the budget fits it."""
+def require_evidence(
+    evidence: Evidence, needs: frozenset[str], budget: int, generator: np.random.Generator
+) -> int:
+    """Return the budget, or raise unless it fits the evidence, which has what a strategy needs."""
+    if not isinstance(evidence, Evidence):
+        raise TypeError(
+            f"evidence must be an Evidence, got {kind(evidence)}. Pass what sweep returns, or "
+            "values of your own: Evidence(n, proxies=proxies)."
+        )
     evidence.require_whole()
     for name in sorted(needs):
         evidence.require(name)
-    require_int("budget", budget, 1, "Choose at least one sample.")
+    require_generator(generator)
+    budget = require_int("budget", budget, 1, "Choose at least one sample.")
     if budget > evidence.n:
         raise ValueError(
             f"budget must be at most the number of samples, {evidence.n}, got {budget}. "
             "Ask for fewer samples."
         )
+    return budget

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.core.checks import require_labels, require_number
+from augloader.core.checks import (
+    as_tensor,
+    plain,
+    require_finite,
+    require_labels,
+    require_number,
+)
 from augloader.core.evidence import Evidence, Selection
 from augloader.selection.strategy import Ordered, require_evidence
 
@@ -48,8 +54,17 @@ def margins(features: Tensor, labels: Tensor, C: float | Sequence[float] = GRID)
 
     Source: Kuchnik & Smith (2019), section 5.1 and App. F; Decoste & Schoelkopf (2002).
     """
-    require_labels("labels", labels, len(features))
-    check_C(C)
+    features = as_tensor("features", features, "Give one row a sample.")
+    if features.ndim != 2 or not features.is_floating_point():
+        raise TypeError(
+            f"features must be (n, d) floating, got {tuple(features.shape)} {features.dtype}. "
+            "Flatten each sample's values to one row, and convert them with .float()."
+        )
+    require_finite("features", features, "Check the model they come from.")
+    labels = require_labels(
+        "labels", as_tensor("labels", labels, "Give one label a sample."), len(features)
+    )
+    C = check_C(C)
     kinds, sizes = labels.unique(return_counts=True)
     if len(kinds) < 2:
         raise ValueError(
@@ -80,10 +95,14 @@ def margins(features: Tensor, labels: Tensor, C: float | Sequence[float] = GRID)
     return torch.from_numpy(np.where(own, values, -values).min(1)).float()
 
 
-def check_C(C: float | Sequence[float]) -> None:
-    """Raise unless C is a number above 0, or several of them."""
-    for value in C if isinstance(C, Sequence) and len(C) else [C]:
+def check_C(C: Any) -> float | tuple[float, ...]:
+    """Return a number above 0, or several of them, as Python's; or raise."""
+    if isinstance(C, np.ndarray) and C.ndim == 1:
+        C = tuple(C.tolist())
+    several = isinstance(C, Sequence) and len(C) and not isinstance(C, str)
+    for value in C if several else [C]:
         require_number("C", value, "(0, inf)", "Large C allows few errors.")
+    return tuple(map(plain, C)) if several else plain(C)
 
 
 @dataclass(frozen=True)
@@ -119,7 +138,7 @@ class Margin:
 
     def __post_init__(self) -> None:
         """Check C."""
-        check_C(self.C)
+        object.__setattr__(self, "C", check_C(self.C))
 
     def __call__(self, evidence: Evidence) -> Tensor:
         """Return the (n,) float32 distances."""
@@ -157,7 +176,7 @@ class SupportVectors:
 
     def __post_init__(self) -> None:
         """Check C."""
-        check_C(self.C)
+        object.__setattr__(self, "C", check_C(self.C))
 
     def select(
         self, evidence: Evidence, budget: int, *, generator: np.random.Generator
@@ -172,14 +191,14 @@ class SupportVectors:
         Raises:
             ValueError: evidence missing, budget out of range, one class only.
         """
-        require_evidence(evidence, self.needs, budget)
+        budget = require_evidence(evidence, self.needs, budget, generator)
         values = self._margins(evidence)
         count = min(budget, max(1, int((values < 1).sum())))
         return Ordered(values.argsort(stable=True)[:count], evidence.n).first(count)
 
     def order(self, evidence: Evidence, *, generator: np.random.Generator) -> Tensor:
         """Return all samples by their margin, the smallest first: the support vectors lead."""
-        require_evidence(evidence, self.needs, evidence.n)
+        require_evidence(evidence, self.needs, 1, generator)
         return self._margins(evidence).argsort(stable=True)
 
     def _margins(self, evidence: Evidence) -> Tensor:

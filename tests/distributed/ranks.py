@@ -178,6 +178,8 @@ CASES: dict[str, tuple[Strategy, Evidence, int]] = {
     "all as one": (FacilityLocation(per_class=False), whole(), 20),
     "few classes": (FacilityLocation(), whole(FEW), 9),
     "two samples": (FacilityLocation(), whole((2,)), 1),
+    "classes of one sample": (FacilityLocation(), whole((1, 12, 1, 1, 9)), 8),
+    "groups of one sample": (Rank(Loss(), groups="labels"), whole((1, 12, 1, 1, 9)), 8),
     "MaxLoss": (Rank(Loss()), whole(), 20),
     "Uniform": (Uniform(), whole(), 20),
     "a user's": (Nearest(), whole(features=False), 20),

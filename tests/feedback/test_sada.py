@@ -138,7 +138,7 @@ def test_an_influence_beyond_float16_is_refused() -> None:
     every = torch.arange(3)
     table.report(every, loss=torch.tensor([0.0, 0.0, 1e5]))
     before = copy.deepcopy(table.state_dict())
-    words = r"influence must be finite, got 1 non-finite rows \(first indices 1\).*65,504"
+    words = r"influence must be finite, got 1 non-finite rows \(first samples 1\).*65,504"
     with pytest.raises(ValueError, match=words):
         table.report(every, loss=torch.tensor([65_000.0, 70_000.0, 1e5]))
     after = table.state_dict()

@@ -410,7 +410,7 @@ def test_a_rule_that_returns_other_strengths(broken: str) -> None:
         (
             StableInfluence("kl"),
             {"logits": torch.tensor([[0.0, 1.0], [0.0, 1e5]])},
-            r"log-probabilities must be finite, got 1 non-finite rows \(first indices 1\)",
+            r"log-probabilities must be finite, got 1 non-finite rows \(first samples 0\)",
         ),
     ],
 )

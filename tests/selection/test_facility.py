@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from math import e
+from typing import Any
 
 import pytest
 import torch
 
-from augloader import FacilityLocation, Proxies
+from augloader import Evidence, FacilityLocation, Proxies
 from augloader.selection.budget import Allocation, allocate
 from augloader.selection.facility import Coreset
 from augloader.selection.greedy.engine import Engine, facility_location
@@ -168,3 +169,44 @@ def test_samples_that_were_selected_before_are_counted() -> None:
 def test_budgets_out_of_range(budget: int, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         coreset([12, 8, 3]).first(budget)
+
+
+LONG_TAIL = (25, 1, 6, 1, 1, 14)  # samples of each class
+OPTIONS: list[dict[str, Any]] = [
+    {"engine": "dense"},
+    {"engine": "matrix-free"},
+    {"engine": "graph"},
+    {"stochastic": 0.2},
+    {"stochastic": 0.2, "engine": "graph"},
+    {"allocation": "equal"},
+    {"warm_start": 1.0},
+    {"xi": 3.0},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("outer", [False, True])
+def test_a_class_of_one_sample_is_its_own_medoid(options: dict[str, Any], outer: bool) -> None:
+    n, random = sum(LONG_TAIL), torch.Generator().manual_seed(0)
+    labels = torch.arange(6).repeat_interleave(torch.tensor(LONG_TAIL))
+    h = torch.randn(n, 3, generator=random) if outer else None
+    proxies = Proxies(torch.randn(n, 4, generator=random), h)
+    given = Evidence(n, labels, proxies, previous=torch.tensor([25, 32, 3, 26]))
+    for budget in (6, 15, n):
+        whole = select(FacilityLocation(**options), budget, given)
+        for chosen in (whole, whole.first(6)):
+            weights = dict(zip(chosen.indices.tolist(), chosen.weights.tolist(), strict=True))
+            assert [weights[lone] for lone in (25, 32, 33)] == [1, 1, 1]
+            assert chosen.weights.sum() == n
+            assert chosen.certificate is not None
+            assert 0 < chosen.certificate.ratio <= 1
+    with pytest.raises(ValueError, match="between 6, one a class, and 48, all samples, got 5"):
+        select(FacilityLocation(**options), 5, given)
+
+
+def test_nothing_but_classes_of_one_sample() -> None:
+    alone = Evidence(4, torch.tensor([9, 3, 0, 7]), Proxies(torch.randn(4, 2)))
+    chosen = select(FacilityLocation(), 4, alone)
+    assert chosen.indices.tolist() == [2, 1, 3, 0]
+    assert chosen.certificate is not None
+    assert (chosen.certificate.coverage, chosen.certificate.ratio) == (0, 1)

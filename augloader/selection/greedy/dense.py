@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augloader.core.checks import as_tensor
 from augloader.core.compiled import Doubles, Floats, Longs, threads
 from augloader.selection.greedy import kernels
 from augloader.selection.greedy.batched import batched_greedy
@@ -68,17 +69,18 @@ def greedy_medoids(
 
     Source: Liu & Mirzasoleiman (2022), Alg. 1; lazy evaluation of Minoux (1978).
     """
-    n = len(distances)
+    distances = as_tensor("distances", distances, "Give the distances among one group of points.")
     if distances.dtype != torch.float32:
         raise TypeError(
             f"distances must be float32, got {distances.dtype}. Convert them with .float()."
         )
+    n = len(distances) if distances.ndim else 0
     if distances.shape != (n, n) or not n:
         raise ValueError(
             f"distances must be square and not empty, got {tuple(distances.shape)}. "
             "Give the distances among one group of points."
         )
-    check_budget(n, budget, xi)
+    budget, xi = check_budget(n, budget, xi)
     given = check_start(start, n, budget)
     if len(given) and distances.device.type != "cpu":
         raise ValueError("start must be given with distances on the CPU. Move them with .cpu().")
@@ -88,7 +90,7 @@ def greedy_medoids(
 def dense_medoids(distances: Tensor, budget: int, xi: float | None, given: Longs) -> Medoids:
     """Return ``greedy_medoids`` of arguments that were checked before."""
     if distances.device.type == "cpu":
-        return _dense(distances.numpy(), budget, -1.0 if xi is None else xi**2, given)
+        return _dense(distances.contiguous().numpy(), budget, -1.0 if xi is None else xi**2, given)
     return batched_medoids(distances[None], [len(distances)], [budget], xi)[0]
 
 
@@ -96,7 +98,8 @@ def batched_medoids(
     distances: Tensor, sizes: list[int], budgets: list[int], xi: float | None
 ) -> list[Medoids]:
     """Take the medoids of many groups at once on the distances' device; see ``batched_greedy``."""
-    found = batched_greedy(distances, torch.tensor(sizes), torch.tensor(budgets), xi=xi)
+    counts = (torch.tensor(given, device="cpu") for given in (sizes, budgets))
+    found = batched_greedy(distances, *counts, xi=xi)
     return [_history(matrix, *one) for matrix, one in zip(distances, found, strict=True)]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.core.checks import require_fraction, require_int, require_one_of
+from augloader.core.checks import require_int, require_number, require_one_of, require_seed
 from augloader.core.progress import progress
 from augloader.core.proxies import Proxies
 from augloader.selection.greedy.dense import batched_medoids, dense_medoids
@@ -81,8 +81,8 @@ def facility_location(
       n^2 (d + 32) is at most 5e11, both within the memory limit; else graph.
 
     Args:
-        proxies: of n samples, of either form; on a GPU the dense engine and FAISS's searches run
-            there, all else on the CPU.
+        proxies: of n samples, of either form, or (n, d) floating values; on a GPU the dense engine
+            and FAISS's searches run there, all else on the CPU.
         budget: number of medoids, 1 to n.
         engine: as above.
         memory_limit: bytes; None takes a quarter of the free memory.
@@ -109,10 +109,11 @@ def facility_location(
 
     Source: Liu & Mirzasoleiman (2022), Alg. 1; stochastic greedy of Mirzasoleiman et al. (2015).
     """
-    check_budget(len(proxies), budget, xi)
-    check_options(engine, memory_limit, stochastic)
+    proxies, seed = Proxies.of(proxies), require_seed(seed)
+    budget, xi = check_budget(len(proxies), budget, xi)
+    memory_limit, stochastic = check_options(engine, memory_limit, stochastic)
     given = torch.from_numpy(check_start(start, len(proxies), budget))
-    task = Task(torch.arange(len(proxies)), budget, given, seed)
+    task = Task(torch.arange(len(proxies), device="cpu"), budget, given, seed)
     return _medoids(
         task, proxies, engine, _limit(memory_limit, torch.device("cpu")), xi, stochastic
     )
@@ -209,7 +210,8 @@ def _at_once(
     found: dict[int, Medoids] = {}
     for bucket in _buckets(tasks, limit):
         sizes = [len(tasks[t].members) for t in bucket]
-        distances = torch.zeros(len(bucket), sizes[0], sizes[0], device=device)
+        shape = len(bucket), sizes[0], sizes[0]
+        distances = torch.zeros(shape, dtype=torch.float32, device=device)
         for place, t in enumerate(bucket):
             distances[place, : sizes[place], : sizes[place]] = proxies_of(tasks[t]).distances()
         medoids = batched_medoids(distances, sizes, [tasks[t].share for t in bucket], xi)
@@ -233,13 +235,16 @@ def _buckets(tasks: Sequence[Task], limit: int) -> list[list[int]]:
     return buckets
 
 
-def check_options(engine: str, memory_limit: int | None, stochastic: float | None) -> None:
-    """Raise unless the options are within their range."""
+def check_options(
+    engine: str, memory_limit: int | None, stochastic: float | None
+) -> tuple[int | None, float | None]:
+    """Return the memory limit and epsilon, or raise unless all are within their range."""
     require_one_of("engine", engine, ENGINES)
     if memory_limit is not None:
-        require_int("memory_limit", memory_limit, 1, "Give the limit in bytes.")
-    if stochastic is not None and require_fraction("stochastic", stochastic) == 1:
-        raise ValueError("stochastic must be in (0, 1), got 1. Give epsilon, as 0.1.")
+        memory_limit = require_int("memory_limit", memory_limit, 1, "Give the limit in bytes.")
+    if stochastic is not None:
+        stochastic = require_number("stochastic", stochastic, "(0, 1)", "Give epsilon, as 0.1.")
+    return memory_limit, stochastic
 
 
 def _choose(proxies: Proxies, budget: int, engine: Engine, limit: int) -> tuple[str, str]:

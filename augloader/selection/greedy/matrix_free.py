@@ -107,12 +107,12 @@ def begin_from(proxies: Proxies, budget: int, seeds: Longs, xi2: float) -> Progr
 
     def blocks() -> Iterator[tuple[int, Tensor]]:
         for first in range(0, n, rows):
-            part = torch.arange(first, min(first + rows, n))
+            part = torch.arange(first, min(first + rows, n), device="cpu")
             yield first, proxies[part].distances(chosen).cpu()
 
     if xi2 >= 0:
         squares = sum(block.cummin(1).values.double().square().sum(0) for _, block in blocks())
-        seeds = enough(seeds, torch.as_tensor(squares).numpy(), xi2)
+        seeds = enough(seeds, torch.as_tensor(squares, device="cpu").numpy(), xi2)
         chosen = proxies[torch.from_numpy(seeds)]
     centre = proxies[torch.from_numpy(seeds[:1])]
     run = Progress.of(n, budget, 2 * float(proxies.distances(centre).max()))
@@ -136,9 +136,9 @@ def _balls(proxies: Proxies, radii: Floats) -> Iterator[tuple[int, Longs, Ints, 
     rows = max(16, min(1024, BLOCK // n))
     left, right = -2 * g, g.T.contiguous()
     if not wide:  # the bias as one more column: all the work is the product's
-        left = torch.cat([left, torch.ones(n, 1)], 1)
+        left = torch.cat([left, left.new_ones(n, 1)], 1)
         right = torch.cat([right, bias[None]])
-    products = torch.empty(rows, n)
+    products = left.new_empty(rows, n)
 
     def ball(block: Floats, first: int, lines: slice) -> tuple[int, Longs, Ints, Floats]:
         part = block[lines]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.core.checks import require_int
+from augloader.core.checks import as_tensor, require_int, require_number
 from augloader.core.compiled import Doubles, Floats, Ints, Longs
 from augloader.selection.greedy import kernels
 from augloader.selection.greedy.kernels import Moves
@@ -68,7 +68,7 @@ class Medoids:
         counts for the nearest of them among those that the engine knew to be near.
         """
         to, donor, count = self.moves[self.moves[:, 0] < k].T
-        sizes = torch.zeros(k, dtype=torch.int64).index_add(0, to, count)
+        sizes = torch.zeros(k, dtype=torch.int64, device="cpu").index_add(0, to, count)
         given = (donor >= 0) & (donor < k)
         return sizes.index_add(0, donor[given], -count[given])
 
@@ -93,24 +93,27 @@ class Medoids:
         return max(most, self.coverage_of(k))  # but for rounding it is that at least
 
 
-def check_budget(n: int, budget: int, xi: float | None) -> None:
-    """Raise unless a group of n can have so many medoids."""
-    if require_int("budget", budget, 1, "Choose at least one medoid.") > n:
+def check_budget(n: int, budget: int, xi: float | None) -> tuple[int, float | None]:
+    """Return both, or raise unless a group of n can have so many medoids."""
+    budget = require_int("budget", budget, 1, "Choose at least one medoid.")
+    if budget > n:
         raise ValueError(f"budget must be at most {n}, got {budget}. Ask for fewer medoids.")
-    check_xi(xi)
+    return budget, check_xi(xi)
 
 
-def check_xi(xi: float | None) -> None:
-    """Raise unless an error to stop at is 0 or more."""
-    if xi is not None and not xi >= 0:
-        raise ValueError(f"xi must be 0 or more, got {xi}. It is a distance.")
+def check_xi(xi: float | None) -> float | None:
+    """Return an error to stop at, or raise unless it is None, or 0 or more."""
+    return None if xi is None else require_number("xi", xi, "[0, inf]", "It is a distance.")
 
 
 def check_start(start: Tensor | None, n: int, budget: int) -> Longs:
     """Return the medoids to begin with, or raise unless they are distinct and within the budget."""
     if start is None:
         return np.empty(0, np.int64)
-    given = start.cpu().numpy().astype(np.int64)
+    given = as_tensor("start", start, "Give positions within the group.").cpu().numpy()
+    if given.dtype.kind not in "iu" and given.size:
+        raise TypeError(f"start must be integers, got {given.dtype}. Give positions in the group.")
+    given = given.astype(np.int64)
     fits = given.ndim == 1 and len(given) <= budget and len(np.unique(given)) == len(given)
     if not fits or (len(given) and not (given.min() >= 0 and given.max() < n)):
         raise ValueError(

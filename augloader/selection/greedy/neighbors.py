@@ -47,7 +47,10 @@ def nearest(points: Proxies, medoids: Proxies) -> tuple[Tensor, Tensor]:
 
     Source: cluster sizes of Liu & Mirzasoleiman (2022), Alg. 1 line 8.
     """
+    points, medoids = Proxies.of(points), Proxies.of(medoids)
     points.require_same_form(medoids)
+    if not len(medoids):
+        raise ValueError("medoids must be at least 1, got none. Select some first.")
     if points.features is None:
         return _search(points.gradient, medoids.gradient)
     parts = []

@@ -220,7 +220,7 @@ def test_bad_input(
 
 def test_bad_options() -> None:
     for xi in (-1.0, float("nan")):
-        with pytest.raises(ValueError, match="xi must be 0 or more"):
+        with pytest.raises(ValueError, match=r"xi must be in \[0, inf\]"):
             batched_greedy(THREE, FULL, FULL, xi=xi)
     with pytest.raises(ValueError, match="width must be at least 1, got 0"):
         batched_greedy(THREE, FULL, FULL, width=0)

@@ -479,7 +479,7 @@ def test_free_memory_is_some() -> None:
         ({"budget": 0}, ValueError, "budget must be at least 1"),
         ({"budget": 10}, ValueError, "budget must be at most 9, got 10"),
         ({"budget": 2.0}, TypeError, "budget must be an integer"),
-        ({"xi": -1.0}, ValueError, "xi must be 0 or more"),
+        ({"xi": -1.0}, ValueError, r"xi must be in \[0, inf\]"),
         ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'dense'"),
         ({"memory_limit": 0}, ValueError, "memory_limit must be at least 1"),
         ({"memory_limit": 1e9}, TypeError, "memory_limit must be an integer"),
