@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from augloader.augment.lying import require_none_lying
 from augloader.augment.transform import AdaptiveStrengthTransform
 from augloader.core.batch import Sample, take
 from augloader.core.checks import require_finite, require_int
 from augloader.core.modules import eval_mode, unwrapped
 
+_ALONE = "Candidates have no masks: augment by AdaptiveStrengthTransform, which moves them."
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -138,7 +140,13 @@ class HardestOf:
         keys = batch.keys.cpu()[source]
         keys[:, 2] = keys[:, 2] * many + torch.arange(len(source)) - first[source]
         given = keys if self.transform.keyed else None
-        images = self.transform(take(batch.input, source), strength[source], keys=given)
+        candidates = take(batch.input, source)
+        params = self.transform.sample(candidates.shape, strength[source], keys=given)
+        if params.geometric:
+            for name in ("target", "extra"):
+                field = getattr(batch, name)
+                require_none_lying(_ALONE, name, field, batch.input.shape, self.transform.untouched)
+        images = self.transform.apply(candidates, params)
         chosen = torch.arange(keep).expand(int(strong.sum()), -1)
         if keep < many and len(chosen):
             made = strong[source].nonzero().flatten()

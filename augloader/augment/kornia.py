@@ -65,10 +65,14 @@ _SHARED = {"order", "forward_input_shape"}  # Kornia parameters that are not one
 
 @dataclass(frozen=True)
 class KorniaParams:
-    """For each operation, the rows to change (int64, ascending) and these rows' parameters."""
+    """For each operation, the rows to change (int64, ascending) and these rows' parameters.
+
+    ``geometric`` says whether any of the operations moves pixels.
+    """
 
     shape: tuple[int, int, int, int]
     steps: tuple[tuple[Tensor, dict[str, Tensor]], ...]
+    geometric: bool
 
 
 class KorniaOperations:
@@ -93,6 +97,11 @@ class KorniaOperations:
         # Kornia draws on the module's device and keeps the last parameters in the module.
         self._operations = [copy.deepcopy(op).cpu() for op in operations]
 
+    @property
+    def geometric(self) -> bool:
+        """Whether any operation moves pixels."""
+        return not all(isinstance(op, K.IntensityAugmentationBase2D) for op in self._operations)
+
     def __repr__(self) -> str:
         """Return the operations."""
         return ", ".join(map(repr, self._operations))
@@ -115,7 +124,7 @@ class KorniaOperations:
             _step(drawn, uniform, strength, neutral)
             for (drawn, uniform), neutral in zip(draws, self._neutral, strict=True)
         )
-        return KorniaParams(shape, tuple(steps))
+        return KorniaParams(shape, tuple(steps), self.geometric)
 
     def apply(self, images: Tensor, params: KorniaParams) -> Tensor:
         """Return a copy of (B, C, H, W) images with the drawn rows changed, in the same dtype.

@@ -54,6 +54,11 @@ class Params:
         """Of each of the M chains the (m,) int64 rows that its geometry changes."""
         return [moved_rows(self.op[:, m], self.magnitude[:, m]) for m in range(self.op.shape[1])]
 
+    @property
+    def geometric(self) -> bool:
+        """Whether chains of operations move pixels, in any row; cut-outs do not."""
+        return self.op.shape[2] > 0
+
     def select(self, rows: Tensor) -> Params:
         """Return the parameters of some rows, (m,) int64."""
         return Params(
