@@ -49,8 +49,9 @@ class Place(NamedTuple):
         return last if below else self.name
 
     def at(self, position: int) -> Place:
-        """Return the place of a tuple's or list's part."""
-        return self._replace(name=f"{self.name}.{position}", listed=True)
+        """Return the place of a tuple's or list's part; a key that says what it is names it."""
+        name = self.name if self.kind else f"{self.name}.{position}"
+        return self._replace(name=name, listed=True)
 
 
 def walked(

@@ -57,7 +57,7 @@ def rows(strength: list[float], *, seed: int = 0, epoch: int = 0) -> Sample:
         given_,
         copy,
         torch.full((b,), epoch),
-        {"name": [f"image {i}" for i in range(b)], "box": torch.rand(b, 4, generator=random)},
+        {"name": [f"image {i}" for i in range(b)], "code": torch.rand(b, 4, generator=random)},
     )
 
 
@@ -194,7 +194,7 @@ def test_the_chosen_are_those_of_a_brute_force_evaluation(
     for name in ("target", "index", "strength", "epoch"):
         assert getattr(out, name).equal(getattr(batch, name)[at])
     assert out.extra["name"] == [f"image {i}" for i in at.tolist()]
-    assert out.extra["box"].equal(batch.extra["box"][at])
+    assert out.extra["code"].equal(batch.extra["code"][at])
     assert out.input.equal(torch.stack([version.image for version in expected]))
     copies = torch.tensor([version.copy for version in expected])
     strong_rows = out.strength > 0
@@ -489,19 +489,19 @@ def test_kornia_operations() -> None:
 
 @pytest.mark.parametrize("kind", ["dict", "tuple", "list", "nested"])
 def test_extra_fields_follow_their_rows(kind: str) -> None:
-    names, boxes = ["a", "b", "c"], torch.arange(6).view(3, 2)
+    names, codes = ["a", "b", "c"], torch.arange(6).view(3, 2)
     extra: Any = {
-        "dict": {"name": names, "box": boxes},
-        "tuple": (tuple(names), boxes),
-        "list": [names, boxes],
-        "nested": {"meta": {"box": boxes}, "both": (boxes, names)},
+        "dict": {"name": names, "code": codes},
+        "tuple": (tuple(names), codes),
+        "list": [names, codes],
+        "nested": {"meta": {"code": codes}, "both": (codes, names)},
     }[kind]
-    expected_names, expected = ["a", "a", "b", "c", "c"], boxes[[0, 0, 1, 2, 2]]
+    expected_names, expected = ["a", "a", "b", "c", "c"], codes[[0, 0, 1, 2, 2]]
     wanted: Any = {
-        "dict": {"name": expected_names, "box": expected},
+        "dict": {"name": expected_names, "code": expected},
         "tuple": (tuple(expected_names), expected),
         "list": [expected_names, expected],
-        "nested": {"meta": {"box": expected}, "both": (expected, expected_names)},
+        "nested": {"meta": {"code": expected}, "both": (expected, expected_names)},
     }[kind]
     batch = rows([1.0, 0.0, 1.0])._replace(extra=extra)
     out = HardestOf(strong(), candidates=2, keep=2)(batch, Never())

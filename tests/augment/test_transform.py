@@ -1163,15 +1163,15 @@ def test_masks_that_would_stay_are_refused_in_samples() -> None:
     integers = masks.as_subclass(Tensor)
     for transform in (AdaptiveStrengthTransform("trivial"), kornia):
         for fields in ({"target": integers}, {"extra": [integers]}, {"target": {"a": (integers,)}}):
-            with pytest.raises(ValueError, match=r"masks must be tv_tensors.Mask to follow, got a"):
+            with pytest.raises(ValueError, match=r" must be a tv_tensors.Mask to follow its im"):
                 transform(plain._replace(**fields))
-    for target, kind in ((masks, "Mask"), ([{"a": each[0]["boxes"]}], "BoundingBoxes")):
+    for target, kind in ((masks, "Mask"), ([{"a": each[0]["boxes"]}] * 12, "BoundingBoxes")):
         with pytest.raises(
             TypeError, match=f"must have a named policy for a {kind} to follow, got"
         ):
             kornia(plain._replace(target=target))
     with pytest.raises(
-        ValueError, match=r"targets must be a list of 12 entries, .*, got 11\. Give"
+        ValueError, match=r"target must be a list of 12 entries, .*, got 11\. Give"
     ):
         AdaptiveStrengthTransform("trivial")(plain._replace(target=each[:11]))
 
