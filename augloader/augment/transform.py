@@ -204,7 +204,7 @@ class AdaptiveStrengthTransform(nn.Module):
     def forward(
         self,
         images: Any,
-        strength: Tensor | float | None = None,
+        strength: Tensor | np.ndarray[Any, Any] | float | None = None,
         generator: torch.Generator | None = None,
         *,
         keys: Tensor | None = None,
@@ -278,7 +278,7 @@ class AdaptiveStrengthTransform(nn.Module):
     def sample(
         self,
         batch_shape: Sequence[int],
-        strength: Tensor | float,
+        strength: Tensor | np.ndarray[Any, Any] | float,
         generator: torch.Generator | None = None,
         *,
         keys: Tensor | None = None,
@@ -287,7 +287,8 @@ class AdaptiveStrengthTransform(nn.Module):
 
         Args:
             batch_shape: Shape of the images, (B, C, H, W) or (C, H, W).
-            strength: In [0, 1]; floating of shape (B,) on any device, or one number for all rows.
+            strength: In [0, 1]; floating of shape (B,) on any device, or one number for all rows,
+                of Python or NumPy, or a tensor or array without dimensions.
             generator: CPU generator to draw from; None is the transform's own.
             keys: (B, k) integer, 0 or more, one row an image, or (k,) for one image: what a row's
                 random numbers depend on, beside the seed: ``batch.keys``. Kornia operations

@@ -408,6 +408,46 @@ def test_soft_targets() -> None:
     soft = batch._replace(target=F.one_hot(batch.target, C).float())
     out, plain = (HardestOf(strong(), candidates=4, keep=2)(b, Net()) for b in (soft, batch))
     assert same(out, plain._replace(target=F.one_hot(plain.target, C).float()))
+    for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool):
+        other = soft._replace(target=soft.target.to(dtype))
+        assert same(HardestOf(strong(), candidates=4, keep=2)(other, Net()).index, plain.index)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+def test_several_labels_a_row_need_a_loss_of_their_own(dtype: torch.dtype) -> None:
+    labels = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]] * 2)
+    batch = rows(MIXED)._replace(target=labels.to(dtype))
+    with pytest.raises(ValueError, match=r"rows that sum to 1, .* got \d other rows .* pass loss="):
+        HardestOf(strong(), candidates=4)(batch, Net())
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, target.float(), reduction="none").mean(1)
+
+    out = HardestOf(strong(), candidates=4, loss=loss)(batch, Net())
+    assert same(out.target, batch.target)
+
+
+def test_memory_format_is_kept() -> None:
+    batch, last = rows(MIXED), torch.channels_last
+    there = batch._replace(input=batch.input.contiguous(memory_format=last))
+    out, plain = (HardestOf(strong(), candidates=3, keep=2)(b, Net()) for b in (there, batch))
+    assert out.input.is_contiguous(memory_format=last)
+    assert same(out, plain)
+
+
+def test_what_lies_on_images_may_be_kept_by_name_or_where_nothing_moves() -> None:
+    batch = rows(MIXED)
+    batch = batch._replace(extra={"depth": torch.rand(6, 8, 8)})
+    with pytest.raises(
+        ValueError, match=r"^extra.depth must not lie on .* Candidates have no masks"
+    ):
+        HardestOf(strong(), candidates=2)(batch, Net())
+    for transform in (
+        strong(untouched=("depth",)),
+        AdaptiveStrengthTransform("cutout", dtype=torch.float32),
+    ):
+        out = HardestOf(transform, candidates=2)(batch, Net())
+        assert same(out.extra["depth"], batch.extra["depth"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

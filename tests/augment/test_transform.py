@@ -1170,9 +1170,7 @@ def test_masks_that_would_stay_are_refused_in_samples() -> None:
             TypeError, match=f"must have a named policy for a {kind} to follow, got"
         ):
             kornia(plain._replace(target=target))
-    with pytest.raises(
-        ValueError, match=r"target must be a list of 12 entries, .*, got 11\. Give"
-    ):
+    with pytest.raises(ValueError, match=r"target must be a list of 12 entries, .*, got 11\. Give"):
         AdaptiveStrengthTransform("trivial")(plain._replace(target=each[:11]))
 
 
