@@ -155,9 +155,9 @@ class HardestOf:
         # All versions in the batch's order: one of each plain row, K of the others.
         versions = torch.where(strong, many, 1)
         first = versions.cumsum(0) - versions
-        source = torch.arange(b).repeat_interleave(versions)
+        source = torch.arange(b, device="cpu").repeat_interleave(versions)
         keys = batch.keys.cpu()[source]
-        keys[:, 2] = keys[:, 2] * many + torch.arange(len(source)) - first[source]
+        keys[:, 2] = keys[:, 2] * many + torch.arange(len(source), device="cpu") - first[source]
         given = keys if self.transform.keyed else None
         require_images(batch.input)
         candidates = take(batch.input, source)
@@ -167,7 +167,7 @@ class HardestOf:
                 field = getattr(batch, name)
                 require_none_lying(_ALONE, name, field, batch.input.shape, self.transform.untouched)
         images = self.transform.apply(candidates, params)
-        chosen = torch.arange(keep).expand(int(strong.sum()), -1)
+        chosen = torch.arange(keep, device="cpu").expand(int(strong.sum()), -1)
         if keep < many and len(chosen):
             made = strong[source].nonzero().flatten()
             target = take(batch.target, source[made])
@@ -177,7 +177,8 @@ class HardestOf:
         position = first.repeat_interleave(kept)
         position[strong.repeat_interleave(kept)] += chosen.flatten()
         row = source[position]
-        share = torch.where(strong[row], 1 / keep, 1.0) * len(row) / b
+        share = torch.ones(len(row), dtype=torch.float32, device="cpu")
+        share = share.masked_fill_(strong[row], 1 / keep) * len(row) / b
         out = take(batch._replace(input=None), row)
         return out._replace(  # type: ignore[no-any-return]
             input=take(images, position),

@@ -124,7 +124,7 @@ class Mixer:
             own = torch.where(whole > 0, lam * weight / whole, lam).clamp(max=1)
             partner = mixing.partner.to(target.device, non_blocking=True)
             target = torch.lerp(target[partner], target, beside(own, target))
-        mixed = torch.as_tensor(batch.mixed).cpu() | mixing.mixed
+        mixed = torch.as_tensor(batch.mixed, device="cpu") | mixing.mixed
         return batch._replace(input=images, target=target, weight=whole, mixed=mixed)
 
 

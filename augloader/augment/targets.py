@@ -70,10 +70,12 @@ def follow(
         got = lying(leaf, place, images, size)
         if got:
             kind = place.kind or "Mask"
+            more = "" if kind == "Mask" else f", one an image, with canvas_size={size}"
             raise ValueError(
                 f"{place.name} must be a tv_tensors.{kind} to follow its images, got {got}, which "
-                "would stay in place. Wrap it once the batch is collated (stacking strips the "
-                f'type), or name it in untouched=("{place.hint}",) to leave it in place.'
+                f"would stay in place. Wrap it as tv_tensors.{kind}(...){more}, in the collate "
+                "function or after it (stacking strips the type), or name it in "
+                f'untouched=("{place.hint}",) to leave it in place.'
             )
         return leaf
 

@@ -331,7 +331,7 @@ class AdaptiveStrengthTransform(nn.Module):
         size = (shape[0], self._policy.uniforms)
         if named is None:
             with self._drawing(generator) as drawing:
-                u = torch.rand(size, dtype=torch.float64, generator=drawing).numpy()
+                u = torch.rand(size, dtype=torch.float64, device="cpu", generator=drawing).numpy()
         else:
             u = uniforms(self._seed, named, size[1])
         return self._policy.draw(u, values.numpy().astype(np.float64), shape)

@@ -26,7 +26,7 @@ from augloader.augment.pixels.ops import (
     TRANSLATE_X,
     TRANSLATE_Y,
 )
-from augloader.augment.pixels.rows import chunk, put_, take, to_levels
+from augloader.augment.pixels.rows import beside, chunk, put_, take, to_levels
 
 Interpolation = Literal["nearest", "bilinear"]
 
@@ -123,8 +123,7 @@ def _warp(
         values, grid, mode=interpolation, padding_mode="zeros", align_corners=False
     )
     if filled:
-        outside = torch.tensor(fill, dtype=values.dtype).view(-1, 1, 1)
-        outside = outside.to(values.device, non_blocking=True)
+        outside = beside(fill, values.dtype, values)
         sampled = sampled[:, :-1].addcmul(1 - sampled[:, -1:], outside)
     if images.dtype == torch.uint8 and (interpolation == "bilinear" or filled):
         sampled.round_()
