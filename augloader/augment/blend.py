@@ -106,7 +106,7 @@ class Mixing:
         top, left, bottom, right = self.box.unbind(1)
         inside = (top >= 0) & (top <= bottom) & (bottom <= height)
         inside &= (left >= 0) & (left <= right) & (right <= width)
-        area = (bottom - top) * (right - left) / (height * width)
+        area = ((bottom - top) * (right - left)).double() / (height * width)
         bad = ~inside | ((1 - area - self.lam).abs() > 1e-6)
         if bad.any():
             raise ValueError(

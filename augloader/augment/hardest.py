@@ -9,17 +9,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from augloader.augment.images import require_images
+from augloader.augment.lying import require_none_lying
 from augloader.augment.transform import AdaptiveStrengthTransform
 from augloader.core.batch import Sample, take
-from augloader.core.checks import require_finite, require_int
+from augloader.core.checks import count_and_first, require_finite, require_int
 from augloader.core.modules import eval_mode, unwrapped
 
+_ALONE = "Candidates have no masks: augment by AdaptiveStrengthTransform, which moves them."
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Return (m,) losses of (m, C) logits; targets are class indices or probabilities."""
-    return F.cross_entropy(logits.float(), target, reduction="none")
+    """Return (m,) losses of (m, C) logits; targets are class indices or probabilities.
+
+    Raises:
+        ValueError: (m, C) targets whose rows do not sum to 1, as those of several labels.
+    """
+    logits = logits.float()
+    if target.ndim == 2 and logits.ndim == 2:
+        target = target.to(logits.dtype)
+        bad = (target.sum(1) - 1).abs() > 0.01  # as float16 and bfloat16 round probabilities
+        if bad.any():
+            raise ValueError(
+                "target must be class indices, or rows that sum to 1, for cross-entropy, got "
+                f"{count_and_first(bad, 'other rows')}. Of several labels a row pass loss=lambda "
+                "logits, target: F.binary_cross_entropy_with_logits(logits, target, "
+                'reduction="none").mean(1).'
+            )
+    return F.cross_entropy(logits, target, reduction="none")
 
 
 class HardestOf:
@@ -41,11 +59,14 @@ class HardestOf:
             Kornia operations, on what was drawn before.
         candidates: K, 1 or more.
         keep: S, 1 to K. S = K scores nothing.
-        loss: (logits, target) -> (m,) losses; cross-entropy by default.
+        loss: (logits, target) -> (m,) losses; cross-entropy by default, of class indices or of rows
+            of probabilities. For several labels a row give a loss of your own.
 
     Raises:
         TypeError: another transform, numbers that are not integers; when called, not a Sample.
-        ValueError: values out of range; when called, losses of another shape, NaN or infinite.
+        ValueError: values out of range; when called, losses of another shape, NaN or infinite; of
+            a policy with geometry masks, boxes, points or images in target and extra fields, which
+            its ``untouched`` does not name.
 
     Cost: for m rows with strength > 0, K m augmentations and, where S < K, as many forward passes
     without gradient, in parts of at most the batch's rows; waits for the device. Models in
@@ -134,12 +155,19 @@ class HardestOf:
         # All versions in the batch's order: one of each plain row, K of the others.
         versions = torch.where(strong, many, 1)
         first = versions.cumsum(0) - versions
-        source = torch.arange(b).repeat_interleave(versions)
+        source = torch.arange(b, device="cpu").repeat_interleave(versions)
         keys = batch.keys.cpu()[source]
-        keys[:, 2] = keys[:, 2] * many + torch.arange(len(source)) - first[source]
+        keys[:, 2] = keys[:, 2] * many + torch.arange(len(source), device="cpu") - first[source]
         given = keys if self.transform.keyed else None
-        images = self.transform(take(batch.input, source), strength[source], keys=given)
-        chosen = torch.arange(keep).expand(int(strong.sum()), -1)
+        require_images(batch.input)
+        candidates = take(batch.input, source)
+        params = self.transform.sample(candidates.shape, strength[source], keys=given)
+        if params.geometric:
+            for name in ("target", "extra"):
+                field = getattr(batch, name)
+                require_none_lying(_ALONE, name, field, batch.input.shape, self.transform.untouched)
+        images = self.transform.apply(candidates, params)
+        chosen = torch.arange(keep, device="cpu").expand(int(strong.sum()), -1)
         if keep < many and len(chosen):
             made = strong[source].nonzero().flatten()
             target = take(batch.target, source[made])
@@ -149,7 +177,8 @@ class HardestOf:
         position = first.repeat_interleave(kept)
         position[strong.repeat_interleave(kept)] += chosen.flatten()
         row = source[position]
-        share = torch.where(strong[row], 1 / keep, 1.0) * len(row) / b
+        share = torch.ones(len(row), dtype=torch.float32, device="cpu")
+        share = share.masked_fill_(strong[row], 1 / keep) * len(row) / b
         out = take(batch._replace(input=None), row)
         return out._replace(  # type: ignore[no-any-return]
             input=take(images, position),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import kornia.augmentation as K
@@ -65,10 +66,14 @@ _SHARED = {"order", "forward_input_shape"}  # Kornia parameters that are not one
 
 @dataclass(frozen=True)
 class KorniaParams:
-    """For each operation, the rows to change (int64, ascending) and these rows' parameters."""
+    """For each operation, the rows to change (int64, ascending) and these rows' parameters.
+
+    ``geometric`` says whether any of the operations moves pixels.
+    """
 
     shape: tuple[int, int, int, int]
     steps: tuple[tuple[Tensor, dict[str, Tensor]], ...]
+    geometric: bool
 
 
 class KorniaOperations:
@@ -93,6 +98,11 @@ class KorniaOperations:
         # Kornia draws on the module's device and keeps the last parameters in the module.
         self._operations = [copy.deepcopy(op).cpu() for op in operations]
 
+    @property
+    def geometric(self) -> bool:
+        """Whether any operation moves pixels."""
+        return not all(isinstance(op, K.IntensityAugmentationBase2D) for op in self._operations)
+
     def __repr__(self) -> str:
         """Return the operations."""
         return ", ".join(map(repr, self._operations))
@@ -102,12 +112,16 @@ class KorniaOperations:
     ) -> KorniaParams:
         """Draw every operation's parameters and move them from neutral by the strength (B,).
 
-        Torch's global CPU generator is borrowed to draw and then restored.
+        Torch's global CPU generator is borrowed to draw and then restored, as its default dtype is
+        where that is not float32.
         """
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _usual(torch.device("cpu")):
             torch.set_rng_state(generator.get_state())
             draws = [
-                (op.forward_parameters(shape), torch.rand(shape[0], device="cpu"))
+                (
+                    op.forward_parameters(shape),
+                    torch.rand(shape[0], dtype=torch.float32, device="cpu"),
+                )
                 for op in self._operations
             ]
             generator.set_state(torch.get_rng_state())
@@ -115,7 +129,7 @@ class KorniaOperations:
             _step(drawn, uniform, strength, neutral)
             for (drawn, uniform), neutral in zip(draws, self._neutral, strict=True)
         )
-        return KorniaParams(shape, tuple(steps))
+        return KorniaParams(shape, tuple(steps), self.geometric)
 
     def apply(self, images: Tensor, params: KorniaParams) -> Tensor:
         """Return a copy of (B, C, H, W) images with the drawn rows changed, in the same dtype.
@@ -123,7 +137,7 @@ class KorniaOperations:
         uint8 rows are computed as float32 / 255 and rounded once, at the end.
         """
         out = images.clone()
-        mask = torch.zeros(len(out), dtype=torch.bool)
+        mask = torch.zeros(len(out), dtype=torch.bool, device="cpu")
         for rows, _ in params.steps:
             mask[rows] = True
         changed = mask.nonzero().flatten()
@@ -135,7 +149,8 @@ class KorniaOperations:
             if len(rows) > 0:
                 at = torch.searchsorted(changed, rows).to(images.device)
                 # Kornia moves the parameters to the images' device, and keeps the dict.
-                work = work.index_copy(0, at, op(work[at], params=dict(values)))
+                with _usual(images.device):
+                    work = work.index_copy(0, at, op(work[at], params=dict(values)))
         if images.dtype == torch.uint8:
             work = (work * 255).round().clamp(0, 255)
         return out.index_copy_(0, index, work.to(images.dtype))
@@ -166,9 +181,27 @@ def _step(
     values = {key: value if key in _SHARED else value[rows] for key, value in drawn.items()}
     for key, rest in neutral.items():
         if key in values:
-            start = values[rest] if isinstance(rest, str) else torch.tensor(rest)
+            start = values[rest] if isinstance(rest, str) else _number(rest)
             values[key] = _lerp(start, values[key], strength[rows])
     return rows, values
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32, device="cpu")
+
+
+@contextmanager
+def _usual(device: torch.device) -> Iterator[None]:
+    """Make float32 and a device the defaults, which Kornia goes by; both are restored after."""
+    dtype = torch.get_default_dtype()
+    if dtype != torch.float32:
+        torch.set_default_dtype(torch.float32)
+    try:
+        with device:
+            yield
+    finally:
+        if dtype != torch.float32:
+            torch.set_default_dtype(dtype)
 
 
 def _lerp(start: Tensor, end: Tensor, strength: Tensor) -> Tensor:

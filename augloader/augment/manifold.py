@@ -36,7 +36,7 @@ class ManifoldMixup(Mixer):
             activation checkpointing: what is computed again is not mixed.
         num_classes: as for Mixup.
         alpha: as for Mixup; 2 in the paper, 1 in He et al.
-        **options: probability, schedule, epochs and seed, as for Mixup.
+        **options: probability, schedule, epochs, seed and untouched, as for Mixup.
 
     Raises:
         TypeError: as Mixup; a layer that returns anything but a floating tensor.

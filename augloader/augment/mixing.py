@@ -6,6 +6,7 @@ their sum for all weights w exactly where lam is constant along the cycles of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from augloader.augment.blend import Mixing, beside, described
+from augloader.augment.lying import names_of, require_none_lying
 from augloader.core.batch import Sample
 from augloader.core.checks import (
     count_and_first,
@@ -29,6 +31,8 @@ from augloader.core.schedule import Course, Schedule
 
 Array = np.ndarray[Any, Any]
 _ADVICE = "Augment with AdaptiveStrengthTransform(..., dtype=torch.float32)."
+_DENSE = "Mix masks as the images, by Mixing.paste or Mixing.blend of what sample(batch) returns."
+_ALONE = f"Take it out of the batch. {_DENSE}"
 
 
 class Mixer:
@@ -44,6 +48,7 @@ class Mixer:
         schedule: Schedule | float = 1.0,
         epochs: int | None = None,
         seed: int = 0,
+        untouched: Sequence[str] = (),
     ) -> None:
         if num_classes is not None:
             require_int("num_classes", num_classes, 2, "Count the model's outputs.")
@@ -55,6 +60,7 @@ class Mixer:
         self._probability = Course.of("probability", probability, epochs)
         self._schedule = Course.of("schedule", schedule, epochs)
         self.seed = require_seed(seed)
+        self._untouched = names_of(untouched)
 
     classes = formerly("classes", "num_classes")
     gamma = formerly("gamma", "alpha")
@@ -68,7 +74,7 @@ class Mixer:
 
         Raises:
             TypeError: not a Sample batch, not a generator, or one that is not on the CPU.
-            ValueError: a single row to be mixed, strengths outside [0, 1], an epoch not planned.
+            ValueError: strengths outside [0, 1], an epoch not planned.
 
         Cost: O(b) on the CPU.
         """
@@ -90,12 +96,7 @@ class Mixer:
         rows = rng.permutation(np.flatnonzero(strength > 0))
         if alpha == 0 or chance == 0 or not len(rows):
             return partner, share, pair
-        if b == 1:
-            raise ValueError(
-                "batch must hold at least 2 rows to be mixed, got 1. Pass drop_last=True to the "
-                "loader, or another batch_size."
-            )
-        if len(rows) > 1:
+        if len(rows) > 1:  # a lone one, as in a last batch, stays as it is
             of = np.minimum(np.arange(len(rows)) // 2, len(rows) // 2 - 1)  # 0 0 1 1 ... or 1 1 1
             ends = np.append(of[1:] != of[:-1], True)
             weaker = np.minimum.reduceat(strength[rows], np.arange(0, 2 * of[-1] + 1, 2))
@@ -112,6 +113,8 @@ class Mixer:
 
     def _mix(self, batch: Sample, mixing: Mixing, images: Any) -> Sample:
         """Return the batch with these images, and with targets and weights mixed."""
+        if isinstance(batch.input, Tensor) and batch.input.ndim > 3:
+            require_none_lying(_ALONE, "extra", batch.extra, batch.input.shape, self._untouched)
         target = _soft(batch.target, self.num_classes, len(mixing.lam))
         weight = require_floating("weight", batch.weight, "Give one a row.")
         whole = mixing.blend(weight)
@@ -121,7 +124,7 @@ class Mixer:
             own = torch.where(whole > 0, lam * weight / whole, lam).clamp(max=1)
             partner = mixing.partner.to(target.device, non_blocking=True)
             target = torch.lerp(target[partner], target, beside(own, target))
-        mixed = torch.as_tensor(batch.mixed).cpu() | mixing.mixed
+        mixed = torch.as_tensor(batch.mixed, device="cpu") | mixing.mixed
         return batch._replace(input=images, target=target, weight=whole, mixed=mixed)
 
 
@@ -137,7 +140,7 @@ class Mixup(Mixer):
     own changes their order alone, and lets them fade. Weight x cross-entropy is then
     lam w_i L(y_i) + (1 - lam) w_j L(y_j): weights keep their sum, every sample its weight, and with
     equal weights y = lam y_i + (1 - lam) y_j. Where their number is odd three rows form a ring, and
-    a row that is the only one with strength above 0 in a larger batch stays unmixed.
+    a row that is the only one with strength above 0, or alone in its batch, stays unmixed.
 
     Random numbers come from the seed and the batch's first row, so that a resumed epoch goes on
     with the same ones, or from an explicit generator.
@@ -148,17 +151,20 @@ class Mixup(Mixer):
 
     Args:
         num_classes: C, for targets that are class indices; they become (b, C) float32
-            probabilities. Others, as smoothed or multi-label ones, are (b, C) and floating already.
+            probabilities. Others, as smoothed or multi-label ones, are (b, C) already, floating in
+            [0, 1] or bool: rows of them are mixed alike.
         alpha: of the Beta distribution, 0 or more; 0 mixes nothing.
         probability: of a pair to be mixed, a number in [0, 1] or a schedule.
         schedule: factor of alpha, a number in [0, 1] or a schedule, as ``Linear()``.
         epochs: how many epochs are planned, for schedules; the epoch is the batch's.
         seed: 0 or more.
+        untouched: keys, or paths as "extra.mask", of what may stay as it is though it lies on the
+            images: extra fields are not mixed.
 
     Raises:
         TypeError: wrong types; when called, also inputs that are not floating.
-        ValueError: values out of range; when called, also a batch of one row, targets of another
-            shape or range, an epoch that is not planned.
+        ValueError: values out of range; when called, also targets of another shape or range, masks,
+            boxes, points or images in extra fields, an epoch that is not planned.
 
     Cost: a pass over the batch, on its device, without waiting for it. Ranges of targets are
     checked on the CPU alone.
@@ -210,6 +216,7 @@ class CutMix(Mixer):
         schedule: as for Mixup.
         epochs: as for Mixup.
         seed: as for Mixup.
+        untouched: as for Mixup.
 
     Raises:
         TypeError, ValueError: as Mixup, but inputs may have any dtype; inputs without height and
@@ -283,7 +290,7 @@ def drawing(
             f"batch must have rows, got index of shape {tuple(torch.as_tensor(batch.index).shape)}."
             " Pass what the loader collated."
         )
-    given = torch.as_tensor(batch.strength, dtype=torch.float32)
+    given = torch.as_tensor(batch.strength, dtype=torch.float32, device="cpu")
     strength = require_strengths(given, (len(batch.keys),)).numpy().astype(np.float64)
     if generator is None:
         first = batch.keys[:1].cpu().numpy()
@@ -295,7 +302,7 @@ def drawing(
             f"generator must be a torch.Generator on the CPU, got {generator!r}. "
             "Pass for example torch.Generator().manual_seed(0)."
         )
-    drawn = int(torch.randint(2**62, (), generator=generator))
+    drawn = int(torch.randint(2**62, (), generator=generator, device="cpu"))
     return strength, np.random.default_rng(drawn)
 
 
@@ -303,12 +310,21 @@ def _soft(target: Any, num_classes: int | None, b: int) -> Tensor:
     """Return (b, C) floating targets, one-hot ones for class indices."""
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a tensor, got {type(target).__name__}. Stack the labels.")
+    if target.ndim > 2:
+        raise ValueError(
+            f"target must be (b,) class indices or (b, C) probabilities, got {described(target)}. "
+            f"{_DENSE}"
+        )
+    if target.dtype == torch.bool and target.ndim == 2:
+        target = target.float()  # several labels a row
+    assert isinstance(target, Tensor)
     if target.is_floating_point():
         if target.ndim != 2 or len(target) != b or num_classes not in (None, target.shape[1]):
             wanted = "C" if num_classes is None else num_classes
             raise ValueError(
                 f"target must be ({b}, {wanted}) probabilities, or ({b},) integer class indices, "
-                f"got {described(target)}. Give one row a sample."
+                f"got {described(target)}. Give one row a sample: of a single binary output "
+                "target.unsqueeze(1)."
             )
         if target.device.type == "cpu":
             bad = ~((target >= 0) & (target <= 1)).all(1)
@@ -318,13 +334,17 @@ def _soft(target: Any, num_classes: int | None, b: int) -> Tensor:
                     "probabilities."
                 )
         return target
+    if target.ndim != 1 or target.dtype == torch.bool:
+        raise ValueError(
+            f"target must be ({b},) class indices or ({b}, C) floating, got {described(target)}. "
+            "Pass labels of 0 and 1, several a row, as target.float(); one a row with unsqueeze(1)."
+        )
     if num_classes is None:
         raise ValueError(
             "num_classes must be given for targets that are class indices, got None. Pass the "
             "number of the model's outputs, as num_classes=10."
         )
-    wrong = target.dtype == torch.bool or target.shape != (b,)
-    if wrong or target.device.type == "cpu":  # on a GPU one_hot asserts the range
+    if target.shape != (b,) or target.device.type == "cpu":  # on a GPU one_hot asserts the range
         require_labels("target", target, b, num_classes)
     return F.one_hot(target.long(), num_classes).float()
 

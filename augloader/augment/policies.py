@@ -54,6 +54,11 @@ class Params:
         """Of each of the M chains the (m,) int64 rows that its geometry changes."""
         return [moved_rows(self.op[:, m], self.magnitude[:, m]) for m in range(self.op.shape[1])]
 
+    @property
+    def geometric(self) -> bool:
+        """Whether chains of operations move pixels, in any row; cut-outs do not."""
+        return self.op.shape[2] > 0
+
     def select(self, rows: Tensor) -> Params:
         """Return the parameters of some rows, (m,) int64."""
         return Params(
@@ -66,7 +71,7 @@ class Params:
 
     def row(self, i: int) -> Params:
         """Return the parameters of one row."""
-        return self.select(torch.tensor([i]))
+        return self.select(torch.tensor([i], device="cpu"))
 
 
 class Policy(Protocol):
@@ -114,11 +119,15 @@ def _space(
     top |= {ops.TRANSLATE_X: shift[0], ops.TRANSLATE_Y: shift[1], ops.ROTATE: rotate}
     table = np.zeros((len(ops.OPS), bins))
     for op, largest in top.items():
-        table[op] = torch.linspace(0, largest, bins).numpy()
+        table[op] = _steps(0, largest, bins)
     table[ops.POSTERIZE] = np.round(np.linspace(*bits, bins))
-    table[ops.SOLARIZE] = torch.linspace(1, 0, bins).numpy()
+    table[ops.SOLARIZE] = _steps(1, 0, bins)
     drawn = [op for op in range(len(ops.OPS)) if op != ops.INVERT]
     return _Space(table, np.array(drawn))
+
+
+def _steps(first: float, last: float, bins: int) -> Array:
+    return torch.linspace(first, last, bins, dtype=torch.float32, device="cpu").numpy()
 
 
 def _wide(shape: tuple[int, ...], bins: int) -> _Space:
@@ -376,7 +385,7 @@ def _require_pair(name: str, value: object) -> None:
 
 
 def _cut(shape: tuple[int, int, int, int], start: Array, stop: Array) -> Params:
-    none = torch.zeros(len(start), 1, 0, dtype=torch.int64)
+    none = torch.zeros(len(start), 1, 0, dtype=torch.int64, device="cpu")
     boxes = torch.from_numpy(np.concatenate([start, stop], 1))
     return Params(shape, none, none.float(), boxes=boxes)
 

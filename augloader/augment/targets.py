@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as boxes_of
 
 from augloader.augment.kornia import KorniaParams
+from augloader.augment.lying import FOLLOWING, Place, lying, walked
 from augloader.augment.pixels.geometry import warp_mask, warp_points
 from augloader.augment.policies import Params
 
-_FOLLOWING = (tv_tensors.Mask, tv_tensors.BoundingBoxes, tv_tensors.KeyPoints)
 _PLAIN_BOXES = (
     tv_tensors.BoundingBoxFormat.XYXY,
     tv_tensors.BoundingBoxFormat.XYWH,
@@ -22,86 +22,98 @@ _PLAIN_BOXES = (
 )
 
 
-def follow_in(field: Any, params: Params | KorniaParams) -> Any:
-    """Return a field of a Sample moved as its images were.
-
-    Unlike in ``follow``, a list in which nothing follows may have any length: the default collate
-    makes a list with one entry a field.
-
-    Raises:
-        TypeError: a mask, boxes or points for Kornia operations.
-        ValueError: see ``follow``.
-    """
-    if isinstance(field, Mapping | tuple):
-        return _each(lambda part: follow_in(part, params), field)
-    leaves = list(_leaves(field))
-    found = next((leaf for leaf in leaves if isinstance(leaf, _FOLLOWING)), None)
-    if found is None:
-        for leaf in leaves:
-            _require_no_mask(leaf, params.shape)
-        return field
-    if isinstance(params, KorniaParams):
-        raise TypeError(
-            f"images must have a named policy for a {type(found).__name__} to follow, got Kornia "
-            "operations. Use a named policy."
-        )
-    return follow(field, params)
-
-
-def follow(target: Any, params: Params, row: int | None = None) -> Any:
-    """Return a target moved as its images were; what holds no tv_tensor is returned as it is.
+def follow(
+    target: Any,
+    params: Params | KorniaParams,
+    row: int | None = None,
+    *,
+    mask_fill: float = 0,
+    untouched: Collection[str] = (),
+    name: str = "target",
+) -> Any:
+    """Return a target moved as its images were; what does not lie on them is returned as it is.
 
     Args:
-        target: a ``Mask`` of shape (B, ..., H, W), resampled by nearest with 0 outside, or
-            (..., H, W) for one image; ``BoundingBoxes`` (each becomes the box around its moved
-            corners, clamped to the canvas as torchvision does) and ``KeyPoints`` of one image;
-            integers are rounded. A mapping or a tuple of these; a list with one entry an image for
-            a batch. Colour operations leave them all alone, and cut-outs too.
+        target: a ``Mask`` of shape (B, ..., H, W), resampled by nearest, or (..., H, W) for one
+            image; ``BoundingBoxes`` (each becomes the box around its moved corners, clamped to the
+            canvas as torchvision does) and ``KeyPoints`` of one image; integers are rounded. A
+            mapping or a tuple of these; a list with one entry an image for a batch. Colour
+            operations leave them all alone, and cut-outs too.
         params: of a policy, for the batch, or of one row for one image.
         row: the image of the batch that the target is of; None: of all of them.
+        mask_fill: value of masks outside the moved image; bool masks are False there.
+        untouched: keys, or paths as "target.heat_map", of what stays in place.
+        name: of the target, with which paths begin.
 
     Raises:
-        ValueError: plain integers of the images' size, another size than the images', a list of
+        TypeError: a mask, boxes or points for geometric Kornia operations.
+        ValueError: where the policy has geometry: a plain tensor of the images' size, plain boxes,
+            points or masks by their key, another image; another size than the images', a list of
             another length, boxes or points of a whole batch in one tensor, rotated boxes, a mixture
-            of several geometries (AugMix).
+            of several geometries (AugMix), a ``mask_fill`` that the mask's dtype cannot hold.
 
     Cost: O(pixels) for masks, O(1) for each box; a loop over the entries of a list.
+
+    Example:
+        >>> from augloader import AdaptiveStrengthTransform
+        >>> params = AdaptiveStrengthTransform("trivial").sample((2, 3, 8, 8), 1.0)
+        >>> follow({"mask": tv_tensors.Mask(torch.ones(2, 8, 8))}, params)["mask"].shape
+        torch.Size([2, 8, 8])
     """
-    if isinstance(target, Mapping | tuple):
-        return _each(lambda part: follow(part, params, row), target)
-    images = params.shape[0] if row is None else 1
-    if isinstance(target, list):
-        if len(target) != images:
-            raise ValueError(
-                f"targets must be a list of {images} entries, one an image, got {len(target)}. "
-                "Give one entry an image, or a mapping."
-            )
-        return [follow(part, params, i if row is None else row) for i, part in enumerate(target)]
-    height, width = params.shape[2:]
-    if not isinstance(target, _FOLLOWING):
-        _require_no_mask(target, (images, *params.shape[1:]))
+    if not params.geometric:
         return target
+    images, size = params.shape[0] if row is None else 1, tuple(params.shape[2:])
+
+    def moved(leaf: Any, place: Place) -> Any:
+        if isinstance(leaf, FOLLOWING):
+            return _moved(leaf, params, place.row, mask_fill)
+        got = lying(leaf, place, images, size)
+        if got:
+            kind = place.kind or "Mask"
+            more = "" if kind == "Mask" else f", one an image, with canvas_size={size}"
+            raise ValueError(
+                f"{place.name} must be a tv_tensors.{kind} to follow its images, got {got}, which "
+                f"would stay in place. Wrap it as tv_tensors.{kind}(...){more}, in the collate "
+                "function or after it (stacking strips the type), or name it in "
+                f'untouched=("{place.hint}",) to leave it in place.'
+            )
+        return leaf
+
+    return walked(moved, target, Place(name, row=row), images, untouched)
+
+
+def _moved(target: Any, params: Params | KorniaParams, row: int | None, mask_fill: float) -> Any:
+    """Return a tv_tensor moved as its images, or the one of a row, were."""
+    kind = type(target).__name__
+    if isinstance(params, KorniaParams):
+        raise TypeError(
+            f"images must have a named policy for a {kind} to follow, got Kornia operations. Use a "
+            "named policy."
+        )
     if params.mix is not None:
         raise ValueError(
-            f"images must have one geometry for a {type(target).__name__} to follow, got AugMix's "
-            "mixture of several. Use another policy."
+            f"images must have one geometry for a {kind} to follow, got AugMix's mixture of "
+            "several. Use another policy."
         )
-    canvas = tuple(target.shape[-2:]) if isinstance(target, tv_tensors.Mask) else target.canvas_size
+    masks = isinstance(target, tv_tensors.Mask)
+    height, width = params.shape[2:]
+    canvas = tuple(target.shape[-2:]) if masks else target.canvas_size
     if tuple(canvas) != (height, width):
         raise ValueError(
-            f"{type(target).__name__} must have the images' size {(height, width)}, got "
-            f"{tuple(canvas)}. Resize both alike."
+            f"{kind} must have the images' size {(height, width)}, got {tuple(canvas)}. Resize "
+            "both alike."
         )
-    rows, matrices = params.moved[0], params.matrices[:, 0]
+    images, rows, matrices = params.shape[0], params.moved[0], params.matrices[:, 0]
     if row is not None:
-        rows, matrices = rows[rows == row] - row, matrices[row : row + 1]
-    if isinstance(target, tv_tensors.Mask):
-        moved = _mask(target.as_subclass(Tensor), images, rows, matrices[rows])
-        return tv_tensors.wrap(moved, like=target)
+        images, rows, matrices = 1, rows[rows == row] - row, matrices[row : row + 1]
+    if masks:
+        plain = target.as_subclass(Tensor)
+        outside = _outside(mask_fill, plain.dtype)
+        return tv_tensors.wrap(_mask(plain, images, rows, matrices[rows], outside), like=target)
     if images != 1:
         raise ValueError(
-            f"{type(target).__name__} must be of one image, got {images} images. "
-            "Give a list with one entry an image."
+            f"{kind} must be of one image, got {images} images. Give a list with one entry an "
+            "image."
         )
     if not len(rows):
         return target
@@ -111,47 +123,29 @@ def follow(target: Any, params: Params, row: int | None = None) -> Any:
     return _boxes(target, matrices[0])
 
 
-def _each(change: Callable[[Any], Any], parts: Any) -> Any:
-    """Return a mapping or tuple of changed parts."""
-    if isinstance(parts, Mapping):
-        return {key: change(part) for key, part in parts.items()}
-    changed = map(change, parts)
-    return type(parts)(*changed) if hasattr(parts, "_fields") else tuple(changed)
-
-
-def _leaves(target: Any) -> Iterator[Any]:
-    """Yield what mappings, tuples and lists hold."""
-    if isinstance(target, Mapping | tuple | list):
-        for part in target.values() if isinstance(target, Mapping) else target:
-            yield from _leaves(part)
-    else:
-        yield target
-
-
-def _require_no_mask(target: Any, shape: tuple[int, ...]) -> None:
-    """Raise for plain integers of the size of (B, C, H, W) images: a mask that would not move."""
-    if not isinstance(target, Tensor) or target.is_floating_point():
-        return
-    rows, _, *size = shape
-    if list(target.shape) in ([rows, *size], size) or (
-        list(target.shape[-2:]) == size and target.dtype != torch.uint8
-    ):
+def _outside(mask_fill: float, dtype: torch.dtype) -> float:
+    """Return what a mask of this dtype holds outside the image, or raise ValueError."""
+    if dtype == torch.bool:  # there is no third value for what is unknown
+        return 0
+    limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    whole = dtype.is_floating_point or float(mask_fill).is_integer()
+    if not (whole and limits.min <= mask_fill <= limits.max):
         raise ValueError(
-            "masks must be tv_tensors.Mask to follow, got a plain tensor of shape "
-            f"{tuple(target.shape)}, as the default collate makes of them. Wrap it: "
-            "tv_tensors.Mask(masks)."
+            f"mask_fill must be a value of {dtype} masks, got {mask_fill}. Convert the masks, as "
+            "by .long(), or give another."
         )
+    return mask_fill
 
 
-def _mask(mask: Tensor, images: int, rows: Tensor, matrix: Tensor) -> Tensor:
+def _mask(mask: Tensor, images: int, rows: Tensor, matrix: Tensor, outside: float) -> Tensor:
     if images == 1 and (mask.ndim == 2 or len(mask) != 1):
-        return warp_mask(mask.unsqueeze(0), rows, matrix)[0]
+        return warp_mask(mask.unsqueeze(0), rows, matrix, outside)[0]
     if mask.ndim < 3 or len(mask) != images:
         raise ValueError(
             f"Mask must be of {images} images, got shape {tuple(mask.shape)}. "
             "Stack one mask an image."
         )
-    return warp_mask(mask, rows, matrix)
+    return warp_mask(mask, rows, matrix, outside)
 
 
 def _points(points: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:

@@ -13,18 +13,31 @@ import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
 
+from augloader.augment.images import (
+    DTYPES,
+    laid_out_as,
+    require_channels,
+    require_fill,
+    require_images,
+    require_range,
+)
 from augloader.augment.kornia import KorniaOperations, KorniaParams
+from augloader.augment.lying import names_of
 from augloader.augment.pixels.apply import Output, apply_params
 from augloader.augment.pixels.geometry import Interpolation
 from augloader.augment.policies import POLICIES, AugMix, Params, Policy
-from augloader.augment.targets import follow, follow_in
+from augloader.augment.targets import follow
 from augloader.core.batch import Sample
-from augloader.core.checks import kind, require_one_of, require_seed, require_strengths
+from augloader.core.checks import (
+    kind,
+    require_number,
+    require_one_of,
+    require_seed,
+    require_strengths,
+)
 from augloader.core.keyed import uniforms
 
-_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_SLACK = 1e-5  # by which interpolation of images in [0, 1] may leave it
 
 
 class AdaptiveStrengthTransform(nn.Module):
@@ -63,12 +76,21 @@ class AdaptiveStrengthTransform(nn.Module):
     batch, as the first part, and passes a Sample on. It is a module without parameters, buffers or
     state; ``eval()`` does not switch it off: strength 0 does.
 
+    What lies on the images must move with them. Masks, boxes and points follow as tv_tensors (the
+    default collate strips the type: wrap them again). Where the policy has geometry, anything else
+    that lies on them raises: a tensor whose last dimensions are the images' height and width,
+    another image, and tensors or lists under a key as "boxes", "keypoints" or "masks".
+
     Args:
         *policy: a name from the table, or Kornia augmentations, which are copied.
         seed: at least 0, below 2^64.
         interpolation: "nearest" or "bilinear"; None is the published one (bilinear for AugMix).
         fill: value outside the moved image and in cut-outs, one for all channels or one each, in
             the images' own units (0 to 255 for uint8).
+        mask_fill: value outside the moved image of masks, as the loss's ``ignore_index``, often
+            255; bool masks are False there.
+        untouched: what stays in place though it lies on the images: keys, wherever they are, or
+            paths of keys and positions, as "target", "extra.1" or "target.heat_map".
         mean: one a channel, or None. Given, the output is (x − mean) / std, x in [0, 1].
         std: one a channel, above 0, or None.
         dtype: floating dtype of the output, scaled to [0, 1]; or None: the images' own (float32
@@ -109,6 +131,8 @@ class AdaptiveStrengthTransform(nn.Module):
         seed: int = 0,
         interpolation: Interpolation | None = None,
         fill: float | Sequence[float] = 0.0,
+        mask_fill: float = 0,
+        untouched: Sequence[str] = (),
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         dtype: torch.dtype | None = None,
@@ -121,11 +145,13 @@ class AdaptiveStrengthTransform(nn.Module):
         if len(policy) == 1 and isinstance(policy[0], str):
             self._policy = _named(policy[0], options)
         else:
-            if options or interpolation is not None or fill != 0.0:
-                given = [*options, *["interpolation"] * (interpolation is not None)]
+            options |= {} if interpolation is None else {"interpolation": interpolation}
+            options |= {"fill": fill} if fill != 0.0 else {}
+            options |= {"mask_fill": mask_fill} if mask_fill != 0 else {}
+            if options:
                 raise TypeError(
                     "Kornia operations must carry their own options, got an unexpected keyword "
-                    f"argument {(given or ['fill'])[0]!r}. Pass it to the operations."
+                    f"argument {next(iter(options))!r}. Pass it to the operations."
                 )
             whole = len(policy) == 1 and isinstance(policy[0], list | tuple)
             self._policy = KorniaOperations(policy[0] if whole else policy)  # type: ignore[arg-type]
@@ -134,11 +160,14 @@ class AdaptiveStrengthTransform(nn.Module):
         require_one_of("interpolation", interpolation, ("nearest", "bilinear"))
         self._interpolation: Interpolation = interpolation
         self._fill = _numbers("fill", (fill,) if isinstance(fill, int | float) else fill)
+        require_number("mask_fill", mask_fill, "(-inf, inf)", "Give the loss's ignore_index.")
+        self._mask_fill = mask_fill
+        self._untouched = names_of(untouched)
         if (mean is None) != (std is None):
             raise ValueError(
                 f"mean and std must be given together, got mean={mean}, std={std}. Give both."
             )
-        if dtype is not None and (dtype not in _DTYPES or dtype == torch.uint8):
+        if dtype is not None and (dtype not in DTYPES or dtype == torch.uint8):
             raise ValueError(
                 f"dtype must be a floating dtype or None, got {dtype}. None keeps the images' own."
             )
@@ -159,6 +188,11 @@ class AdaptiveStrengthTransform(nn.Module):
         return not isinstance(self._policy, KorniaOperations)
 
     @property
+    def untouched(self) -> tuple[str, ...]:
+        """Names of what stays in place though it lies on the images."""
+        return self._untouched
+
+    @property
     def output(self) -> Output:
         """What becomes of the augmented images: dtype, mean and std."""
         return self._output
@@ -170,7 +204,7 @@ class AdaptiveStrengthTransform(nn.Module):
     def forward(
         self,
         images: Any,
-        strength: Tensor | float | None = None,
+        strength: Tensor | np.ndarray[Any, Any] | float | None = None,
         generator: torch.Generator | None = None,
         *,
         keys: Tensor | None = None,
@@ -200,13 +234,18 @@ class AdaptiveStrengthTransform(nn.Module):
             )
         if generator is None and (self.keyed or images.keys.ndim == 1):
             keys = images.keys
-        out, params = self._augmented(images.input, images.strength, generator, keys)
+        out, params = self._augmented(images.input, images.strength, generator, keys, "input")
         extra = images.extra  # a list of fields, where the default collate made it; not of images
-        moved = follow_in(tuple(extra) if isinstance(extra, list) else extra, params)
+        moved = self._follow(tuple(extra) if isinstance(extra, list) else extra, params, "extra")
         return images._replace(
             input=out,
-            target=follow_in(images.target, params),
+            target=self._follow(images.target, params, "target"),
             extra=list(moved) if isinstance(extra, list) else moved,
+        )
+
+    def _follow(self, target: Any, params: Params | KorniaParams, name: str) -> Any:
+        return follow(
+            target, params, mask_fill=self._mask_fill, untouched=self._untouched, name=name
         )
 
     def _augmented(
@@ -215,10 +254,11 @@ class AdaptiveStrengthTransform(nn.Module):
         strength: Any,
         generator: torch.Generator | None,
         keys: Tensor | None,
+        name: str = "images",
     ) -> tuple[Any, Params | KorniaParams]:
         """Return images, or a tuple of them and what follows, augmented; and the parameters."""
         first = images[0] if isinstance(images, tuple) and images else images
-        _check_images(first)
+        require_images(first)
         if isinstance(strength, Tensor) and strength.device not in (_CPU, first.device):
             raise ValueError(
                 f"strength must be on the CPU or on {first.device} as the images, got "
@@ -232,13 +272,13 @@ class AdaptiveStrengthTransform(nn.Module):
                 "images must be a single tensor for Kornia operations, got a tuple. Use a named "
                 "policy for masks and boxes."
             )
-        moved = (follow(target, params) for target in images[1:])
+        moved = [self._follow(part, params, f"{name}.{i + 1}") for i, part in enumerate(images[1:])]
         return (self._applied(first, params), *moved), params
 
     def sample(
         self,
         batch_shape: Sequence[int],
-        strength: Tensor | float,
+        strength: Tensor | np.ndarray[Any, Any] | float,
         generator: torch.Generator | None = None,
         *,
         keys: Tensor | None = None,
@@ -247,7 +287,8 @@ class AdaptiveStrengthTransform(nn.Module):
 
         Args:
             batch_shape: Shape of the images, (B, C, H, W) or (C, H, W).
-            strength: In [0, 1]; floating of shape (B,) on any device, or one number for all rows.
+            strength: In [0, 1]; floating of shape (B,) on any device, or one number for all rows,
+                of Python or NumPy, or a tensor or array without dimensions.
             generator: CPU generator to draw from; None is the transform's own.
             keys: (B, k) integer, 0 or more, one row an image, or (k,) for one image: what a row's
                 random numbers depend on, beside the seed: ``batch.keys``. Kornia operations
@@ -290,7 +331,7 @@ class AdaptiveStrengthTransform(nn.Module):
         size = (shape[0], self._policy.uniforms)
         if named is None:
             with self._drawing(generator) as drawing:
-                u = torch.rand(size, dtype=torch.float64, generator=drawing).numpy()
+                u = torch.rand(size, dtype=torch.float64, device="cpu", generator=drawing).numpy()
         else:
             u = uniforms(self._seed, named, size[1])
         return self._policy.draw(u, values.numpy().astype(np.float64), shape)
@@ -306,8 +347,9 @@ class AdaptiveStrengthTransform(nn.Module):
             params: What ``sample`` returned for this shape.
 
         Returns:
-            A new tensor of the images' shape and device, in the transform's ``dtype``. Where that
-            is the images' own, rows that no operation changes are copied bit for bit.
+            A new tensor of the images' shape, device and memory format (``torch.channels_last``
+            too), in the transform's ``dtype``. Where that is the images' own, rows that no
+            operation changes are copied bit for bit.
 
         Raises:
             TypeError: ``images`` or ``params`` has a wrong type.
@@ -317,7 +359,7 @@ class AdaptiveStrengthTransform(nn.Module):
         """
         if params is None and callable(images):  # what module.apply(function) calls
             return super().apply(images)  # type: ignore[return-value]
-        _check_images(images)
+        require_images(images)
         wanted = KorniaParams if isinstance(self._policy, KorniaOperations) else Params
         if not isinstance(params, wanted):
             raise TypeError(
@@ -335,19 +377,20 @@ class AdaptiveStrengthTransform(nn.Module):
     def _applied(self, images: Tensor, params: Params | KorniaParams) -> Tensor:
         """Do ``apply`` for images of a supported type and the parameters' shape."""
         batch = (images if images.ndim == 4 else images.unsqueeze(0)).as_subclass(Tensor)
-        _check_range(batch)
+        require_range(batch)
         constants = {"fill": self._fill, "mean": self._output.mean, "std": self._output.std}
         for name, values in constants.items():
-            _check_channels(name, values, batch.shape[1])
+            require_channels(name, values, batch.shape[1])
         if isinstance(self._policy, KorniaOperations):
             assert isinstance(params, KorniaParams)
             out = self._output.of(self._policy.apply(batch, params))
         else:
             assert isinstance(params, Params)
-            _check_fill(self._fill, batch)
+            require_fill(self._fill, batch)
             out = apply_params(
                 batch, params, self._output, interpolation=self._interpolation, fill=self._fill
             )
+        out = laid_out_as(batch, out)
         out = out if images.ndim == 4 else out[0]
         return tv_tensors.wrap(out, like=images) if isinstance(images, tv_tensors.Image) else out
 
@@ -418,36 +461,6 @@ def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def _check_channels(name: str, values: tuple[float, ...], channels: int) -> None:
-    if len(values) not in (1, channels):
-        raise ValueError(
-            f"{name} must be one number or one for each of {channels} channels, got "
-            f"{len(values)} numbers. Give one a channel."
-        )
-
-
-def _check_fill(fill: tuple[float, ...], images: Tensor) -> None:
-    white = 255 if images.dtype == torch.uint8 else 1
-    if not all(0 <= value <= white for value in fill):
-        raise ValueError(
-            f"fill must be in [0, {white}] for {images.dtype} images, got {fill}. "
-            "Give it in the images' own units."
-        )
-
-
-def _check_images(images: Tensor) -> None:
-    """Raise unless images are a batch or an image of a supported type."""
-    if not isinstance(images, Tensor) or images.dtype not in _DTYPES:
-        raise TypeError(
-            f"images must be a uint8 or floating tensor, got {kind(images)}. Convert them first."
-        )
-    if images.ndim not in (3, 4):
-        raise ValueError(
-            f"images must be (B, C, H, W) or (C, H, W), got shape {tuple(images.shape)}. "
-            "Add or remove dimensions."
-        )
-
-
 def _check_keys(keys: Tensor, batch: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Return the keys as (B, k) integers; ``batch`` is (B,), or () for one image."""
     if not isinstance(keys, Tensor) or keys.dtype not in _INTEGERS:
@@ -460,15 +473,3 @@ def _check_keys(keys: Tensor, batch: tuple[int, ...]) -> np.ndarray[Any, Any]:
     if (keys < 0).any():
         raise ValueError(f"keys must be 0 or more, got {int(keys.min())}. Pass batch.keys.")
     return keys.cpu().reshape(-1, keys.shape[-1]).numpy()
-
-
-def _check_range(images: Tensor) -> None:
-    """Raise unless floating images lie in [0, 1]; waits for their device."""
-    if images.dtype == torch.uint8 or not images.numel():
-        return
-    low, high = float(images.detach().amin()), float(images.detach().amax())
-    if not (low >= -_SLACK and high <= 1 + _SLACK):
-        raise ValueError(
-            f"images must be in [0, 1] where they are floating, got values from {low:g} to "
-            f"{high:g}. Augment before normalising, or pass uint8."
-        )

@@ -157,16 +157,26 @@ def kind(value: object) -> str:
     return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
 
 
-def require_strengths(strength: Tensor | float, batch: tuple[int, ...]) -> Tensor:
-    """Return every row's strength as float32 on the CPU; ``batch`` is (B,), or () for one image."""
-    strength = plain(strength) if isinstance(strength, np.ndarray | np.generic) else strength
-    number = isinstance(strength, Real) and not isinstance(strength, bool)
-    if not number and not (isinstance(strength, Tensor) and strength.is_floating_point()):
+_WHOLE = {f"torch.{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+
+
+def require_strengths(strength: Any, batch: tuple[int, ...]) -> Tensor:
+    """Return every row's strength as float32 on the CPU; ``batch`` is (B,), or () for one image.
+
+    A number is that of all rows: of Python or NumPy, or a tensor or array without dimensions.
+    """
+    given = strength
+    if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
+        given = torch.from_numpy(np.array(given, given.dtype.newbyteorder("=")))
+    elif isinstance(given, Real) and not isinstance(given, bool):
+        given = torch.tensor(float(given), dtype=torch.float64, device="cpu")
+    single = isinstance(given, Tensor) and given.ndim == 0 and kind(given) in _WHOLE
+    if not isinstance(given, Tensor) or not (given.is_floating_point() or single):
         raise TypeError(
             f"strength must be a float or a floating tensor, got {kind(strength)}. "
             "Convert it first."
         )
-    values = torch.as_tensor(strength, dtype=torch.float32, device="cpu").detach()
+    values = given.detach().to("cpu", torch.float32)
     if values.ndim > 0 and values.shape != batch:
         raise ValueError(
             f"strength must be one number or of shape {batch}, got shape {tuple(values.shape)}. "

@@ -57,7 +57,7 @@ def rows(strength: list[float], *, seed: int = 0, epoch: int = 0) -> Sample:
         given_,
         copy,
         torch.full((b,), epoch),
-        {"name": [f"image {i}" for i in range(b)], "box": torch.rand(b, 4, generator=random)},
+        {"name": [f"image {i}" for i in range(b)], "code": torch.rand(b, 4, generator=random)},
     )
 
 
@@ -194,7 +194,7 @@ def test_the_chosen_are_those_of_a_brute_force_evaluation(
     for name in ("target", "index", "strength", "epoch"):
         assert getattr(out, name).equal(getattr(batch, name)[at])
     assert out.extra["name"] == [f"image {i}" for i in at.tolist()]
-    assert out.extra["box"].equal(batch.extra["box"][at])
+    assert out.extra["code"].equal(batch.extra["code"][at])
     assert out.input.equal(torch.stack([version.image for version in expected]))
     copies = torch.tensor([version.copy for version in expected])
     strong_rows = out.strength > 0
@@ -408,6 +408,46 @@ def test_soft_targets() -> None:
     soft = batch._replace(target=F.one_hot(batch.target, C).float())
     out, plain = (HardestOf(strong(), candidates=4, keep=2)(b, Net()) for b in (soft, batch))
     assert same(out, plain._replace(target=F.one_hot(plain.target, C).float()))
+    for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool):
+        other = soft._replace(target=soft.target.to(dtype))
+        assert same(HardestOf(strong(), candidates=4, keep=2)(other, Net()).index, plain.index)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+def test_several_labels_a_row_need_a_loss_of_their_own(dtype: torch.dtype) -> None:
+    labels = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]] * 2)
+    batch = rows(MIXED)._replace(target=labels.to(dtype))
+    with pytest.raises(ValueError, match=r"rows that sum to 1, .* got \d other rows .* pass loss="):
+        HardestOf(strong(), candidates=4)(batch, Net())
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, target.float(), reduction="none").mean(1)
+
+    out = HardestOf(strong(), candidates=4, loss=loss)(batch, Net())
+    assert same(out.target, batch.target)
+
+
+def test_memory_format_is_kept() -> None:
+    batch, last = rows(MIXED), torch.channels_last
+    there = batch._replace(input=batch.input.contiguous(memory_format=last))
+    out, plain = (HardestOf(strong(), candidates=3, keep=2)(b, Net()) for b in (there, batch))
+    assert out.input.is_contiguous(memory_format=last)
+    assert same(out, plain)
+
+
+def test_what_lies_on_images_may_be_kept_by_name_or_where_nothing_moves() -> None:
+    batch = rows(MIXED)
+    batch = batch._replace(extra={"depth": torch.rand(6, 8, 8)})
+    with pytest.raises(
+        ValueError, match=r"^extra.depth must not lie on .* Candidates have no masks"
+    ):
+        HardestOf(strong(), candidates=2)(batch, Net())
+    for transform in (
+        strong(untouched=("depth",)),
+        AdaptiveStrengthTransform("cutout", dtype=torch.float32),
+    ):
+        out = HardestOf(transform, candidates=2)(batch, Net())
+        assert same(out.extra["depth"], batch.extra["depth"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -489,19 +529,19 @@ def test_kornia_operations() -> None:
 
 @pytest.mark.parametrize("kind", ["dict", "tuple", "list", "nested"])
 def test_extra_fields_follow_their_rows(kind: str) -> None:
-    names, boxes = ["a", "b", "c"], torch.arange(6).view(3, 2)
+    names, codes = ["a", "b", "c"], torch.arange(6).view(3, 2)
     extra: Any = {
-        "dict": {"name": names, "box": boxes},
-        "tuple": (tuple(names), boxes),
-        "list": [names, boxes],
-        "nested": {"meta": {"box": boxes}, "both": (boxes, names)},
+        "dict": {"name": names, "code": codes},
+        "tuple": (tuple(names), codes),
+        "list": [names, codes],
+        "nested": {"meta": {"code": codes}, "both": (codes, names)},
     }[kind]
-    expected_names, expected = ["a", "a", "b", "c", "c"], boxes[[0, 0, 1, 2, 2]]
+    expected_names, expected = ["a", "a", "b", "c", "c"], codes[[0, 0, 1, 2, 2]]
     wanted: Any = {
-        "dict": {"name": expected_names, "box": expected},
+        "dict": {"name": expected_names, "code": expected},
         "tuple": (tuple(expected_names), expected),
         "list": [expected_names, expected],
-        "nested": {"meta": {"box": expected}, "both": (expected, expected_names)},
+        "nested": {"meta": {"code": expected}, "both": (expected, expected_names)},
     }[kind]
     batch = rows([1.0, 0.0, 1.0])._replace(extra=extra)
     out = HardestOf(strong(), candidates=2, keep=2)(batch, Never())

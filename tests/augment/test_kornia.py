@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
+from torchvision.tv_tensors import Mask
 
+from augloader import Sample
 from augloader.augment.kornia import _SUPPORTED, KorniaOperations, KorniaParams
 from augloader.augment.transform import AdaptiveStrengthTransform
 
@@ -615,3 +617,33 @@ def test_operations_by_themselves() -> None:
     whole = AdaptiveStrengthTransform(K.RandomAffine(30.0, p=1.0), K.RandomInvert(p=1.0))
     expected = whole(batch(), strength, torch.Generator().manual_seed(3))
     assert torch.equal(operations.apply(batch(), params), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_memory_format_is_kept(dtype: torch.dtype) -> None:
+    images, last = batch(), torch.channels_last
+    images = (images * 255).to(dtype) if dtype == torch.uint8 else images
+    turned = AdaptiveStrengthTransform(K.RandomAffine(30.0, p=1.0), K.RandomInvert(p=0.5))
+    params = turned.sample(images.shape, 1.0)
+    out = turned.apply(images.contiguous(memory_format=last), params)
+    assert out.is_contiguous(memory_format=last)
+    torch.testing.assert_close(out, turned.apply(images, params), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_masks_stay_where_no_operation_moves_pixels(name: str) -> None:
+    """Kornia's own classes say which are geometry."""
+    make, _ = CASES[name]
+    strong, images = AdaptiveStrengthTransform(make(1.0)), batch()
+    index, ones = torch.arange(len(images)), torch.ones(len(images))
+    given_ = Sample(images, Mask(torch.ones(len(images), *images.shape[2:])), index, ones, ones)
+    if isinstance(make(1.0), K.IntensityAugmentationBase2D):
+        assert strong(given_).target is given_.target
+    else:
+        with pytest.raises(TypeError, match="must have a named policy for a Mask to follow"):
+            strong(given_)
+
+
+def test_mask_fill_is_of_named_policies() -> None:
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'mask_fill'"):
+        AdaptiveStrengthTransform(K.RandomAffine(30.0), mask_fill=255)

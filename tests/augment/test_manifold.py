@@ -339,11 +339,6 @@ def entered(manager: AbstractContextManager[Sample]) -> None:
 
 
 BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "one row, a layer": (
-        lambda: entered(ManifoldMixup(net(), ["1"], C)(rows(1))),
-        ValueError,
-        "at least 2 rows .* got 1",
-    ),
     "unknown layer": (
         lambda: ManifoldMixup(net(), ["1", "layer9"], C),
         ValueError,
@@ -368,3 +363,13 @@ def test_bad_input_is_named(name: str) -> None:
     with pytest.raises(error, match=words) as raised:
         call()
     assert_worded(raised)
+
+
+@pytest.mark.parametrize("layer", ["", "1"])
+def test_a_single_row_stays_unmixed(layer: str) -> None:
+    model, batch = net(), rows(1)
+    with ManifoldMixup(model, [layer], C)(batch) as mixed:
+        out = model(batch.input)
+    assert not mixed.mixed.any()
+    assert mixed.weight.equal(batch.weight)
+    assert out.equal(model(batch.input))

@@ -19,6 +19,7 @@ from augloader import (
     CoresetSampler,
     Cosine,
     CutMix,
+    Evidence,
     FacilityLocation,
     Linear,
     ManifoldMixup,
@@ -704,12 +705,10 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "box must lie in images of 6 x 5",
     ),
-    "one row": (lambda: Mixup(C)(rows(1)), ValueError, "batch must hold at least 2 rows .* got 1"),
-    "one image": (lambda: CutMix(C)(rows(1)), ValueError, "at least 2 rows .* got 1"),
     "target (b, 1)": (
         lambda: Mixup(C)(rows(4)._replace(target=torch.zeros(4, 1).long())),
         ValueError,
-        r"target must have shape \(4,\), got \(4, 1\)",
+        r"target must be \(4,\) .* got \(4, 1\) torch.int64. Pass .* as target.float\(\)",
     ),
     "target (b, C + 1)": (
         lambda: Mixup(C)(rows(4)._replace(target=torch.rand(4, 5))),
@@ -743,14 +742,30 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     ),
     "target bool": (
         lambda: Mixup(C)(rows(4)._replace(target=torch.ones(4, dtype=torch.bool))),
-        TypeError,
-        "target must be integer class labels, got torch.bool",
+        ValueError,
+        r"target must be \(4,\) class indices .* got \(4,\) torch.bool. .* with unsqueeze\(1\)",
     ),
-    "target (b, C) bool": (
-        lambda: CutMix(C)(rows(4)._replace(target=torch.ones(4, C, dtype=torch.bool))),
-        TypeError,
-        "target must be integer class labels, got torch.bool",
+    "target (b, C + 1) bool": (
+        lambda: CutMix(C)(rows(4)._replace(target=torch.ones(4, C + 1, dtype=torch.bool))),
+        ValueError,
+        r"target must be \(4, 4\) probabilities",
     ),
+    "masks": (
+        lambda: CutMix(C)(rows(4)._replace(target=torch.zeros(4, 6, 5).long())),
+        ValueError,
+        r"target must be .* got \(4, 6, 5\) torch.int64. Mix masks as the images, by Mixing.paste",
+    ),
+    "masks beside": (
+        lambda: CutMix(C)(rows(4)._replace(extra={"depth": torch.zeros(4, 6, 5)})),
+        ValueError,
+        r"extra.depth must not lie on .* got a plain tensor .* Take it out of the batch. Mix masks",
+    ),
+    "boxes beside": (
+        lambda: Mixup(C)(rows(4, (3, 8, 8))._replace(extra=[{"boxes": torch.ones(1, 4)}] * 4)),
+        ValueError,
+        r'extra.boxes must not lie on .* untouched=\("extra.boxes",\)',
+    ),
+    "untouched": (lambda: Mixup(C, untouched=[1]), TypeError, "untouched must be names"),  # type: ignore[list-item]
     "soft target above": (
         lambda: Mixup(C)(rows(2)._replace(target=torch.tensor([[1.0, 0, 0, 0], [0, 1.5, 0, 0]]))),
         ValueError,
@@ -849,6 +864,46 @@ def test_a_lone_strong_row_in_a_larger_batch_stays_unmixed(kind: type[Mixup | Cu
 
 
 @pytest.mark.parametrize("kind", [Mixup, CutMix])
-def test_a_single_row_that_is_not_mixed_passes(kind: type[Mixup | CutMix]) -> None:
-    for mixer, strength in ((kind(C), 0.0), (kind(C, 0.0), 1.0), (kind(C, probability=0), 1.0)):
-        assert not mixer(rows(1, strength=strength)).mixed.any()
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_a_single_row_stays_unmixed(kind: type[Mixup | CutMix], strength: float) -> None:
+    batch = rows(1, strength=strength)
+    for mixer in (kind(C), kind(C, 0.0), kind(C, probability=0)):
+        out = mixer(batch)
+        assert not out.mixed.any()
+        assert out.input is batch.input
+        assert out.weight.equal(batch.weight)
+        assert out.target.equal(F.one_hot(batch.target, C).float())
+
+
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+def test_batches_of_any_size_pass_a_loader(kind: type[Mixup | CutMix]) -> None:
+    """Of 40 draws by 3 the last batch has one, which is often a strong one."""
+    data = WeightedAugmentedDataset(TensorDataset(torch.rand(22, 1, 4, 4), torch.arange(22) % C))
+    alone = 0
+    for seed in range(6):
+        sampler = CoresetSampler(data, Uniform(), count=18, seed=seed)
+        sampler.refresh(Evidence(22))
+        mixed = [kind(C)(batch) for batch in DataLoader(data, 3, sampler=sampler)]
+        assert len(mixed[-1].mixed) == 1
+        assert not mixed[-1].mixed.any()
+        alone += int(mixed[-1].strength > 0)
+    assert alone
+
+
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float16, torch.float32, torch.float64])
+def test_several_labels_a_row_are_mixed(kind: type[Mixup | CutMix], dtype: torch.dtype) -> None:
+    labels = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0], [0, 1, 1, 1], [1, 0, 0, 1]])
+    batch = rows(4)._replace(target=labels.to(dtype), weight=torch.ones(4))
+    mixing = kind(C).sample(batch)
+    out = kind(C).apply(batch, mixing).target
+    lam = mixing.lam[:, None]
+    wanted = lam * labels + (1 - lam) * labels[mixing.partner]
+    assert out.dtype == (torch.float32 if dtype == torch.bool else dtype)
+    torch.testing.assert_close(out.float(), wanted, rtol=0, atol=1e-3)
+
+
+def test_what_lies_on_images_may_be_kept_by_name() -> None:
+    batch = rows(4)._replace(extra={"view": torch.zeros(4, 6, 5), "name": ["a"] * 4})
+    assert CutMix(C, untouched=("view",))(batch).extra is batch.extra
+    assert Mixup(C)(rows(4, (6, 5))._replace(extra=batch.extra)).extra is batch.extra  # no images

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import torch.nn.functional as F
@@ -201,7 +202,6 @@ def test_structures() -> None:
     mask[:, :, 10] = 1
     target = {
         "masks": Mask(mask),
-        "image": Image(torch.zeros(3, 3, H, W)),
         "label": torch.tensor([1, 2, 3]),
         "each": [{"box": box, "name": "a"}, {"box": box, "extra": (point, 7)}, Pair(box, 3)],
         "pair": (Mask(mask), "x"),
@@ -211,7 +211,6 @@ def test_structures() -> None:
     assert isinstance(out, Mapping)
     assert list(out) == list(target)
     assert out["label"] is target["label"]
-    assert out["image"] is target["image"]
     assert [int(row[0].argmax()) for row in out["masks"]] == [14, 10, 6]
     assert torch.equal(out["pair"][0], out["masks"])
     assert out["pair"][1] == "x"
@@ -276,9 +275,9 @@ def test_errors() -> None:
     ):
         follow(KeyPoints([[0, 0]], canvas_size=(H, W)), two)
     with pytest.raises(
-        ValueError, match=r"targets must be a list of 2 entries, one an image, got 1. "
+        ValueError, match=r"target.a must be a list of 2 entries, one an image, got 1. "
     ):
-        follow({"a": [1]}, two)
+        follow({"a": [Mask(torch.zeros(H, W))]}, two)
     rotated = BoundingBoxes([[9.0, 9.0, 4.0, 4.0, 30.0]], format="CXCYWHR", canvas_size=(H, W))
     with pytest.raises(
         ValueError, match=r"boxes must be XYXY, XYWH or CXCYWH, got CXCYWHR. Convert"
@@ -348,13 +347,103 @@ def test_segmentation_in_a_mixed_batch() -> None:
         assert torch.equal(plain(alone), plain(followed)[i])
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8])
-def test_plain_masks_are_refused_where_they_would_stay(dtype: torch.dtype) -> None:
-    strong = AdaptiveStrengthTransform("trivial", seed=0)
-    images = torch.rand(4, 3, 16, 12)
-    plain = torch.ones(4, 16, 12, dtype=dtype)
-    with pytest.raises(ValueError, match=r"masks must be tv_tensors.Mask to follow, .*\(4, 16, 12"):
-        strong((images, {"mask": plain}), 1.0)
-    _, labels, others = strong((images, torch.arange(4), images), 1.0)
-    assert torch.equal(labels, torch.arange(4))
-    assert others is images
+PLAIN: dict[str, Any] = {
+    "(B, H, W)": torch.rand(3, H, W),
+    "(B, 1, H, W)": torch.ones(3, 1, H, W, dtype=torch.uint8),
+    "(B, H, W, 2)": torch.ones(3, H, W, 2, dtype=torch.bool),
+    "(H, W)": torch.zeros(H, W),
+    "array": np.zeros((3, H, W)),
+    "image": Image(torch.zeros(3, 3, 8, 8)),
+    "PIL": [PIL.Image.new("L", (W, H))] * 3,
+    "each": [torch.zeros(2, H, W)] * 3,
+    "nested": {"a": (torch.arange(3), [torch.arange(3), torch.zeros(3, H, W)])},
+    "boxes": {"boxes": torch.ones(3, 4)},
+    "each boxes": [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}] * 3,
+    "numbers": [{"BBox": [1.0, 2, 3, 4]}] * 3,
+    "points": {"keypoints": [torch.ones(3), torch.ones(3)]},  # of numbers, collated
+    "fields": Pair(torch.ones(3, 4), 1),
+    "list": {"masks": [torch.zeros(3, 2)]},
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_what_would_stay_in_place_is_refused(kind: str) -> None:
+    params, target = params_of([[(INVERT, 0.0)]] * 3), PLAIN[kind]  # whatever was drawn
+    with pytest.raises(ValueError, match=r"^extra[.\w]* must be a tv_tensors.\w+ to fol") as error:
+        follow(target, params, name="extra")
+    name = str(error.value).split('untouched=("')[1].split('"')[0]
+    assert follow(target, params, untouched=[name], name="extra") is not None
+    cut_out = AdaptiveStrengthTransform("cutout").sample((3, 3, H, W), 1.0)
+    assert isinstance(cut_out, Params)
+    assert follow(target, cut_out) is target
+
+
+def test_what_lies_on_no_image_stays() -> None:
+    params = params_of([[(ROTATE, 9.0)]] * 3)
+    target = {
+        "label": torch.rand(3, 5),
+        "mask": None,
+        "masks": torch.ones(3),  # a number an image
+        "boxes": "a.xml",
+        "keypoints": 17,
+        "names": ["a", "b"],
+        "sizes": [torch.ones(3), torch.ones(3)],
+        "vectors": torch.rand(3, 7, 2),
+        "soft": torch.rand(H, W),  # below, of as many images
+    }
+    soft = target.pop("soft")
+    out = follow(target, params)
+    assert list(out) == list(target)
+    assert all(out[key] is target[key] for key in ("label", "mask", "masks", "boxes", "vectors"))
+    assert out["names"] == ["a", "b"]
+    assert follow(soft, params_of([[(ROTATE, 9.0)]] * H)) is soft
+
+
+def test_untouched() -> None:
+    params = params_of([[(TRANSLATE_X, 4.0)]] * 2)
+    mask, boxes = Mask(torch.rand(2, H, W)), torch.ones(2, 4)
+    target = {"mask": mask, "deep": [{"boxes": boxes[0]}, {"boxes": boxes[1]}], "two": (1, boxes)}
+    out = follow(target, params, untouched=("boxes", "target.two"))
+    assert out["two"] is target["two"]
+    assert out["deep"][1]["boxes"] is target["deep"][1]["boxes"]
+    assert not torch.equal(out["mask"], mask)
+    assert follow(target, params, untouched=("target",)) is target
+    assert follow({"mask": mask}, params, untouched=("mask",))["mask"] is mask
+    # As the default collate makes a list of two fields, in a batch of two.
+    pair = [torch.arange(2), torch.rand(2, H, W)]
+    assert follow(pair, params, untouched=("target.1",))[1] is pair[1]
+
+
+MASKS = (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16)
+
+
+@pytest.mark.parametrize("dtype", [*MASKS, torch.float32, torch.float64])
+@pytest.mark.parametrize("fill", [255, -100, 0])
+def test_mask_fill(dtype: torch.dtype, fill: int) -> None:
+    chains = [[(ROTATE, 30.0)], [(INVERT, 0.0)], [(SHEAR_X, 0.5)]]
+    masks = torch.randint(1, 9, (3, 2, H, W), generator=torch.Generator().manual_seed(0)).to(dtype)
+    params = params_of(chains)
+    if dtype == torch.uint8 and fill < 0:
+        with pytest.raises(ValueError, match="mask_fill must be a value of torch"):
+            follow(Mask(masks), params, mask_fill=fill)
+        return
+    before = masks.clone()
+    found = plain(follow(Mask(masks), params, mask_fill=fill))
+    usual = plain(follow(Mask(masks), params))
+    outside = usual == 0
+    wanted = usual.masked_fill(outside, 0 if dtype == torch.bool else fill)
+    assert torch.equal(found, wanted)
+    assert outside[0].any()
+    assert torch.equal(found[1], masks[1])
+    assert torch.equal(masks, before)
+    alone = follow(Mask(masks[2]), params, 2, mask_fill=fill)
+    assert torch.equal(plain(alone), wanted[2])
+
+
+def test_mask_fill_is_checked() -> None:
+    params = params_of([[(INVERT, 0.0)]])  # whatever was drawn
+    for dtype, fill in ((torch.int64, 0.5), (torch.int8, 255), (torch.int64, torch.inf)):
+        with pytest.raises(ValueError, match=rf"mask_fill must be a value of {dtype} masks, got"):
+            follow(Mask(torch.zeros(1, H, W, dtype=dtype)), params, mask_fill=fill)
+    floating = follow(Mask(torch.ones(1, H, W)), params_of([[(ROTATE, 45.0)]]), mask_fill=0.5)
+    assert floating.unique().tolist() == [0.5, 1.0]

@@ -364,6 +364,10 @@ def test_any_memory_layout(name: str, dtype: torch.dtype) -> None:
         before = layout.clone()
         assert torch.equal(transform.apply(layout, params), expected)
         assert torch.equal(layout, before)
+    last = images.contiguous(memory_format=torch.channels_last)
+    for out in (transform, AdaptiveStrengthTransform(name, dtype=torch.float16)):
+        assert out.apply(last, params).is_contiguous(memory_format=torch.channels_last)
+        assert out.apply(images, params).is_contiguous()
     image = images[0].permute(1, 2, 0).contiguous().permute(2, 0, 1)
     single = transform.sample(image.shape, 1.0, keys=keys_of(1)[0])
     assert torch.equal(transform.apply(image, single), transform.apply(images[0], single))
@@ -1163,16 +1167,14 @@ def test_masks_that_would_stay_are_refused_in_samples() -> None:
     integers = masks.as_subclass(Tensor)
     for transform in (AdaptiveStrengthTransform("trivial"), kornia):
         for fields in ({"target": integers}, {"extra": [integers]}, {"target": {"a": (integers,)}}):
-            with pytest.raises(ValueError, match=r"masks must be tv_tensors.Mask to follow, got a"):
+            with pytest.raises(ValueError, match=r" must be a tv_tensors.Mask to follow its im"):
                 transform(plain._replace(**fields))
-    for target, kind in ((masks, "Mask"), ([{"a": each[0]["boxes"]}], "BoundingBoxes")):
+    for target, kind in ((masks, "Mask"), ([{"a": each[0]["boxes"]}] * 12, "BoundingBoxes")):
         with pytest.raises(
             TypeError, match=f"must have a named policy for a {kind} to follow, got"
         ):
             kornia(plain._replace(target=target))
-    with pytest.raises(
-        ValueError, match=r"targets must be a list of 12 entries, .*, got 11\. Give"
-    ):
+    with pytest.raises(ValueError, match=r"target must be a list of 12 entries, .*, got 11\. Give"):
         AdaptiveStrengthTransform("trivial")(plain._replace(target=each[:11]))
 
 
@@ -1237,3 +1239,51 @@ def test_spawned_workers_take_it() -> None:
 
 def strong_again(image: Tensor) -> Tensor:
     return image.flip(-1)
+
+
+def test_what_would_stay_in_place_is_refused_and_named() -> None:
+    strong, given = AdaptiveStrengthTransform("rand"), samples()
+    depth = torch.rand(12, 1, 20, 26)
+    wrong: list[tuple[Any, str]] = [
+        (given._replace(target=depth), "target"),
+        (given._replace(extra={"depth": depth}), "extra.depth"),
+        (given._replace(extra=[given.target, depth]), "extra.1"),
+        (given._replace(extra=[{"boxes": torch.ones(2, 4)}] * 12), "extra.0.boxes"),
+        (given._replace(input=(given.input, depth)), "input.1"),
+    ]
+    for batch_, name in wrong:
+        with pytest.raises(
+            ValueError, match=rf"^{name} must be a tv_tensors\.\w+ to fol.*_tensors"
+        ):
+            strong(batch_)
+        with pytest.raises(ValueError, match=rf"^{name} must be"):
+            strong(batch_._replace(strength=torch.zeros(12)))  # whatever is drawn
+        hint = name.replace("extra.0.", "")
+        kept = AdaptiveStrengthTransform("rand", untouched=(hint,))(batch_)
+        assert_same(kept.target, batch_.target)
+        assert_same(kept.extra, batch_.extra)
+        AdaptiveStrengthTransform("erasing")(batch_)
+    with pytest.raises(ValueError, match=r"^images\.2 must be a tv_tensors\.Mask to follow"):
+        strong((given.input, given.target, depth), 0.5)
+
+
+def test_mask_fill() -> None:
+    masks = tv_tensors.Mask(torch.randint(1, 9, (12, 20, 26)))
+    given = samples(target=masks, extra={"seen": tv_tensors.Mask(masks > 0)})
+    usual = AdaptiveStrengthTransform("rand", magnitude=20)(given)
+    fills: tuple[Any, ...] = (255, -100, np.int64(7))
+    for fill in fills:
+        out = AdaptiveStrengthTransform("rand", magnitude=20, mask_fill=fill)(given)
+        outside = usual.target == 0
+        assert outside.any()
+        assert torch.equal(out.target, usual.target.masked_fill(outside, int(fill)))
+        assert torch.equal(out.extra["seen"], ~outside)
+    for wrong, error in (("255", TypeError), (True, TypeError), (torch.nan, ValueError)):
+        with pytest.raises(error, match=r"mask_fill must be .*, got .*\. Give the loss's ignore_"):
+            AdaptiveStrengthTransform("rand", mask_fill=wrong)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"mask_fill must be a value of torch.uint8 masks, got -100"
+    ):
+        AdaptiveStrengthTransform("rand", mask_fill=-100)(
+            given._replace(target=tv_tensors.Mask(masks.byte()))
+        )

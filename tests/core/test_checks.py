@@ -15,6 +15,7 @@ from augloader.core.checks import (
     require_int,
     require_labels,
     require_number,
+    require_strengths,
 )
 
 
@@ -82,3 +83,45 @@ def test_small_integer_types_are_labels() -> None:
 def test_labels_are_tensors() -> None:
     with pytest.raises(TypeError, match="labels must be a tensor of class labels, got list"):
         require_labels("labels", [0, 1], 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "strength",
+    [
+        0.5,
+        np.float32(0.5),
+        np.float16(0.5),
+        np.array(0.5),
+        np.array(0.5, ">f4"),
+        torch.tensor(0.5, dtype=torch.bfloat16),
+        np.full(3, 0.5),
+        np.full(6, 0.5, np.float32)[::-2],
+        torch.full((3,), 0.5, dtype=torch.float64, requires_grad=True),
+    ],
+)
+def test_strengths_of_any_number_and_array(strength: object) -> None:
+    found = require_strengths(strength, (3,))
+    assert (found.dtype, found.device.type) == (torch.float32, "cpu")
+    assert found.tolist() == [0.5] * 3
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("one", [1, np.int64(1), np.array(1), np.array(1, np.uint8)])
+def test_whole_strengths_are_numbers(one: object) -> None:
+    assert require_strengths(one, ()).tolist() == [1]
+    assert require_strengths(torch.as_tensor(one), (2,)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "strength",
+    [True, np.True_, np.array(True), torch.tensor(True), np.ones(3, np.int64), torch.ones(3).int()],
+)
+def test_strengths_are_no_flags_and_no_lists_of_integers(strength: object) -> None:
+    with pytest.raises(TypeError, match="strength must be a float or a floating tensor, got"):
+        require_strengths(strength, (3,))
+
+
+@pytest.mark.parametrize("strength", [np.float64(1.5), np.array(-0.5), torch.tensor(2), np.nan])
+def test_strengths_are_in_range(strength: object) -> None:
+    with pytest.raises(ValueError, match=r"strength must be in \[0, 1\], got -?[\dn]"):
+        require_strengths(strength, (3,))

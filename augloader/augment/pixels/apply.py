@@ -13,7 +13,7 @@ from augloader.augment.pixels.colour import recolour
 from augloader.augment.pixels.dense import apply_dense
 from augloader.augment.pixels.geometry import Interpolation, warp_
 from augloader.augment.pixels.ops import IDENTITY
-from augloader.augment.pixels.rows import chunk, put_, take
+from augloader.augment.pixels.rows import beside, chunk, put_, take
 from augloader.augment.policies import Params
 
 
@@ -42,10 +42,7 @@ class Output:
             return images
         exact = torch.promote_types(self.dtype, torch.float32)
         scale = 1 / 255 if images.dtype == torch.uint8 else 1.0
-        mean, std = (
-            torch.tensor(values, dtype=exact).view(-1, 1, 1).to(images.device, non_blocking=True)
-            for values in (self.mean, self.std)
-        )
+        mean, std = (beside(values, exact, images) for values in (self.mean, self.std))
         slope, shift = (scale / std, mean / std) if self.normalised else (scale, 0.0)
         out = torch.empty(images.shape, dtype=self.dtype, device=images.device)
         step = chunk(images)
@@ -166,9 +163,8 @@ def _cut_(images: Tensor, boxes: Tensor, fill: tuple[float, ...]) -> None:
     top, left, bottom, right = edges.view(-1, 4, 1, 1, 1).unbind(1)
     y, x = (torch.arange(size, device=images.device) for size in images.shape[2:])
     inside = (y >= top).mT & (y < bottom).mT & (x >= left) & (x < right)
-    value = torch.tensor(fill, dtype=torch.float64)
-    value = (value.round() if images.dtype == torch.uint8 else value).to(images.dtype)
-    value = value.view(-1, 1, 1).to(images.device, non_blocking=True)
+    whole = images.dtype == torch.uint8
+    value = beside([round(level) if whole else level for level in fill], images.dtype, images)
     # By product and sum: ten times as fast as torch.where on uint8.
     kept = take(images, rows).mul_((~inside).to(images.dtype))
     put_(images, rows, kept.add_(inside.to(images.dtype) * value))

@@ -190,8 +190,8 @@ def _warp(
     # Made of scalars on the device: a copy from the host could not be captured in a graph.
     half = _column((width / 2, height / 2), images.device)
     outside = _column(fill, images.device)[:, None]
-    x = torch.arange(width, device=images.device) - (width - 1) / 2
-    y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2
+    x = torch.arange(width, dtype=torch.float32, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, dtype=torch.float32, device=images.device)[:, None] - (height - 1) / 2
     a, b, c = (theta / half)[..., None, None].unbind(2)  # (B, 2, 1, 1) each
     grid = ((a * x + b * y) + c).permute(0, 2, 3, 1)
     out = F.grid_sample(images - outside, grid, interpolation, "zeros", align_corners=False)
@@ -199,4 +199,5 @@ def _warp(
 
 
 def _column(values: Sequence[float], device: torch.device) -> Tensor:
-    return torch.stack([torch.full((1,), value, device=device) for value in values])
+    columns = [torch.full((1,), v, dtype=torch.float32, device=device) for v in values]
+    return torch.stack(columns)

@@ -26,7 +26,7 @@ from augloader.augment.pixels.ops import (
     TRANSLATE_X,
     TRANSLATE_Y,
 )
-from augloader.augment.pixels.rows import chunk, put_, take, to_levels
+from augloader.augment.pixels.rows import beside, chunk, put_, take, to_levels
 
 Interpolation = Literal["nearest", "bilinear"]
 
@@ -123,8 +123,7 @@ def _warp(
         values, grid, mode=interpolation, padding_mode="zeros", align_corners=False
     )
     if filled:
-        outside = torch.tensor(fill, dtype=values.dtype).view(-1, 1, 1)
-        outside = outside.to(values.device, non_blocking=True)
+        outside = beside(fill, values.dtype, values)
         sampled = sampled[:, :-1].addcmul(1 - sampled[:, -1:], outside)
     if images.dtype == torch.uint8 and (interpolation == "bilinear" or filled):
         sampled.round_()
@@ -171,8 +170,10 @@ def _axes(
     return xs, ys[:, None], half
 
 
-def warp_mask(masks: Tensor, rows: Tensor, matrix: Tensor) -> Tensor:
-    """Return masks (B, ..., H, W) of any dtype, some rows resampled by nearest, 0 outside.
+def warp_mask(masks: Tensor, rows: Tensor, matrix: Tensor, outside: float = 0) -> Tensor:
+    """Return masks (B, ..., H, W) of any dtype, some rows resampled by nearest.
+
+    Outside the image they get ``outside``, a value that their dtype can hold.
 
     Values are exact, and pixels those that an image of any dtype takes: what float32 cannot hold is
     carried in pieces of 16 bits.
@@ -186,12 +187,16 @@ def warp_mask(masks: Tensor, rows: Tensor, matrix: Tensor) -> Tensor:
     if pieces > 1:
         parts = chosen.contiguous().view(torch.int16).unflatten(-1, (width, pieces))
         chosen = parts.movedim(-1, 2).flatten(1, 2)
-    planes = warp_(chosen.to(torch.float32, copy=True), torch.arange(len(rows)), matrix)
-    moved = planes.to(chosen.dtype)
+    shown = [torch.ones_like(chosen[:, :1])] * bool(outside)  # one more plane: what is inside
+    planes = torch.cat([*shown, chosen.to(torch.float32)], 1)
+    warp_(planes, torch.arange(len(rows), device="cpu"), matrix)
+    moved = planes[:, len(shown) :].to(chosen.dtype)
     if pieces > 1:
         parts = moved.unflatten(1, (-1, pieces)).movedim(2, -1).contiguous()
         moved = parts.flatten(-2).view(masks.dtype)
-    return out.index_copy_(0, index, moved.view(len(rows), *masks.shape[1:]))
+    if shown:
+        moved = moved.masked_fill(planes[:, :1] == 0, outside)
+    return out.index_copy_(0, index, moved.reshape(len(rows), *masks.shape[1:]))
 
 
 _LARGE = (torch.int32, torch.int64, torch.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,12 @@ def chunk(images: Tensor) -> int:
 def take(images: Tensor, rows: Tensor) -> Tensor:
     """Return copies of some rows, (m,) int64 on the CPU."""
     return images.index_select(0, rows.to(images.device, non_blocking=True))
+
+
+def beside(values: Sequence[float], dtype: torch.dtype, images: Tensor) -> Tensor:
+    """Return numbers, one a channel or one for all, as (C, 1, 1) on the images' device."""
+    column = torch.tensor(values, dtype=dtype, device="cpu").view(-1, 1, 1)
+    return column.to(images.device, non_blocking=True)
 
 
 def put_(images: Tensor, rows: Tensor, values: Tensor) -> None:
