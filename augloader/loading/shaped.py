@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,36 +43,4 @@ class Shaped(WeightedAugmentedDataset):
         return default_collate(items)
 
     def _sample(self, draw: Draw, item: Any) -> Any:
-        if self._transforms:
-            item = _replaced(item, self.fields[0], lambda image: self._transformed(image, draw))
-        return item, draw
-
-
-def _replaced(item: Any, field: int | str, change: Callable[[Any], Any]) -> Any:
-    """Return an item of the same shape with one field changed."""
-    record = dataclasses.is_dataclass(item) and not isinstance(item, type)
-    if isinstance(item, Mapping):
-        known: list[Any] = list(item)
-    elif isinstance(item, tuple | list):
-        known = list(range(len(item)))
-    elif record:
-        known = [part.name for part in dataclasses.fields(item)]
-    else:
-        raise TypeError(
-            "data must return tuples, lists, mappings or dataclasses, got "
-            f"{type(item).__name__}. Transform its images in the dataset."
-        )
-    if field not in known:
-        raise TypeError(
-            f"fields must name two of the item's {known}, got {field!r}. "
-            'Pass, for instance, fields=("image", "label").'
-        )
-    if isinstance(item, tuple):
-        parts = [change(part) if i == field else part for i, part in enumerate(item)]
-        return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
-    changed: Any = copy.copy(item)
-    if record:
-        object.__setattr__(changed, str(field), change(getattr(item, str(field))))
-    else:
-        changed[field] = change(item[field])
-    return changed
+        return (self._transformed(item, draw) if self._transforms else item), draw
