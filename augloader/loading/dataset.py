@@ -207,6 +207,14 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         clean._is_clean = True
         return clean
 
+    def own_item(self, index: int) -> Any:
+        """Return an item in the wrapped dataset's own shape, transformed as for a plain index."""
+        draw = self._draw(index)
+        item = self.data[draw.index]
+        if item is None:
+            raise _none(draw)
+        return self._transformed(item, draw) if self._transforms else item
+
     def _draw(self, draw: Draw | int) -> Draw:
         if not isinstance(draw, Draw):
             draw = Draw(as_index(draw), strength=0.0, epoch=-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch.utils.data import default_collate
+from torch.utils.data import Dataset, default_collate
 
 from augloader.core.batch import Draw
 from augloader.loading.batches import column, require_rows
@@ -44,3 +44,20 @@ class Shaped(WeightedAugmentedDataset):
 
     def _sample(self, draw: Draw, item: Any) -> Any:
         return (self._transformed(item, draw) if self._transforms else item), draw
+
+    def clean_items(self) -> Dataset[Any]:
+        """Return the clean view's items, in the wrapped dataset's own shape and without draws."""
+        return _Items(self.clean())
+
+
+class _Items(Dataset[Any]):
+    """A view's items as its data return them, transformed."""
+
+    def __init__(self, view: WeightedAugmentedDataset) -> None:
+        self.view = view
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.view.own_item(index)
