@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 T = TypeVar("T")
 
@@ -262,16 +262,41 @@ def require_one_of(name: str, value: object, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {listed}, got {value!r}. Choose one of them.")
 
 
+def holds_draws(data: object) -> bool:
+    """Whether data are a Subset or ConcatDataset around a dataset that takes draws."""
+    inner = [data.dataset] if isinstance(data, Subset) else []
+    inner = list(data.datasets) if isinstance(data, ConcatDataset) else inner
+    return any(getattr(part, "takes_draws", False) or holds_draws(part) for part in inner)
+
+
+_STREAMS = ("IterableDataset", "StreamingDataset", "IterDataPipe")
+
+
 def require_dataset(data: object) -> int:
-    """Return the length of a map-style dataset, or raise TypeError or ValueError."""
+    """Return the length of a map-style dataset, or raise TypeError or ValueError.
+
+    Streams are refused, also such as MosaicML's StreamingDataset, which have positions but choose
+    the samples that a worker reads themselves.
+    """
     rule = "must be a map-style dataset with __getitem__ and __len__"
-    if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
+    kind = type(data).__name__
+    if isinstance(data, DataLoader):
+        raise TypeError(f"data {rule}, got a {kind}. Pass its dataset: loader.dataset.")
+    stream = any(name.__name__.endswith(_STREAMS) for name in type(data).__mro__)
+    if stream or not hasattr(data, "__getitem__"):
         raise TypeError(
-            f"data {rule}, got {type(data).__name__}. A stream has no positions to select from: "
-            "load it into a list or a map-style dataset."
+            f"data {rule}, got {kind}. A stream has no positions to select from, or chooses the "
+            "samples itself: load it into a list or a map-style dataset (as datasets.Dataset, or "
+            "ImageFolder over a local copy); or augment its batches alone, with "
+            "AdaptiveStrengthTransform."
+        )
+    if holds_draws(data):
+        raise TypeError(
+            f"data {rule}, got a {kind} around a WeightedAugmentedDataset, which cannot pass draws "
+            f"on. Put it inside: WeightedAugmentedDataset({kind}(...), ...)."
         )
     if not isinstance(data, Sized):
-        raise TypeError(f"data {rule}, got {type(data).__name__} without __len__. Define __len__.")
+        raise TypeError(f"data {rule}, got {kind} without __len__. Define __len__.")
     if len(data) < 1:
         raise ValueError(f"data {rule} of at least 1, got 0 samples. Check its path and filters.")
     return len(data)

@@ -20,6 +20,21 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return found
 
 
+def is_keras(module: object) -> bool:
+    """Whether a module is a layer or model of Keras, known without importing it."""
+    return any(kind.__module__.split(".")[0] == "keras" for kind in type(module).__mro__)
+
+
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules in a model by name, and what Keras's models do not register as modules."""
+    found = dict(model.named_modules())
+    for name, module in list(found.items()):
+        for layer in getattr(module, "layers", ()) if is_keras(module) else ():
+            for inner, part in layers_of(layer).items():
+                found[".".join(filter(None, (name, layer.name, inner)))] = part
+    return found
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Return where a model's first parameter or buffer is; the CPU where it has none."""
     tensors = [*model.parameters(), *model.buffers()]

@@ -1,9 +1,10 @@
-"""Transforms of any library, called in their own way with one image."""
+"""Transforms of any library, called in their own way with one image or one item."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,31 +13,122 @@ import torch
 from torch import Tensor, nn
 
 from augloader.core.batch import Draw
+from augloader.core.keyed import uniforms
+from augloader.loading.keywords import call, pair, seeded
+from augloader.loading.pictures import leaves, require_kept, require_plain, size_of, tensor_kinds
 
 Transform = Callable[..., Any]
+_STAGES = ("weak", "strong", "final", "clean")  # each with random numbers of its own
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A transform of any library, called in its own way with one image."""
+    """A transform of any library, called in its own way with one image or one item.
+
+    Attributes:
+        transform: the transform; of one with random numbers of its own, a copy.
+        name: what it is for.
+        by_keyword: whether it is called as Albumentations' are.
+        asks: which of strength and keys it takes.
+        takes: by keyword, the names that it takes; None: any.
+    """
 
     transform: Transform
-    albumentations: bool = False
-    asks: frozenset[str] = frozenset()  # which of strength and keys it takes
+    name: str
+    by_keyword: bool = False
+    asks: frozenset[str] = frozenset()
+    takes: frozenset[str] | None = None
+
+    @property
+    def takes_strength(self) -> bool:
+        """Whether it is given the draw's strength."""
+        return "strength" in self.asks
 
     def __call__(self, image: Any, draw: Draw) -> Any:
         """Return the image, transformed for a draw."""
-        if self.albumentations:
-            return _with_arrays(self.transform, image)
+        if self.by_keyword:
+            parts = pair(image)
+            if parts is None:
+                return self._named({"image": image}, draw)["image"]
+            named = {**parts, **self._named(parts, draw)}
+            return named if isinstance(image, Mapping) else type(image)(named.values())
+        if self.name == "strong":
+            require_plain(image)
+        out = self.transform(image, **self._given(draw))
+        if isinstance(out, Tensor) and isinstance(image, Tensor) and out.ndim == image.ndim + 1:
+            out = out.squeeze(0)  # Kornia returns a batch of one
+        if self.name == "strong":
+            require_kept("strong", image, out)
+        return out
+
+    def whole(self, item: Any, key: int | str, draw: Draw) -> Any:
+        """Return a whole item, its image and what lies on it, transformed for a draw.
+
+        Args:
+            item: a dict, a tuple or a list.
+            key: of the image in it.
+            draw: what it is transformed for.
+        """
+        if self.by_keyword:
+            if not isinstance(item, dict):
+                raise TypeError(
+                    "items must be mappings with the keys image, mask, bboxes, ... for transforms "
+                    f"called by keyword as Albumentations', got {type(item).__name__}. Return a "
+                    'dict, with fields=("image", "mask").'
+                )
+            return {**item, **self._named(item, draw)}
+        if self.name == "strong":
+            require_plain(item)
+        image = item[key]
+        if type(self.transform).__module__.startswith("torchvision."):
+            _require_masks(item, image)
+        kinds = tensor_kinds()
+        plain = type(image) is Tensor and image.ndim > 1
+        if plain and kinds:  # else torchvision takes the item's first tensor for its image
+            item = _with(item, key, image.as_subclass(kinds.Image))
+        out = self.transform(item, **self._given(draw))
+        if type(out) is not type(item) or len(out) != len(item):
+            raise TypeError(
+                f"{self.name} must return the whole item with joint=True, {type(item).__name__} of "
+                f"{len(item)}, got {type(out).__name__}. Return all of its fields."
+            )
+        made = out[key]
+        if self.name == "strong":
+            require_kept("strong", image, made)
+        if plain and isinstance(made, Tensor):
+            out = _with(out, key, made.as_subclass(Tensor))
+        return out
+
+    def _named(self, parts: dict[str, Any], draw: Draw) -> dict[str, Any]:
+        taken = self.takes
+        parts = {key: part for key, part in parts.items() if taken is None or key in taken}
+        if "image" not in parts and "images" not in parts:
+            raise TypeError(
+                "items must have the key image for transforms called by keyword as Albumentations',"
+                f" got {', '.join(map(str, parts)) or 'none that it takes'}. Rename the key."
+            )
+        if self.name == "strong":
+            require_plain([parts.get("image"), parts.get("images")])
+        transform = self.transform
+        if draw.epoch >= 0 or self.name == "clean":  # else it goes on with its own random numbers
+            given = int(getattr(transform, "seed", None) or 0) % 2**64
+            seeded(transform, int(uniform(self.name, draw, given) * 2**53))
+        return call(transform, parts, self.name, **self._given(draw))
+
+    def _given(self, draw: Draw) -> dict[str, Any]:
         given: dict[str, Any] = {}
         if "strength" in self.asks:
             given["strength"] = draw.strength
         if "keys" in self.asks:
-            given["keys"] = torch.tensor([draw.epoch, draw.index, draw.copy])
-        out = self.transform(image, **given)
-        if isinstance(out, Tensor) and isinstance(image, Tensor) and out.ndim == image.ndim + 1:
-            out = out.squeeze(0)  # Kornia returns a batch of one
-        return out
+            names = np.array([max(draw.epoch, 0), draw.index, draw.copy], np.int64)
+            given["keys"] = torch.from_numpy(names)
+        return given
+
+
+def uniform(stage: str, draw: Draw, seed: int = 0) -> float:
+    """Return a number in [0, 1) that depends on a draw and what it is for, and on nothing else."""
+    keys = [[max(draw.epoch, 0), draw.index, draw.copy, _STAGES.index(stage)]]
+    return float(uniforms(seed, np.array(keys), 1)[0, 0])
 
 
 def adapt(name: str, transform: Transform | Adapted | None) -> Adapted | None:
@@ -50,25 +142,44 @@ def adapt(name: str, transform: Transform | Adapted | None) -> Adapted | None:
         )
     try:
         called = transform.forward if isinstance(transform, nn.Module) else transform
-        parameters = inspect.signature(called).parameters
+        parameters: Mapping[str, inspect.Parameter] = inspect.signature(called).parameters
     except ValueError:  # some built-ins have no signature
-        return Adapted(transform)
+        return Adapted(transform, name)
+    asks = frozenset({"strength", "keys"} & parameters.keys())
     image = parameters.get("image")
-    if "force_apply" in parameters or (image and image.kind is inspect.Parameter.KEYWORD_ONLY):
-        return Adapted(transform, albumentations=True)
-    return Adapted(transform, asks=frozenset({"strength", "keys"} & parameters.keys()))
+    known = any(
+        kind.__module__.split(".")[0] == "albumentations" for kind in type(transform).__mro__
+    )
+    only = image is not None and image.kind is inspect.Parameter.KEYWORD_ONLY
+    if not (known or only or "force_apply" in parameters):
+        return Adapted(transform, name, asks=asks)
+    any_name = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    own = any(hasattr(transform, name) for name in ("set_random_state", "set_random_seed"))
+    return Adapted(
+        deepcopy(transform) if own else transform,  # its seeds are set for each draw
+        name,
+        by_keyword=True,
+        asks=asks,
+        takes=None if any_name else frozenset(parameters) - asks,
+    )
 
 
-def _with_arrays(transform: Transform, image: Any) -> Any:
-    """Call an Albumentations-style transform; PIL stays PIL, a (C, H, W) tensor stays one."""
-    if isinstance(image, Tensor):
-        out = transform(image=image.permute(1, 2, 0).numpy())["image"]
-        channels_first = isinstance(out, np.ndarray)
-        return torch.from_numpy(out.transpose(2, 0, 1).copy()) if channels_first else out
-    out = transform(image=np.asarray(image))["image"]
-    plain = isinstance(image, np.ndarray) or not isinstance(out, np.ndarray)
-    if plain:
-        return out
-    from torchvision.transforms.functional import to_pil_image  # brings Triton with it
+def _with(item: Any, key: Any, value: Any) -> Any:
+    """Return a dict, tuple or list with one entry changed."""
+    if isinstance(item, dict):
+        return {**item, key: value}
+    parts = [value if i == key else part for i, part in enumerate(item)]
+    return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
 
-    return to_pil_image(out)
+
+def _require_masks(item: Any, image: Any) -> None:
+    """Raise TypeError if an item for torchvision's transforms holds a mask that would not move."""
+    size = size_of(image)
+    for part in leaves(item):
+        plain = type(part) is Tensor or isinstance(part, np.ndarray)
+        if plain and part is not image and part.ndim > 1 and tuple(part.shape[-2:]) == size:
+            raise TypeError(
+                "masks must be tv_tensors.Mask for torchvision's transforms to move them, got a "
+                f"plain {type(part).__name__} of shape {tuple(part.shape)} beside the image. Wrap "
+                "it: tv_tensors.Mask(mask)."
+            )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, MutableMapping, Sequence, Sized
+from copy import copy
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from math import prod
@@ -195,3 +196,45 @@ def split_item(item: Any, fields: tuple[int | str, int | str]) -> tuple[Any, Any
     )
     first, second = (item[key] for key in fields)
     return first, second, extra
+
+
+def replaced(item: Any, changes: Mapping[int | str, Any]) -> Any:
+    """Return an item of the same shape with some fields changed."""
+    record = is_dataclass(item) and not isinstance(item, type)
+    if isinstance(item, tuple):
+        parts = [changes.get(i, part) for i, part in enumerate(item)]
+        return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
+    changed: Any = dict(item) if _is_frozen(item) else copy(item)
+    for field, value in changes.items():
+        if record:
+            object.__setattr__(changed, str(field), value)
+        else:
+            changed[field] = value
+    return changed
+
+
+def _is_frozen(item: Any) -> bool:
+    return isinstance(item, Mapping) and not isinstance(item, MutableMapping)
+
+
+def as_parts(item: Any, field: int | str) -> Any:
+    """Return an item as a dict, tuple or list, or raise TypeError where it lacks a field."""
+    parts = _as_dict(item)
+    if isinstance(parts, Mapping):
+        parts = parts if type(parts) is dict else dict(parts)
+        known: list[Any] = list(parts)
+    elif isinstance(parts, tuple | list):
+        known = list(range(len(parts)))
+        if type(parts) not in (tuple, list) and not hasattr(parts, "_fields"):
+            parts = tuple(parts) if isinstance(parts, tuple) else list(parts)
+    else:
+        raise TypeError(
+            "data must return tuples, lists, mappings or dataclasses, got "
+            f"{type(item).__name__}. Transform its images in the dataset."
+        )
+    if field not in known:
+        raise TypeError(
+            f"fields must name two of the item's {known}, got {field!r}. "
+            'Pass, for instance, fields=("image", "label").'
+        )
+    return parts

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import index as as_index
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from augloader.core.batch import Draw, Sample, stack
-from augloader.core.checks import require_dataset
+from augloader.core.checks import require_dataset, require_one_of
 from augloader.core.deprecated import formerly
-from augloader.loading.adapt import Adapted, Transform, adapt
+from augloader.loading.adapt import Adapted, Transform, adapt, uniform
 from augloader.loading.batches import (
     Fetched,
+    as_parts,
     column,
     in_memory,
+    replaced,
     require_rows,
     row_of,
     split_item,
     transposed,
 )
+from augloader.loading.pictures import require_none_left
+
+Ungraded = Literal["full", "probability"]
 
 
 class WeightedAugmentedDataset(Dataset[Sample]):
@@ -32,32 +37,49 @@ class WeightedAugmentedDataset(Dataset[Sample]):
     Args:
         data: map-style dataset. Items are tuples, lists, dicts or dataclasses; fields other than
             input and target are kept in ``Sample.extra``.
-        weak: transform of the draws with ``weak`` (crop, flip), all unless scheduled; or None. It
-            is given the input alone: let that be (image, mask) where a mask must move along.
+        weak: transform of the draws with ``weak`` (crop, flip), all unless scheduled; or None.
         strong: transform of the draws with strength > 0, or None when the batch is augmented later.
             Any callable on one image: torchvision, PIL, Kornia (a batch dimension of one that it
-            adds is dropped) or Albumentations (called with ``image=`` as an (H, W, C) array). One
-            with a parameter named ``strength`` is given the draw's, and one with a parameter named
+            adds is dropped) or Albumentations (called with ``image=`` as an (H, W, C) array, and of
+            an input (image, mask) with ``mask=``; its random numbers depend on the draw). One with
+            a parameter named ``strength`` is given the draw's, and one with a parameter named
             ``keys`` the draw's (3,) int64 epoch, index and copy, to seed its random numbers with.
             Or a list of m of them, f_T(z) = {z_1, ..., z_m}, as ``translations(3)``: copy j is
             augmented by the j-th, and the sampler must be built with ``copies=m``.
-        final: transform of every draw and of the clean view (to tensor, normalise), or None.
+        final: transform of every draw's input, and of the clean view's (to tensor, normalise), or
+            None.
         fields: positions or keys of the input and the target in an item.
+        joint: whether weak, strong and clean are given the whole item, so that masks, boxes and
+            points follow the image: torchvision's v2 move what are tv_tensors in it; Albumentations
+            are called by the names of a dict, ``image=``, ``mask=``, ``bboxes=``, .... Without it
+            they are given the input alone, which may itself be a tuple of image and mask.
+        ungraded: what becomes of a strong transform without a parameter ``strength`` at strengths
+            between 0 and 1: "full": it is applied whole; "probability": applied whole with
+            probability strength, by a number that depends on epoch, index and copy alone.
+        clean: what ``clean()``, and so a sweep, takes in place of the weak transform: a transform,
+            as a resize to one size; or a dataset of as many samples, in place of ``data`` where its
+            own transforms are random.
 
-    A plain int index stands for ``Draw(index)``: weight 1, strength 1; so a loader without a
-    CoresetSampler augments everything.
+    A plain int index stands for ``Draw(index, strength=0.0, epoch=-1)``: weight 1 and no strong
+    transform; a loader without a CoresetSampler augments weakly alone.
 
     Raises:
-        TypeError: data without ``__len__`` or ``__getitem__``, a transform that is not callable.
-        ValueError: an empty dataset, fields that are not two.
+        TypeError: data without ``__len__`` or ``__getitem__``, a transform that is not callable;
+            for a draw, tv_tensors beside an image that is transformed without ``joint``, a PIL
+            image that is neither L nor RGB given to a strong transform, an item that is None.
+        ValueError: an empty dataset, fields that are not two, clean data of another length.
+
+    Cost: one fetch of the item and its transforms, a draw.
 
     Example:
         >>> import torch
         >>> squares = [(torch.tensor([float(i)]), i % 2) for i in range(4)]
         >>> data = WeightedAugmentedDataset(squares, strong=lambda x: -x)
-        >>> data[Draw(3, strength=0.0)].input, data[Draw(3, copy=1)].input
+        >>> data[3].input, data[Draw(3, copy=1)].input
         (tensor([3.]), tensor([-3.]))
     """
+
+    takes_draws = True
 
     def __init__(
         self,
@@ -67,6 +89,9 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         strong: Transform | Sequence[Transform] | None = None,
         final: Transform | None = None,
         fields: tuple[int | str, int | str] = (0, 1),
+        joint: bool = False,
+        ungraded: Ungraded = "full",
+        clean: Transform | Any | None = None,
     ) -> None:
         self._n = require_dataset(data)
         if len(fields) != 2:
@@ -74,8 +99,11 @@ class WeightedAugmentedDataset(Dataset[Sample]):
                 f"fields must be the positions or keys of input and target, got {fields}. "
                 'Give two, as ("image", "label").'
             )
+        require_one_of("ungraded", ungraded, get_args(Ungraded))
         self.data = data
         self.fields = fields
+        self.joint = joint
+        self.ungraded = ungraded
         self.weak = adapt("weak", weak)
         self._one_a_copy = isinstance(strong, list | tuple)
         transforms: Sequence[Any] = strong if isinstance(strong, list | tuple) else [strong]
@@ -86,12 +114,27 @@ class WeightedAugmentedDataset(Dataset[Sample]):
                 "Pass a list, as translations(3)."
             )
         self.final = adapt("final", final)
-        self._clean = False
+        self._is_clean = False
+        shown = isinstance(clean, Dataset) or (clean is not None and not callable(clean))
+        self._clean_data: Any = clean if shown else None
+        self._clean = None if shown else adapt("clean", clean)
+        found = require_dataset(clean) if shown else self._n
+        if found != self._n:
+            raise ValueError(
+                f"clean must hold the {self._n} samples of data, got {found}. Build it of the same "
+                "files, in the same order."
+            )
 
     @property
     def required_copies(self) -> int | None:
         """How many copies a sample must have: m where ``strong`` is a list; None: any number."""
         return len(self.strong) if self._one_a_copy else None
+
+    @property
+    def takes_strength(self) -> bool:
+        """Whether strengths between 0 and 1 mean something to ``strong``; True where it is None."""
+        given = [part for part in self.strong if part is not None]
+        return self.ungraded == "probability" or all(part.takes_strength for part in given)
 
     copies = formerly("copies", "required_copies")
 
@@ -148,27 +191,44 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         return items
 
     def clean(self) -> WeightedAugmentedDataset:
-        """Return the un-augmented view: the same items and ``final``, no weak or strong part.
+        """Return the un-augmented view: ``clean`` and ``final`` alone, no weak or strong part.
 
-        Its draws have strength 0, plain indices too, so reports of its batches count as clean.
+        Its draws have strength 0, so reports of its batches count as clean.
         """
-        clean = WeightedAugmentedDataset(self.data, final=self.final, fields=self.fields)
-        clean._clean = True
+        if self._is_clean:
+            return self
+        clean = WeightedAugmentedDataset(
+            self.data if self._clean_data is None else self._clean_data,
+            weak=self._clean,
+            final=self.final,
+            fields=self.fields,
+            joint=self.joint,
+        )
+        clean._is_clean = True
         return clean
 
+    def own_item(self, index: int) -> Any:
+        """Return an item in the wrapped dataset's own shape, transformed as for a plain index."""
+        draw = self._draw(index)
+        item = self.data[draw.index]
+        if item is None:
+            raise _none(draw)
+        return self._transformed(item, draw) if self._transforms else item
+
     def _draw(self, draw: Draw | int) -> Draw:
-        draw = draw if isinstance(draw, Draw) else Draw(as_index(draw))
+        if not isinstance(draw, Draw):
+            draw = Draw(as_index(draw), strength=0.0, epoch=-1)
         if not 0 <= draw.index < self._n:
             raise IndexError(
                 f"index must be in [0, {self._n}), got {draw.index}. "
                 "Build the sampler on this dataset."
             )
-        return draw._replace(strength=0.0) if self._clean else draw
+        return draw._replace(strength=0.0, weak=True) if self._is_clean else draw
 
     def _drawn(self, draws: Sequence[Draw | int]) -> tuple[list[Draw], list[int]]:
         """Return the draws of a batch and their indices; a sampler's draws are checked at once."""
         given: Any = draws
-        if not self._clean and set(map(type, given)) == {Draw}:
+        if not self._is_clean and set(map(type, given)) == {Draw}:
             indices = [draw.index for draw in given]
             if min(indices) >= 0 and max(indices) < self._n:
                 return list(given), indices
@@ -180,29 +240,52 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         if draw.strength == 0:
             return None
         if not self._one_a_copy:
-            return self.strong[0]
+            return self._gated(self.strong[0], draw)
         if not 1 <= draw.copy <= len(self.strong):
             raise ValueError(
                 f"copy must be 1 to {len(self.strong)}, the transforms in strong, got {draw.copy}. "
                 f"Build the sampler with copies={len(self.strong)}."
             )
-        return self.strong[draw.copy - 1]
+        return self._gated(self.strong[draw.copy - 1], draw)
+
+    def _gated(self, strong: Adapted | None, draw: Draw) -> Adapted | None:
+        """Return a transform, or None where its probability says so."""
+        if self.ungraded == "full" or strong is None or strong.takes_strength:
+            return strong
+        return strong if uniform("strong", draw) < draw.strength else None
 
     @property
     def _transforms(self) -> bool:
         """Whether single images are transformed."""
         return any(part is not None for part in (self.weak, *self.strong, self.final))
 
-    def _transformed(self, image: Any, draw: Draw) -> Any:
-        if self.weak is not None and draw.weak:
-            image = self.weak(image, draw)
-        strong = self._strong(draw)
-        if strong is not None:
-            image = strong(image, draw)
-        return image if self.final is None else self.final(image, draw)
+    def _transformed(self, item: Any, draw: Draw) -> Any:
+        """Return an item of the same shape, transformed for a draw."""
+        key = self.fields[0]
+        parts = as_parts(item, key)
+        weak = self.weak if draw.weak else None
+        stages = [part for part in (weak, self._strong(draw)) if part is not None]
+        if self.joint and stages:
+            for stage in stages:
+                parts = stage.whole(parts, key, draw)
+            changes = parts if isinstance(parts, dict) else dict(enumerate(parts))
+            image = changes[key]
+        else:
+            if not self.joint and (self.weak is not None or any(self.strong)):
+                names = parts if isinstance(parts, dict) else range(len(parts))
+                require_none_left([parts[name] for name in names if name != key])
+            image, changes = parts[key], {}
+            for stage in stages:
+                image = stage(image, draw)
+        image = image if self.final is None else self.final(image, draw)
+        return replaced(item, {**changes, key: image})
 
     def _whole(self, draws: Sequence[Draw], items: Any) -> Any:
         """Return the batch of some items or columns, as the default collate makes it of rows."""
+        if isinstance(items, list):
+            for draw, item in zip(draws, items, strict=True):
+                if item is None:
+                    raise _none(draw)
         columns = items if isinstance(items, tuple | Mapping) else transposed(items)
         image, target, extra = split_item(columns, self.fields)
         rest: Any
@@ -214,8 +297,17 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         return stack(draws)._replace(input=image, target=target, extra=rest)
 
     def _sample(self, draw: Draw, item: Any) -> Any:
+        if item is None:
+            raise _none(draw)
+        item = self._transformed(item, draw) if self._transforms else item
         image, target, extra = split_item(item, self.fields)
-        image = self._transformed(image, draw)
         # float32 scalars: a Python float would collate to float64 and promote the loss.
         weight, strength = np.float32(draw.weight), np.float32(draw.strength)
         return Sample(image, target, draw.index, weight, strength, draw.copy, draw.epoch, extra)
+
+
+def _none(draw: Draw) -> TypeError:
+    return TypeError(
+        f"data must hold an item for each index, got None for index {draw.index}. Leave broken "
+        "samples out before: torch.utils.data.Subset(data, good)."
+    )

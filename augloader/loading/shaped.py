@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch.utils.data import default_collate
+from torch.utils.data import Dataset, default_collate
 
 from augloader.core.batch import Draw
 from augloader.loading.batches import column, require_rows
@@ -45,36 +43,21 @@ class Shaped(WeightedAugmentedDataset):
         return default_collate(items)
 
     def _sample(self, draw: Draw, item: Any) -> Any:
-        if self._transforms:
-            item = _replaced(item, self.fields[0], lambda image: self._transformed(image, draw))
-        return item, draw
+        return (self._transformed(item, draw) if self._transforms else item), draw
+
+    def clean_items(self) -> Dataset[Any]:
+        """Return the clean view's items, in the wrapped dataset's own shape and without draws."""
+        return _Items(self.clean())
 
 
-def _replaced(item: Any, field: int | str, change: Callable[[Any], Any]) -> Any:
-    """Return an item of the same shape with one field changed."""
-    record = dataclasses.is_dataclass(item) and not isinstance(item, type)
-    if isinstance(item, Mapping):
-        known: list[Any] = list(item)
-    elif isinstance(item, tuple | list):
-        known = list(range(len(item)))
-    elif record:
-        known = [part.name for part in dataclasses.fields(item)]
-    else:
-        raise TypeError(
-            "data must return tuples, lists, mappings or dataclasses, got "
-            f"{type(item).__name__}. Transform its images in the dataset."
-        )
-    if field not in known:
-        raise TypeError(
-            f"fields must name two of the item's {known}, got {field!r}. "
-            'Pass, for instance, fields=("image", "label").'
-        )
-    if isinstance(item, tuple):
-        parts = [change(part) if i == field else part for i, part in enumerate(item)]
-        return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
-    changed: Any = copy.copy(item)
-    if record:
-        object.__setattr__(changed, str(field), change(getattr(item, str(field))))
-    else:
-        changed[field] = change(item[field])
-    return changed
+class _Items(Dataset[Any]):
+    """A view's items as its data return them, transformed."""
+
+    def __init__(self, view: WeightedAugmentedDataset) -> None:
+        self.view = view
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.view.own_item(index)

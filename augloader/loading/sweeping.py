@@ -12,17 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from augloader.core.batch import Sample
-from augloader.core.checks import require_dataset, require_finite, require_labels
+from augloader.core.checks import require_finite, require_labels
 from augloader.core.evidence import Evidence
 from augloader.core.modules import device_of, eval_mode, unwrapped
-from augloader.core.progress import progress
 from augloader.core.proxies import LastLayerGradient, Proxies, Residual, unchecked_residual
 from augloader.distributed import collectives
-from augloader.loading.batches import collate
-from augloader.loading.dataset import WeightedAugmentedDataset
+from augloader.loading.heads import Tap, head_of
+from augloader.loading.randomness import Fixed
+from augloader.loading.unaugmented import batches, loader_of, on, unaugmented
+
+Forward = Callable[[Any, Any], tuple[Any, Any]]
 
 _OTHERS = (
     "Of pixels or tokens, and in regression, report proxies instead: sampler.report(batch, "
@@ -38,7 +39,8 @@ def sweep(
     *,
     batch_size: int = 128,
     num_workers: int = 0,
-    collate_fn: Callable[[list[Sample]], Sample] | None = None,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+    forward: Forward | None = None,
     autocast: bool | None = None,
     progress: bool | None = None,
     group: dist.ProcessGroup | None = None,
@@ -46,17 +48,24 @@ def sweep(
     """Run a model over the un-augmented view of a dataset and return what a strategy may look at.
 
     The model runs in eval mode without gradients, on the device its parameters are on. Every
-    module's train mode and the hook are restored even after an exception, and no global random
-    state is used.
+    module's train mode, the hook and the global random states of torch's CPU, NumPy and Python are
+    restored even after an exception. Data that draw from these are given seeds of their positions,
+    so that every sweep sees the same, and a warning says that the view is not un-augmented.
 
     Args:
         model: maps a batch of inputs to (n, C) logits.
-        data: WeightedAugmentedDataset, whose ``clean()`` view is taken, or a map-style dataset of
-            (input, target, ...) items.
+        data: WeightedAugmentedDataset, whose ``clean()`` view is taken, of one in a Subset or
+            ConcatDataset too; or a map-style dataset of (input, target, ...) items.
         proxy: ``Residual()``, ``LastLayerGradient()``, or None for losses and labels alone.
         batch_size: samples a forward pass, at least 1.
         num_workers: worker processes that fetch the samples.
-        collate_fn: stacks Samples into a batch; None takes ``augloader.collate``.
+        collate_fn: stacks Samples into a batch; None takes ``augloader.collate``. With forward it
+            is given a list of the data's own items (of a WeightedAugmentedDataset: Samples), and
+            returns what forward takes; None takes torch's default for items.
+        forward: ``forward(model, batch)`` returns the batch's logits, (b, C), and labels, (b,), for
+            models that take more than one tensor or return objects; the batch is on the model's
+            device, moved by its own ``to`` or, in mappings and sequences, tensor by tensor. None is
+            ``model(batch.input), batch.target``.
         autocast: run in torch's mixed precision; None does so on accelerators that have it.
         progress: show a bar (needs tqdm); None does so where a terminal is attached.
         group: None, or the ranks that share the work, all of which call this: each sweeps its
@@ -71,12 +80,14 @@ def sweep(
         for a sampler with the same group.
 
     Raises:
-        TypeError: data without ``__len__``, labels that are not integers, an output that is not a
-            tensor.
+        TypeError: data without ``__len__``, a stream or a loader, an item that is None, labels that
+            are not integers, an output that is not a tensor, a forward that returns no pair.
         ValueError: an output that is not (n, C), labels out of range, no linear head, a head whose
-            output is not the logits, proxies or losses that are NaN or infinite.
+            output is not the logits, inputs of several sizes, proxies or losses that are NaN or
+            infinite.
         RuntimeError: the head was not called in the forward pass.
         ImportError: progress without tqdm.
+        UserWarning, once a sweep: the data drew random numbers.
         With a group every rank raises what one did; an ImportError as RuntimeError.
 
     Cost: one forward pass a sample; memory n (C + d) floats.
@@ -86,6 +97,9 @@ def sweep(
         >>> evidence = sweep(nn.Linear(2, 2), data, LastLayerGradient())
         >>> evidence.proxies.gradient.shape, evidence.proxies.features.shape
         (torch.Size([2, 2]), torch.Size([2, 3]))
+        >>> forward = lambda model, batch: (2 * model(batch[0]), batch[1])
+        >>> sweep(nn.Linear(2, 2), data, Residual(), forward=forward).labels
+        tensor([0, 1])
 
     Source: Liu & Mirzasoleiman (2022), section 5 and Alg. 1.
     """
@@ -97,7 +111,16 @@ def sweep(
 
     def work() -> Evidence:
         return _sweep(
-            inner, data, proxy, place, batch_size, num_workers, collate_fn, autocast, progress
+            inner,
+            data,
+            proxy,
+            place,
+            batch_size,
+            num_workers,
+            collate_fn,
+            forward,
+            autocast,
+            progress,
         )
 
     return work() if group is None else collectives.attempt(work, group)
@@ -110,31 +133,32 @@ def _sweep(
     place: tuple[int, int] | None,
     batch_size: int,
     num_workers: int,
-    collate_fn: Callable[[list[Sample]], Sample] | None,
+    collate_fn: Callable[[list[Any]], Any] | None,
+    forward: Forward | None,
     autocast: bool | None,
     bar: bool | None,
 ) -> Evidence:
     """Sweep all samples, or the share of a place (rank, world)."""
-    view = _clean(data)
+    view = unaugmented(data, own=forward is not None)
     device = device_of(model)
     if autocast is None:
         autocast = device.type != "cpu" and torch.amp.is_autocast_available(device.type)
     share = None if place is None else _share(len(view), *place)
     if share is not None and not len(share):
         return Evidence(len(view), indices=share)
-    loader = _loader(view, share, batch_size, num_workers, collate_fn, device)
-    batches = progress(loader, "sweep", bar)
-    head = _head(model, proxy.head) if isinstance(proxy, LastLayerGradient) else ("", None)
+    loader = loader_of(view, share, batch_size, num_workers, collate_fn, device)
+    tap = Tap(*head_of(model, proxy.head)) if isinstance(proxy, LastLayerGradient) else Tap()
     labels: list[Tensor] = []
     losses: list[Tensor] = []
     gradients: list[Tensor] = []
     features: list[Tensor] = []
-    with eval_mode(model), _Tap(*head) as tap, torch.no_grad():
-        for batch in batches:
-            moved = batch.to(device)
+    with eval_mode(model), tap, torch.no_grad(), Fixed(0):
+        for batch, positions in batches(loader, "sweep", bar):
+            moved = on(batch, device)
             with torch.autocast(device.type, enabled=autocast):
-                logits = _check_logits(model(moved.input), len(batch.index))
-            target = _check_target(batch.target, logits, batch.index).to(device)
+                found, target = _outputs(model, moved, forward)
+            logits = _check_logits(found, len(positions))
+            target = _check_target(target, logits, positions).to(device)
             logits = logits.float()
             labels.append(target)
             losses.append(F.cross_entropy(logits, target, reduction="none"))
@@ -193,7 +217,7 @@ def gradient_norms(
 
     Source: Paul, Ganguli & Dziugaite (2021), Def. 2.1.
     """
-    view, device = _clean(data), device_of(model)
+    view, device = unaugmented(data), device_of(model)
     # A copy: functional_call does not give a module that has two names its parameters back.
     model = deepcopy(model).eval()
     trained = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
@@ -209,53 +233,32 @@ def gradient_norms(
 
     gradients = vmap(grad(loss), in_dims=(None, 0, 0))
     norms: list[Tensor] = []
-    loader = _loader(view, None, batch_size, num_workers, collate_fn, device)
-    for batch in progress(loader, "gradient norms"):
-        moved = batch.to(device)
-        if not norms:
-            with torch.no_grad():  # of one image, to know the number of classes
-                one = _check_logits(model(moved.input[:1]), 1)
-        expected = one.expand(len(batch.index), -1)
-        target = _check_target(batch.target, expected, batch.index).to(device)
-        parts = gradients(trained, moved.input, target).values()
-        squares = [part.float().flatten(1).square().sum(1) for part in parts]
-        norms.append(torch.stack(squares).sum(0).sqrt())
+    loader = loader_of(view, None, batch_size, num_workers, collate_fn, device)
+    with Fixed(0):
+        for batch, positions in batches(loader, "gradient norms"):
+            moved = on(batch, device)
+            if not norms:
+                with torch.no_grad():  # of one image, to know the number of classes
+                    one = _check_logits(model(moved.input[:1]), 1)
+            every = one.expand(len(positions), -1)
+            target = _check_target(batch.target, every, positions).to(device)
+            parts = gradients(trained, moved.input, target).values()
+            squares = [part.float().flatten(1).square().sum(1) for part in parts]
+            norms.append(torch.stack(squares).sum(0).sqrt())
     found = torch.cat(norms)
     require_finite("gradient norms", found, "Check the model: has training diverged?")
     return found
 
 
-def _clean(data: Any) -> WeightedAugmentedDataset:
-    require_dataset(data)
-    view = data if isinstance(data, WeightedAugmentedDataset) else WeightedAugmentedDataset(data)
-    return view.clean()
-
-
-def _loader(
-    view: WeightedAugmentedDataset,
-    share: Tensor | None,
-    batch_size: int,
-    num_workers: int,
-    collate_fn: Callable[[list[Sample]], Sample] | None,
-    device: torch.device,
-) -> DataLoader[Sample]:
-    return DataLoader(
-        view,
-        sampler=None if share is None else share.tolist(),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=collate_fn or collate,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # its own: a loader would draw from the global one
-    )
-
-
 def _share(n: int, rank: int, world: int) -> Tensor:
     """Return the samples that a rank sweeps: its own and, spread out, some of the next rank's."""
-    own, others = (torch.arange(n)[first::world] for first in (rank, (rank + 1) % world))
+    every = torch.arange(n, device="cpu")
+    own, others = (every[first::world] for first in (rank, (rank + 1) % world))
     if world == 1 or not len(own):
         return own
-    some = torch.linspace(0, len(others) - 1, min(len(others), _OVERLAP)).round().long()
+    count = min(len(others), _OVERLAP)
+    some = torch.linspace(0, len(others) - 1, count, device="cpu", dtype=torch.float64)
+    some = some.round().long()
     return torch.cat([own, others[some]])
 
 
@@ -270,74 +273,29 @@ def _synchronised(model: nn.Module, group: dist.ProcessGroup) -> nn.Module:
     return unwrapped(inner)
 
 
-class _Tap:
-    """Catches what goes into and comes out of the head in each forward pass."""
-
-    def __init__(self, name: str, head: nn.Module | None) -> None:
-        self.name, self.head = name, head
-        self.biased = getattr(head, "bias", None) is not None
-        self.seen: tuple[Tensor, Tensor] | None = None
-
-    def __enter__(self) -> _Tap:
-        if self.head is not None:
-            self.hook = self.head.register_forward_hook(self._catch)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.head is not None:
-            self.hook.remove()
-
-    def _catch(self, head: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        self.seen = (inputs[0], output)
-
-    def features(self, logits: Tensor) -> Tensor:
-        """Return the head's last input, (b, d) or with a bias (b, d + 1), in float32."""
-        if self.seen is None:
-            raise RuntimeError(
-                f"head {self.name!r} must be called in the forward pass, got no call. Name the "
-                "module that returns the logits, and sweep a model that is not compiled."
+def _outputs(model: nn.Module, batch: Any, forward: Forward | None) -> tuple[Any, Any]:
+    """Return the logits and targets of a batch."""
+    if forward is None:
+        if not isinstance(batch, Sample):
+            raise TypeError(
+                f"collate_fn must return a Sample batch, got {type(batch).__name__}. Stack the "
+                "Samples that it is given, or pass forward=, which is given any batch."
             )
-        h, out = self.seen
-        self.seen = None
-        same = out.shape == logits.shape  # NaN logits are the model's too, and reported as such
-        if not (same and torch.allclose(out.float(), logits, rtol=0, atol=0, equal_nan=True)):
-            raise ValueError(
-                f"head {self.name!r} must return the model's logits {tuple(logits.shape)}, got "
-                f"another output {tuple(out.shape)}. Name the last layer: "
-                'LastLayerGradient(head="fc").'
-            )
-        if h.ndim != 2:
-            raise ValueError(
-                f"head {self.name!r} must take (n, d) features, got {tuple(h.shape)}. "
-                "Use Residual() for this model."
-            )
-        h = h.float()
-        return torch.cat([h, h.new_ones(len(h), 1)], 1) if self.biased else h
-
-
-def _head(model: nn.Module, name: str | None) -> tuple[str, nn.Module]:
-    modules = dict(model.named_modules())
-    if name is not None:
-        if name not in modules:
-            known = ", ".join(list(modules)[-5:])
-            raise ValueError(
-                f"head must be a module of the model, got {name!r}. Its last modules are {known}."
-            )
-        return name, modules[name]
-    linear = [(key, module) for key, module in modules.items() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ValueError(
-            f"model must have an nn.Linear head, got {type(model).__name__} without one. Name the "
-            'layer, LastLayerGradient(head="..."), or use Residual(), which needs none.'
+        return model(batch.input), batch.target
+    out = forward(model, batch)
+    if not isinstance(out, tuple | list) or len(out) != 2:
+        raise TypeError(
+            f"forward must return logits and targets, got {type(out).__name__}. Return a pair, as "
+            '(model(**batch).logits, batch["labels"]).'
         )
-    return linear[-1]
+    return out[0], out[1]
 
 
 def _check_logits(logits: Any, n: int) -> Tensor:
     if not isinstance(logits, Tensor):
         raise TypeError(
-            f"model must return (n, C) logits, got {type(logits).__name__}. Wrap it in a module "
-            "that returns the logits alone."
+            f"model must return (n, C) logits, got {type(logits).__name__}. Pass forward=, as "
+            "lambda model, batch: (model(batch.input).logits, batch.target)."
         )
     if logits.ndim != 2 or len(logits) != n or logits.shape[1] < 2:
         raise ValueError(
@@ -347,7 +305,8 @@ def _check_logits(logits: Any, n: int) -> Tensor:
     return logits
 
 
-def _check_target(target: Any, logits: Tensor, index: Tensor) -> Tensor:
+def _check_target(target: Any, logits: Tensor, positions: Tensor) -> Tensor:
+    """Return class labels as int64, or raise an error that names the samples."""
     if not isinstance(target, Tensor):
         raise TypeError(
             f"target must collate to a tensor of class labels, got {type(target).__name__}. "
@@ -355,4 +314,4 @@ def _check_target(target: Any, logits: Tensor, index: Tensor) -> Tensor:
         )
     if target.is_floating_point() and target.ndim == 1:
         raise TypeError(f"target must be integer class labels, got {target.dtype}. {_OTHERS}")
-    return require_labels("target", target, len(logits), logits.shape[1], index)
+    return require_labels("target", target, len(logits), logits.shape[1], positions)
