@@ -80,8 +80,8 @@ class CoresetTrainer(Trainer):
             sampler, DistributedCoresetSampler
         ):
             raise TypeError(
-                f"sampler must be a plain CoresetSampler, got {type(sampler).__name__}. The Trainer "
-                "shards its batches itself."
+                f"sampler must be a plain CoresetSampler, got {type(sampler).__name__}. The "
+                "Trainer shards its batches itself."
             )
         if not isinstance(self.train_dataset, WeightedAugmentedDataset):
             raise TypeError(
@@ -132,11 +132,17 @@ class CoresetTrainer(Trainer):
         """
         labels = inputs.get("labels")
         logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
-        classes = isinstance(labels, Tensor) and not labels.is_floating_point()
-        if not classes or logits is None or logits.shape[:-1] != labels.shape or labels.ndim != 1:
+        shapes = getattr(logits, "shape", None), getattr(labels, "shape", None)
+        if (
+            not isinstance(labels, Tensor)
+            or not isinstance(logits, Tensor)
+            or labels.is_floating_point()
+            or labels.ndim != 1
+            or logits.shape[:-1] != labels.shape
+        ):
             raise ValueError(
                 "outputs must have (b, C) logits for (b,) class labels, got logits of shape "
-                f"{getattr(logits, 'shape', None)} and labels of {getattr(labels, 'shape', None)}. "
+                f"{shapes[0]} and labels of {shapes[1]}. "
                 'Override row_losses(outputs, inputs), which returns {"loss": (b,)}.'
             )
         smoothing = self.args.label_smoothing_factor

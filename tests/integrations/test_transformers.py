@@ -1,4 +1,4 @@
-"""A transformers Trainer trains on each draw once, on two ranks too, and goes on from checkpoints."""
+"""A transformers Trainer trains on each draw once, on ranks too, and goes on from checkpoints."""
 
 import json
 import os
@@ -140,8 +140,8 @@ def test_every_planned_draw_is_trained_on_once(tmp_path: Path) -> None:
     sampler = planned()
     refresh = sampler.refresh
 
-    def recorded(*given: Any) -> Any:
-        chosen = refresh(*given)
+    def recorded(*given: Any, **options: Any) -> Any:
+        chosen = refresh(*given, **options)
         selections.append(set(chosen.indices.tolist()))
         return chosen
 
@@ -157,6 +157,7 @@ def test_every_planned_draw_is_trained_on_once(tmp_path: Path) -> None:
     expected = F.cross_entropy(logits, torch.arange(N) % CLASSES, reduction="none")
     known = sampler.table.evidence()
     torch.testing.assert_close(known.losses, expected)
+    assert known.labels is not None
     assert known.labels.tolist() == [i % CLASSES for i in range(N)]
 
 
@@ -166,9 +167,8 @@ def test_the_loss_is_weighted_and_accumulated(tmp_path: Path) -> None:
     options |= {"num_train_epochs": 1, "lr_scheduler_type": "constant", "learning_rate": 0.1}
     model = Images()
     sampler = planned(refresh=Every(1), weighting="population")
-    found = trainer(tmp_path, sampler, model, lambda: evidence, **options)
     evidence = sweep(Logits(model), dataset(), LastLayerGradient())
-    found.train()
+    trainer(tmp_path, sampler, model, lambda: evidence, **options).train()
     other, data = Images(), dataset()
     draws = list(sampler)
     batches = [draws[i : i + 8] for i in range(0, len(draws), 8)]
@@ -181,6 +181,7 @@ def test_the_loss_is_weighted_and_accumulated(tmp_path: Path) -> None:
         ((loss * weight).mean() / len(batches)).backward()
     with torch.no_grad():
         for mine, theirs in zip(other.parameters(), model.parameters(), strict=True):
+            assert mine.grad is not None
             torch.testing.assert_close(mine - 0.1 * mine.grad, theirs)
 
 
@@ -203,7 +204,7 @@ def test_training_goes_on_from_a_checkpoint(tmp_path: Path, step: int) -> None:
 
 
 def test_epochs_of_several_lengths_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="epochs of one length, got 41 and 53 draws. Pass const"):
+    with pytest.raises(ValueError, match=r"epochs of one length, got 41 and 53 draws\. Pass const"):
         trainer(tmp_path, planned(constant_length=False)).train()
 
 
@@ -212,9 +213,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="must be a plain CoresetSampler, got Distributed"):
         trainer(tmp_path, sharding)
     arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
-    with pytest.raises(TypeError, match="must be a WeightedAugmentedDataset, got list. Wrap it"):
+    with pytest.raises(TypeError, match=r"must be a WeightedAugmentedDataset, got list\. Wrap it"):
         CoresetTrainer(Images(), arguments, train_dataset=items(), sampler=planned())
-    with pytest.raises(ValueError, match="compute_loss_func must be None, got one. Override row"):
+    with pytest.raises(ValueError, match=r"compute_loss_func must be None, got one\. Override row"):
         CoresetTrainer(
             Images(), arguments, train_dataset=dataset(), sampler=planned(),
             compute_loss_func=lambda *_: 0,
@@ -225,7 +226,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
             return None
 
     other = Other(Images(), arguments, train_dataset=dataset(), sampler=planned())
-    with pytest.raises(RuntimeError, match="must draw from the sampler, got another. Leave get_"):
+    with pytest.raises(RuntimeError, match=r"must draw from the sampler, got another\. Leave get_"):
         other.train()
 
 
@@ -288,7 +289,7 @@ def test_sequences_are_padded_by_the_collate_function_of_ones_own(tmp_path: Path
             num_attention_heads=1,
             intermediate_size=8,
             num_labels=CLASSES,
-        )  # fmt: skip
+        )
     )
     CoresetTrainer(
         model, arguments, train_dataset=data, sampler=sampler, data_collator=padded
