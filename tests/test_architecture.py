@@ -26,6 +26,7 @@ BELOW = {
     "loading": {"core", "selection", "feedback", "distributed"},
 }
 VIEWS = {"summary"}  # which a value's own summary() imports where it is called
+EXTRAS = {"integrations": {"lightning", "transformers"}, "plot": {"matplotlib"}}
 HEAVY = ("faiss", "kornia", "triton", "numba", "matplotlib", "scipy", "sklearn")
 
 
@@ -136,7 +137,7 @@ def test_no_file_is_long(path: Path) -> None:
 def test_only_the_declared_packages_are_imported(path: Path) -> None:
     allowed = {"augloader", "faiss", "kornia", "numba", "numpy", "torch", "torchvision", "triton"}
     extras = {"scipy", "sklearn", "tqdm"}  # imported where they are used
-    extras |= {"integrations": {"lightning"}, "plot": {"matplotlib"}}.get(folder_of(path), set())
+    extras |= EXTRAS.get(folder_of(path), set())
     tree = ast.parse(path.read_text())
     tops = {name.split(".")[0] for name in imported(tree)} - set(sys.stdlib_module_names)
     assert tops <= allowed | extras
@@ -190,7 +191,7 @@ def test_optional_packages_stay_optional() -> None:
     run(
         "import sys\n"
         "optional = 'matplotlib pytest scipy sklearn tqdm accelerate lightning ray ignite '\n"
-        "optional += 'torchdata tensorboard torch.utils.tensorboard'\n"
+        "optional += 'torchdata tensorboard torch.utils.tensorboard transformers'\n"
         "for name in optional.split(): sys.modules[name] = None\n"
         "import augloader\n"
         "assert all(hasattr(augloader, name) for name in augloader.__all__)\n"

@@ -120,10 +120,16 @@ class CoresetCallback(Callback):
         self._prepare(trainer, begun=bool(self._state) and self._take_over(sampler))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have Lightning count batches from the epoch's first one, where it goes on within it."""
+        """Have Lightning count batches from the epoch's first one, where it goes on within it.
+
+        An epoch that was saved after its last batch is over, however long the one that follows.
+        """
         loop = trainer.fit_loop
         if self._batches is not None and loop._data_fetcher is not None:
             loop.max_batches = loop._data_fetcher.length = self._batches
+        elif loop.epoch_loop.batch_progress.is_last_batch:
+            counted = loop.epoch_loop.batch_progress.current
+            counted.completed = max(counted.completed, int(loop.max_batches))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the epoch consists of."""

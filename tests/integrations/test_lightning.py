@@ -107,6 +107,20 @@ def learning() -> CoresetSampler:
     )
 
 
+def changing() -> CoresetSampler:
+    """Return a sampler whose epochs have 5, 7, 7 and 5 batches."""
+    return CoresetSampler(
+        dataset(),
+        FacilityLocation(),
+        fraction=0.3,
+        refresh=Every(1, warmup=1),
+        strength=LossRank(),
+        epochs=4,
+        strength_schedule=SwitchOff(last=1),
+        keep_unaugmented_copies=False,
+    )
+
+
 def of_epoch(draws: Draws, epoch: int) -> Counter[tuple[int, int]]:
     return Counter((i, copy) for e, i, copy, *_ in draws if e == epoch)
 
@@ -246,6 +260,37 @@ def test_training_goes_on_within_an_epoch(tmp_path: Path, stateful: bool, step: 
     rest = fit(3, tmp_path, learning(), loader=loader, resume=tmp_path / f"step={step}.ckpt")
     epochs, batches = divmod(step, 7)
     assert rest.draws == whole.draws[52 * epochs + 8 * batches :]
+    assert torch.equal(rest.layer.weight, whole.layer.weight)
+
+
+@pytest.mark.parametrize("step", [5, 6, 12, 19])
+@pytest.mark.parametrize("validate", [False, True])
+def test_epochs_of_changing_length_go_on(tmp_path: Path, validate: bool, step: int) -> None:
+    saving = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=1)
+    whole = fit(4, tmp_path, changing(), saving, validate=validate)
+    lengths = [len(of_epoch(whole.draws, epoch)) for epoch in range(4)]
+    assert [-(-length // 8) for length in lengths] == [5, 7, 7, 5]
+    resume = tmp_path / f"step={step}.ckpt"
+    rest = fit(4, tmp_path, changing(), resume=resume, validate=validate)
+    begun = [0, 5, 12, 19]  # the steps before each epoch
+    epoch = max(e for e in range(4) if begun[e] <= step)
+    done = sum(lengths[:epoch]) + 8 * (step - begun[epoch])
+    assert rest.draws == whole.draws[done:]
+    assert torch.equal(rest.layer.weight, whole.layer.weight)
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+@pytest.mark.parametrize(("validate", "late"), [(False, True), (True, False), (True, True)])
+def test_a_checkpoint_of_an_end_goes_on_with_another_length(
+    tmp_path: Path, validate: bool, late: bool, epoch: int
+) -> None:
+    saving = ModelCheckpoint(
+        tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=late
+    )
+    whole = fit(4, tmp_path, changing(), saving, validate=validate)
+    resume = tmp_path / f"epoch={epoch}.ckpt"
+    rest = fit(4, tmp_path, changing(), resume=resume, validate=validate)
+    assert rest.draws == [draw for draw in whole.draws if draw[0] > epoch]
     assert torch.equal(rest.layer.weight, whole.layer.weight)
 
 
