@@ -31,6 +31,10 @@ from augloader import (
 from augloader.core.schedule import Schedule
 from augloader.summary import log, number, of_sampler, of_selection, short
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning"),  # looked at
+    pytest.mark.filterwarnings("ignore:.* draws of epoch .* were reported:UserWarning"),
+]
 N = 90
 
 

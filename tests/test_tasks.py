@@ -56,7 +56,10 @@ from augloader.feedback import StrengthRule
 from augloader.selection import Score
 from tests.reference import require_nearest, torchvision_operation
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning"),  # looked at
+]
 N = 36
 
 

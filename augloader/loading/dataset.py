@@ -60,8 +60,8 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             as a resize to one size; or a dataset of as many samples, in place of ``data`` where its
             own transforms are random.
 
-    A plain int index stands for ``Draw(index, strength=0.0, epoch=-1)``: weight 1 and no strong
-    transform; a loader without a CoresetSampler augments weakly alone.
+    A plain int index stands for ``Draw(index, epoch=-1)``: weight 1, strength 1; so a loader
+    without a CoresetSampler augments everything.
 
     Raises:
         TypeError: data without ``__len__`` or ``__getitem__``, a transform that is not callable;
@@ -75,7 +75,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         >>> import torch
         >>> squares = [(torch.tensor([float(i)]), i % 2) for i in range(4)]
         >>> data = WeightedAugmentedDataset(squares, strong=lambda x: -x)
-        >>> data[3].input, data[Draw(3, copy=1)].input
+        >>> data[Draw(3, strength=0.0)].input, data[Draw(3, copy=1)].input
         (tensor([3.]), tensor([-3.]))
     """
 
@@ -217,7 +217,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
 
     def _draw(self, draw: Draw | int) -> Draw:
         if not isinstance(draw, Draw):
-            draw = Draw(as_index(draw), strength=0.0, epoch=-1)
+            draw = Draw(as_index(draw), epoch=-1)
         if not 0 <= draw.index < self._n:
             raise IndexError(
                 f"index must be in [0, {self._n}), got {draw.index}. "

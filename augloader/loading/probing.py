@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from augloader.core.batch import take
+from augloader.loading.randomness import Fixed
 
 FEWEST, MOST = 3, 8  # items that are tried
 _ADVICE = (
@@ -91,18 +90,6 @@ def require_number(batch: Any, b: int) -> None:
     raise ValueError(f"collate_fn must keep the {b} rows of a batch, got {min(found)}. {_ADVICE}")
 
 
-@contextmanager
-def kept_random_states() -> Iterator[None]:
-    """Give the global random states of Python, NumPy and torch's CPU back as they were."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_rng_state(states[2])
-
-
 def _batches(collate: Callable[[Any], Any], items: Any, orders: Sequence[Any]) -> list[Any]:
     """Return the batches of items in some orders, from the same random states."""
     batches = []
@@ -112,7 +99,7 @@ def _batches(collate: Callable[[Any], Any], items: Any, orders: Sequence[Any]) -
             if isinstance(items, list)
             else take(items, torch.from_numpy(order))
         )
-        with kept_random_states():
+        with Fixed(0):
             batches.append(collate(rows))
     return batches
 

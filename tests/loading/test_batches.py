@@ -29,6 +29,8 @@ from augloader import (
 )
 from tests.loading.test_dataset import same, tensors
 
+pytestmark = pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning")  # looked at
+
 DRAWS: list[Any] = [Draw(5, 0, 0.5, 0.0, 3), Draw(2, 1, 1.25, 0.7, 3), 5, Draw(0, 2, 0.0, 1.0, 3)]
 
 

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 from torchvision.transforms import v2
 
-from augloader.loading.probing import kept_random_states, require_number, require_order
+from augloader.loading.probing import require_number, require_order
 from tests.reference import random_state
 
 ITEMS = [(torch.full((1 + i * 5 % 7, 2), float(i)), i % 2) for i in range(9)]
@@ -144,11 +143,3 @@ def test_as_many_rows_pass(batch: Any) -> None:
 def test_fewer_rows_are_an_error(batch: Any) -> None:
     with pytest.raises(ValueError, match=r"collate_fn must keep the 4 rows of a batch, got 3\."):
         require_number(batch, 4)
-
-
-def test_random_states_come_back_after_an_error() -> None:
-    before = random_state()
-    with suppress(KeyError), kept_random_states():
-        torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
-        raise KeyError
-    assert random_state() == before

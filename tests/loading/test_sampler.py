@@ -282,7 +282,12 @@ def test_a_refresh_without_evidence_says_what_is_missing_and_changes_nothing() -
         ({"index": torch.tensor([0, 1, 2, N])}, {"loss": torch.zeros(4)}, ValueError, r"\[0, 40\)"),
         ({"index": torch.tensor([0, 1, 2, -1])}, {"loss": torch.zeros(4)}, ValueError, r"\[0, 40"),
         ({"index": torch.tensor([0, 1, 1, 2])}, {"loss": torch.zeros(4)}, ValueError, "repeated"),
-        ({"target": torch.zeros(4, 2)}, {"logits": torch.zeros(4, 2)}, TypeError, "target must be"),
+        (
+            {"target": torch.zeros(4, 2)},
+            {"logits": torch.zeros(4, 2)},
+            ValueError,
+            "target must be",
+        ),
         ({"target": torch.full((4,), 2)}, {"logits": torch.zeros(4, 2)}, ValueError, r"\[0, 2\)"),
     ],
 )
