@@ -39,6 +39,7 @@ from augloader import (
     Uniform,
     sweep,
 )
+from augloader.distributed.draws import require_once
 from augloader.distributed.selection import select
 from augloader.distributed.tables import share_of
 from augloader.feedback import SampleTable
@@ -511,6 +512,19 @@ def _free_or_swept(rank: int, world: int, group: dist.ProcessGroup) -> object:
     return _sampler(rank, group).refresh(None if rank else share(whole(), rank, world))
 
 
+def draws(rank: int, world: int, group: dist.ProcessGroup) -> list[str | None]:
+    """What is said where each rank reports draws of its own, and where neighbours share one."""
+    said: list[str | None] = []
+    for width in (3, 4):
+        names = np.arange(3 * rank, 3 * rank + width)
+        try:
+            require_once([names[:1], names[1:]], 5, group)
+            said.append(None)
+        except RuntimeError as error:
+            said.append(str(error))
+    return said
+
+
 def gap_reports() -> list[tuple[int, int, Tensor, dict[str, Tensor]]]:
     """Reports of some samples over three periods, each by one of six ranks."""
     random, reports = torch.Generator().manual_seed(5), []
@@ -765,6 +779,7 @@ def run(rank: int, world: int, folder: str) -> None:
     group = dist.group.WORLD
     assert group is not None
     scenarios = [selections, separable, received, training, scheduled, counting, gaps, sweeping]
+    scenarios += [draws]
     scenarios += [failures] * (world > 1)
     found = {scenario.__name__: scenario(rank, world, group) for scenario in scenarios}
     torch.save(found, f"{folder}/{rank}.pt")
