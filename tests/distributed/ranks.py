@@ -525,7 +525,8 @@ def gap_reports() -> list[tuple[int, int, Tensor, dict[str, Tensor]]]:
 
 def gaps(rank: int, world: int, group: dist.ProcessGroup) -> Any:
     """What the ranks' shares come to, over periods in which some samples are not reported."""
-    table, found = SampleTable(N), []
+    table = SampleTable(N)
+    found: list[Any] = []
     for epoch, who, some, values in gap_reports():
         if who == 0 and epoch and epoch % 4 == 0:
             table.restart()

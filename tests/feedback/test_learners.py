@@ -310,8 +310,9 @@ def test_another_bad_report_changes_no_counts() -> None:
     outputs = logits(index, [False] * n)
     bad: dict[str, Any]
     for bad in ({"logits": outputs * torch.nan}, {"logits": outputs[:, :2]}, {"target": -LABELS}):
+        values: dict[str, Any] = {"logits": outputs, "target": LABELS} | bad
         with pytest.raises(ValueError, match="must"):
-            table.report(index, **({"logits": outputs, "target": LABELS} | bad))
+            table.report(index, **values)
     assert same(table.state_dict(), before)
 
 
