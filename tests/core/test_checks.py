@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_every_message_says_what_to_do() -> None:
 INTEGERS: list[Any] = [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)]
 NUMBERS: list[Any] = [0.5, np.float32(0.5), np.float16(0.5), np.array(0.5), torch.tensor(0.5)]
 NEITHER: list[Any] = [True, np.True_, np.array(True), torch.tensor(True), "1", None, np.ones(1)]
-GUARDS = {
+GUARDS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "int": (lambda x: require_int("x", x, 0, ""), INTEGERS),
     "seed": (require_seed, INTEGERS),
     "budget": (lambda x: require_budget(x, 9), INTEGERS),
@@ -177,9 +178,11 @@ def test_labels_are_tensors() -> None:
         require_labels("labels", [0, 1], 2)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("soft", [torch.rand(4, 3), torch.eye(4, 3).bool(), torch.eye(4, 3).long()])
+@pytest.mark.parametrize(
+    "soft", [torch.full((4, 3), 0.5), torch.eye(4, 3).bool(), torch.eye(4, 3).long()]
+)
 def test_rows_of_classes_are_no_labels(soft: torch.Tensor) -> None:
-    with pytest.raises((TypeError, ValueError), match="y must .*got ") as raised:
+    with pytest.raises((TypeError, ValueError), match=r"y must .*got ") as raised:
         require_labels("y", soft, 4)
     said = str(raised.value)
     assert "argmax" not in said

@@ -140,8 +140,9 @@ def test_labels_are_kept_as_int64_and_nothing_keeps_a_graph() -> None:
 def test_rows_of_a_share_are_named_by_their_samples() -> None:
     share: dict[str, Any] = {"indices": torch.tensor([70, 4, 51])}
     for name, rows in (("losses", [0, torch.nan, 1]), ("features", [[0], [torch.inf], [1]])):
+        given = share | {name: torch.tensor(rows)}
         with pytest.raises(ValueError, match=rf"{name} must be finite.*\(first samples 4\)"):
-            Evidence(99, **share, **{name: torch.tensor(rows)})
+            Evidence(99, **given)
     with pytest.raises(ValueError, match=r"labels must be 0 or more.*\(first samples 51, 70\)"):
         Evidence(99, **share, labels=torch.tensor([-1, 0, -3]))
     with pytest.raises(
