@@ -79,7 +79,7 @@ STRATEGIES: list[Strategy] = [
     *(Rank(score) for score in SCORES),
     *(Uniform(groups=groups, allocation="equal") for groups in GROUPS),
     *(kind(Loss(), groups="labels") for kind in (Proportional, Softmax)),
-    *(KDPP(Loss(), kernel=kernel) for kernel in ("linear", "gaussian")),  # type: ignore[arg-type]
+    *(KDPP(Loss(), kernel=kernel) for kernel in ("linear", "gaussian")),
     KDPP(kernel="gaussian", width=16),
     SupportVectors(1.0),
 ]
@@ -88,7 +88,7 @@ RULES: list[StrengthRule] = [
     Entropy(),
     LossRank(),
     Confidence(),
-    *(StableInfluence(form, window=2, scaling="rank") for form in ("kl", "loss")),  # type: ignore[arg-type]
+    *(StableInfluence(form, window=2, scaling="rank") for form in ("kl", "loss")),
 ]
 
 
@@ -131,7 +131,7 @@ def functions() -> list[Any]:
     return [
         *([m.indices, m.sizes, m.sizes_of(2), m.bound(2)] for m in found),
         *both,
-        *(influence(POINTS, 0.1, form) for form in ("exact", "kronecker", "diagonal")),  # type: ignore[arg-type]
+        *(influence(POINTS, 0.1, form) for form in ("exact", "kronecker", "diagonal")),
         kmeans(FEATURES, 4),
         margins(FEATURES, LABELS, (0.1, 1.0)),
     ]
@@ -183,7 +183,9 @@ def same(a: Any, b: Any) -> bool:
 
 @pytest.fixture
 def process_group() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group(
+        "gloo", store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1
+    )
     yield
     dist.destroy_process_group()
 

@@ -65,6 +65,9 @@ def as_tensor(name: str, values: Any, advice: str) -> Tensor:
         tensor([0.5000, 2.0000])
     """
     if isinstance(values, Tensor):
+        if values.layout != torch.strided or values.device.type == "meta":
+            got = values.layout if values.layout != torch.strided else "one without values"
+            raise TypeError(f"{name} must be a dense tensor, got {got}. {advice}")
         return values.detach() if values.requires_grad else values
     if isinstance(values, list | tuple) or hasattr(values, "__array__"):
         try:
@@ -253,6 +256,25 @@ def require_fraction(name: str, value: object) -> float:
             "give a number of samples as count=."
         )
     return float(value)
+
+
+def require_bool(name: str, value: object, advice: str) -> None:
+    """Raise TypeError unless the value is True or False."""
+    if not isinstance(plain(value), bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}. {advice}")
+
+
+def require_names(name: str, names: object, known: tuple[str, ...], advice: str) -> None:
+    """Raise TypeError unless ``names`` is a set, and ValueError unless all are known."""
+    if not isinstance(names, Set):
+        raise TypeError(
+            f"{name} must be a set of names, got {names!r}. Write it as frozenset({{...}})."
+        )
+    unknown = sorted(names - set(known))
+    if unknown:
+        raise ValueError(
+            f"{name} must be among {', '.join(known)}, got {', '.join(unknown)}. {advice}"
+        )
 
 
 def require_one_of(name: str, value: object, known: tuple[str, ...]) -> None:

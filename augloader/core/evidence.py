@@ -201,7 +201,7 @@ class Evidence:
     def __post_init__(self) -> None:
         """Take arrays, and check the contract above."""
         m = self._set(
-            "n", require_int("evidence.n", self.n, 1, "An empty dataset has nothing to select.")
+            "n", require_int("evidence.n", self.n, 1, "Give the number of samples of the dataset.")
         )
         for name, advice in _ADVICE.items():
             values = getattr(self, name)

@@ -86,7 +86,7 @@ def raise_missing(needs: Set[str], bad: Tensor, stale: int | None) -> NoReturn:
     """Raise ValueError: some of the needs are missing for the (n,) masked samples."""
     for name in sorted(needs & {"features", "scores"}):  # are never reported
         Evidence(len(bad)).require(name)
-    when = "" if stale is None else f" that is at most {stale} epochs old"
+    when = "" if stale is None else f" that is at most {stale} epochs old, and of the weakest view"
     other = "sweep(model, data, Residual())"
     if "forgetting" in needs:
         when, other = " of a view with strength 0", "Evidence(n, forgetting=...)"

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from augloader.core.checks import plain_options, require_number, require_one_of
+from augloader.core.checks import plain_options, require_names, require_number, require_one_of
 from augloader.feedback.learners import REPORTED, Columns, Learner, View
 
 
@@ -295,12 +295,7 @@ def require_rule(name: str, rule: Any) -> StrengthRule:
             f"{name} must have a repr that names its options, got {rule!r}. "
             "Make it a frozen dataclass: saved states are compared by it."
         )
-    unknown = sorted(rule.needs - set(REPORTED))
-    if unknown:
-        raise ValueError(
-            f"{name}.needs must be among {', '.join(REPORTED)}, got {', '.join(unknown)}. "
-            "Name what training reports."
-        )
+    require_names(f"{name}.needs", rule.needs, REPORTED, "Name what training reports.")
     require_one_of(f"{name}.view", rule.view, ("any", "clean"))
     return rule
 

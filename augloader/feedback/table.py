@@ -13,6 +13,7 @@ from torch import Tensor
 from augloader.core.checks import (
     as_tensor,
     count_and_first,
+    require_bool,
     require_finite,
     require_generator,
     require_int,
@@ -95,6 +96,7 @@ class SampleTable:
         rule: StrengthRule = Constant(),  # noqa: B008 - frozen
         forgetting: bool = False,
     ) -> None:
+        require_bool("forgetting", forgetting, "True counts forgetting events.")
         self.n = require_int("n", n, 1, "Give the number of samples of the dataset.")
         if dtype not in (torch.float32, torch.float16):
             raise ValueError(

@@ -27,7 +27,8 @@ def allocate(sizes: Sequence[int], budget: int, allocation: Allocation) -> list[
         One share a group; they sum to ``budget``.
 
     Raises:
-        ValueError: budget below the number of groups or above the sum of sizes.
+        ValueError: budget below the number of groups or above the sum of sizes, empty groups,
+            another allocation.
 
     Cost: O(groups^2) at worst.
 
@@ -38,6 +39,10 @@ def allocate(sizes: Sequence[int], budget: int, allocation: Allocation) -> list[
     require_one_of("allocation", allocation, ("proportional", "equal"))
     budget = require_int("budget", budget, 1, "Choose at least one sample.")
     room = np.array(sizes)
+    if not len(room) or room.min() < 1:
+        raise ValueError(
+            f"sizes must be of 1 sample or more, got {list(sizes)}. Leave empty groups out."
+        )
     if not len(sizes) <= budget <= room.sum():
         raise ValueError(
             f"budget must be between {len(sizes)}, one a class, and {room.sum()}, all samples, "

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from augloader.core.checks import (
     plain_options,
+    require_bool,
     require_budget,
     require_number,
     require_one_of,
@@ -75,6 +76,7 @@ class FacilityLocation:
     def __post_init__(self) -> None:
         """Check the options."""
         plain_options(self)
+        require_bool("per_class", self.per_class, "False takes all samples as one group.")
         require_one_of("allocation", self.allocation, ("proportional", "equal"))
         check_options(self.engine, self.memory_limit, self.stochastic)
         check_xi(self.xi)

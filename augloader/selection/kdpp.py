@@ -45,6 +45,8 @@ def linear_kernel(quality: Values, features: Tensor, samples: Tensor | None = No
     Source: Kuchnik & Smith (2019), App. H; Kulesza & Taskar (2012), section 3.1.
     """
     x = features.detach().cpu().double()
+    if x.shape[1]:  # so that no square overflows
+        x = x / x.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     lengths = x.square().sum(1, keepdim=True).sqrt()
     if not lengths.all():
         raise ValueError(

@@ -19,6 +19,7 @@ from augloader.core.checks import (
     as_tensor,
     count_and_first,
     plain_options,
+    require_bool,
     require_labels,
     require_number,
     require_one_of,
@@ -75,7 +76,8 @@ class OrderedStrategy(ABC):
             raise TypeError(
                 f"score must be a callable with needs, got {score!r}. Pass an instance, as Loss()."
             )
-        require_needs("score.needs", self.needs)
+        if score is not None:
+            require_needs("score.needs", score.needs)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -147,10 +149,12 @@ class OrderedStrategy(ABC):
 
     def _checked(self, scores: Any, n: int) -> Values:
         """Return the scores in float64, or raise where they cannot order anything."""
-        if not isinstance(scores, Tensor) or scores.shape != (n,):
-            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise ValueError(f"scores must be an ({n},) tensor, got {got}. Fix {self._score!r}.")
-        scores = scores.detach().cpu().double()
+        advice = f"Fix {self._score!r}."
+        scores = as_tensor("scores", scores, advice).cpu()
+        if scores.shape != (n,) or scores.is_complex():
+            got = f"{tuple(scores.shape)} {scores.dtype}"
+            raise ValueError(f"scores must be an ({n},) tensor, got {got}. {advice}")
+        scores = scores.double()
         bad = ~scores.isfinite()
         if bad.any():
             raise ValueError(
@@ -182,6 +186,11 @@ class _ByScore(OrderedStrategy):
 
     score: Score
     inverse: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        require_bool("inverse", self.inverse, "True prefers small scores.")
 
     @property
     def _score(self) -> Score:
@@ -287,7 +296,13 @@ class Softmax(_ByScore):
 
     def _keys(self, members: Members, k: int | None, generator: np.random.Generator) -> Values:
         sign = -1 if self.inverse else 1
-        scaled = sign * members.scores / self.temperature
+        with np.errstate(over="ignore"):
+            scaled = sign * members.scores / self.temperature
+        if not np.isfinite(scaled).all():
+            raise ValueError(
+                f"temperature must be in units of the score, got {self.temperature} of scores to "
+                f"{np.abs(members.scores).max():.3g}. Raise it, or take Rank."
+            )
         return scaled + generator.gumbel(size=len(scaled))
 
 

@@ -13,7 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.core.checks import kind, require_budget, require_generator, require_int
+from augloader.core.checks import (
+    kind,
+    require_budget,
+    require_generator,
+    require_int,
+    require_names,
+)
 from augloader.core.evidence import EVIDENCE, Evidence, Selection
 from augloader.core.proxies import Proxies
 
@@ -113,13 +119,8 @@ def require_selection(selection: Selection, budget: int, n: int) -> None:
 
 
 def require_needs(name: str, needs: frozenset[str]) -> None:
-    """Raise ValueError unless all needs are fields of Evidence."""
-    unknown = sorted(needs - set(EVIDENCE))
-    if unknown:
-        raise ValueError(
-            f"{name} must be among {', '.join(EVIDENCE)}, got {', '.join(unknown)}. "
-            "Name the fields of Evidence."
-        )
+    """Raise TypeError unless the needs are a set, ValueError unless all are of Evidence."""
+    require_names(name, needs, EVIDENCE, "Name the fields of Evidence.")
 
 
 def require_evidence(

@@ -2,19 +2,28 @@
 
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from augloader.core.checks import (
+    as_tensor,
     count_and_first,
+    plain,
+    plain_options,
+    require_budget,
     require_dataset,
     require_finite,
     require_fraction,
+    require_generator,
     require_int,
     require_labels,
     require_number,
+    require_seed,
     require_strengths,
 )
 
@@ -33,13 +42,96 @@ def test_every_message_says_what_to_do() -> None:
         require_finite("x", torch.tensor([[0.0, torch.inf], [0.0, 0.0]]), "Fix it.")
 
 
-def test_numpy_numbers_are_numbers_and_truth_values_are_not() -> None:
-    assert require_int("x", np.int64(3), 0, "") == 3
-    assert require_fraction("x", np.float32(0.5)) == 0.5
+INTEGERS: list[Any] = [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)]
+NUMBERS: list[Any] = [0.5, np.float32(0.5), np.float16(0.5), np.array(0.5), torch.tensor(0.5)]
+NEITHER: list[Any] = [True, np.True_, np.array(True), torch.tensor(True), "1", None, np.ones(1)]
+GUARDS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
+    "int": (lambda x: require_int("x", x, 0, ""), INTEGERS),
+    "seed": (require_seed, INTEGERS),
+    "budget": (lambda x: require_budget(x, 9), INTEGERS),
+    "fraction": (lambda x: require_fraction("x", x), NUMBERS),
+    "number": (lambda x: require_number("x", x, "[0, 1]", ""), NUMBERS),
+    "strengths": (lambda x: float(require_strengths(x, ())), NUMBERS),
+}
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_numpy_numbers_are_numbers_and_truth_values_are_not(name: str) -> None:
+    guard, numbers = GUARDS[name]
+    for number in numbers:
+        found = guard(number)
+        assert (found, type(found)) == (numbers[0], type(numbers[0]))
+    for other in NEITHER:
+        if name == "strengths" and isinstance(other, np.ndarray) and other.ndim:
+            continue
+        with pytest.raises(TypeError, match=r" must be an? "):
+            guard(other)
     assert require_fraction("x", 1) == 1.0
-    for guard in (lambda: require_int("x", True, 0, ""), lambda: require_fraction("x", True)):
-        with pytest.raises(TypeError, match="got True"):
-            guard()
+
+
+def test_options_of_numpy_are_as_those_of_python() -> None:
+    @dataclass(frozen=True)
+    class Options:
+        a: float
+        b: Any = None
+
+        def __post_init__(self) -> None:
+            plain_options(self)
+
+    for value in (np.float64(0.1), np.array(0.1)):
+        assert repr(Options(value)) == repr(Options(0.1))  # type: ignore[arg-type]
+        assert hash(Options(value)) == hash(Options(0.1))  # type: ignore[arg-type]
+    several = np.arange(3)
+    assert Options(1, several).b is several
+    assert repr(Options(1)).endswith("Options(a=1, b=None)")  # an integer is left as it is
+    assert plain("a") == "a"
+
+
+def test_arrays_become_tensors() -> None:
+    for values, dtype in (
+        (np.arange(4.0), torch.float64),
+        (np.arange(4, dtype=np.float16), torch.float16),
+        (np.arange(8)[::-2][::-1] // 2, torch.int64),
+        (np.arange(4, dtype=">f4"), torch.float32),
+        ([0.0, 1.0, 2, 3], torch.float32),
+        ((0, 1, 2, 3), torch.int64),
+        ([torch.tensor(0.0), torch.tensor(1.0), 2, 3], torch.float32),
+        (torch.arange(4.0, requires_grad=True), torch.float32),
+    ):
+        found = as_tensor("x", values, "")
+        assert found.dtype == dtype
+        assert found.tolist() == [0, 1, 2, 3]
+        assert not found.requires_grad
+    frozen = np.arange(3.0)
+    frozen.setflags(write=False)
+    assert as_tensor("x", frozen, "").tolist() == [0, 1, 2]
+    whole = torch.zeros(3)
+    assert as_tensor("x", whole, "") is whole
+    for other in ("abc", None, 3, {1: 2}, ["a"], [[1], [1, 2]], [None, 1], np.array([1j]), range):
+        with pytest.raises(TypeError, match=r"^x must be a tensor or an array of .* Pass one\.$"):
+            as_tensor("x", other, "Pass one.")
+
+
+def test_a_generator_is_numpys() -> None:
+    generator = np.random.default_rng(0)
+    assert require_generator(generator) is generator
+    for other, got in (
+        (0, "0"),
+        (None, "None"),
+        (torch.Generator(), "Generator"),
+        (np.random.RandomState(0), "RandomState"),
+        (np.random, "module"),
+    ):
+        with pytest.raises(TypeError, match=rf"numpy\.random\.Generator, got {got}\. Pass numpy"):
+            require_generator(other)
+
+
+def test_messages_name_samples() -> None:
+    samples = torch.tensor([40, 7, 19])
+    with pytest.raises(ValueError, match=r"got 2 non-finite rows \(first samples 19, 40\)"):
+        require_finite("x", torch.tensor([torch.nan, 0, torch.inf]), "", samples)
+    with pytest.raises(ValueError, match=r"in \[0, 2\), got 1 labels outside \(first samples 7\)"):
+        require_labels("y", torch.tensor([0, 2, 1]), 3, 2, samples)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +166,9 @@ def test_any_sized_indexable_is_a_dataset() -> None:
 
 
 def test_small_integer_types_are_labels() -> None:
-    for dtype in (torch.uint8, torch.int32, torch.int64):
-        require_labels("y", torch.tensor([0, 2], dtype=dtype), 2, 3)
+    for dtype in (torch.uint8, torch.int8, torch.uint16, torch.int32, torch.int64):
+        found = require_labels("y", torch.tensor([0, 2], dtype=dtype), 2, 3)
+        assert (found.dtype, found.tolist()) == (torch.int64, [0, 2])
     with pytest.raises(TypeError, match=r"y must be integer class labels, got torch\.bool"):
         require_labels("y", torch.tensor([True, False]), 2)
 
@@ -125,3 +218,16 @@ def test_strengths_are_no_flags_and_no_lists_of_integers(strength: object) -> No
 def test_strengths_are_in_range(strength: object) -> None:
     with pytest.raises(ValueError, match=r"strength must be in \[0, 1\], got -?[\dn]"):
         require_strengths(strength, (3,))
+
+
+@pytest.mark.parametrize(
+    "soft", [torch.full((4, 3), 0.5), torch.eye(4, 3).bool(), torch.eye(4, 3).long()]
+)
+def test_rows_of_classes_are_no_labels(soft: torch.Tensor) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"y must .*got ") as raised:
+        require_labels("y", soft, 4)
+    said = str(raised.value)
+    assert "argmax" not in said
+    assert "(4, 3)" in said
+    for words in ("batch._replace(mixed=True)", "proxy=logits.sigmoid() - target"):
+        assert words in said

@@ -1,5 +1,8 @@
 """Selection and Evidence: what they refuse, and what is not checked twice."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -83,3 +86,66 @@ def test_what_is_missing_is_named_with_its_source() -> None:
     evidence.require_whole()
     with pytest.raises(ValueError, match=r"all 3 samples, got a share of 1. Give the sampler grou"):
         Evidence(3, indices=torch.tensor([2])).require_whole()
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, list])
+def test_arrays_and_lists_are_evidence(kind: Any) -> None:
+    numbers, rows = [0.5, 0.25, 2.0], [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    known = {name: kind(numbers) for name in ("losses", "forgetting", "scores")}
+    found = Evidence(
+        np.int64(3),  # type: ignore[arg-type]
+        kind([2, 0, 1]),
+        kind(rows),
+        previous=kind([1]),
+        indices=kind([2, 0, 1]),
+        features=kind(rows),
+        **known,
+    )
+    assert type(found.n) is int
+    for name in known:
+        assert getattr(found, name).tolist() == numbers
+    assert isinstance(found.proxies, Proxies)
+    assert found.proxies.gradient.tolist() == found.require("features").tolist() == rows
+    for name in ("labels", "previous", "indices"):
+        assert found.__dict__[name].dtype == torch.int64
+    chosen = Selection(kind([1, 2]), as_float32(kind([1.5, 1.5])))
+    assert (chosen.indices.tolist(), chosen.weights.tolist()) == ([1, 2], [1.5, 1.5])
+
+
+def as_float32(values: Any) -> Any:
+    return values.astype(np.float32) if isinstance(values, np.ndarray) else values
+
+
+@pytest.mark.parametrize("name", ["labels", "losses", "previous", "indices", "features", "scores"])
+def test_what_is_no_array_is_named(name: str) -> None:
+    for other in ("scores", 3, {0: 1.0}, [None] * 3):
+        with pytest.raises(
+            TypeError, match=f"^{name} must be a tensor or an array of numbers, got"
+        ):
+            Evidence(3, **{name: other})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"proxies must be a tensor.*Pass Proxies\(gradient\)"):
+        Evidence(3, proxies=(lambda: 3))  # type: ignore[arg-type]
+
+
+def test_labels_are_kept_as_int64_and_nothing_keeps_a_graph() -> None:
+    for dtype in (torch.int8, torch.uint8, torch.uint16, torch.int32):
+        assert Evidence(2, torch.tensor([0, 3], dtype=dtype)).require("labels").dtype == torch.int64
+    x = torch.rand(2, requires_grad=True)
+    found = Evidence(2, losses=x, proxies=Proxies(x[:, None] * 2), features=x[:, None], scores=x)
+    assert not any(found.require(name).requires_grad for name in ("losses", "features", "scores"))
+    assert found.proxies is not None
+    assert not found.proxies.gradient.requires_grad
+
+
+def test_rows_of_a_share_are_named_by_their_samples() -> None:
+    share: dict[str, Any] = {"indices": torch.tensor([70, 4, 51])}
+    for name, rows in (("losses", [0, torch.nan, 1]), ("features", [[0], [torch.inf], [1]])):
+        given = share | {name: torch.tensor(rows)}
+        with pytest.raises(ValueError, match=rf"{name} must be finite.*\(first samples 4\)"):
+            Evidence(99, **given)
+    with pytest.raises(ValueError, match=r"labels must be 0 or more.*\(first samples 51, 70\)"):
+        Evidence(99, **share, labels=torch.tensor([-1, 0, -3]))
+    with pytest.raises(
+        ValueError, match=r"previous must be distinct, got repeated ones\. Pass sel"
+    ):
+        Evidence(99, previous=torch.tensor([3, 3]))

@@ -136,9 +136,10 @@ def test_ranks_know_of_every_sample_what_a_single_table_does(found: Found, world
             if outcomes[-1]:
                 with pytest.raises(ValueError, match="must be known for every sample") as raised:
                     table.evidence(needs, epoch=epoch, stale=stale)
-                told = re.compile(r"got \d+ samples \(.*?\)")
-                for said in shares:
-                    assert told.findall(said) == told.findall(str(raised.value))
+                # Where one table keeps an old, weaker view another rank may know a late one alone.
+                told = re.compile(r"got (\d+) samples \(")
+                lacking = [int(told.findall(said)[0]) for said in (*shares, str(raised.value))]
+                assert 0 < max(lacking[:-1]) == min(lacking[:-1]) <= lacking[-1]
                 continue
             losses, known = torch.full((N,), torch.nan), table.evidence(needs).losses
             for indices, mine in shares:

@@ -309,10 +309,10 @@ def test_another_bad_report_changes_no_counts() -> None:
     before = table.state_dict()
     outputs = logits(index, [False] * n)
     bad: dict[str, Any]
-    given: dict[str, Any] = {"logits": outputs, "target": LABELS}
     for bad in ({"logits": outputs * torch.nan}, {"logits": outputs[:, :2]}, {"target": -LABELS}):
+        values: dict[str, Any] = {"logits": outputs, "target": LABELS} | bad
         with pytest.raises(ValueError, match="must"):
-            table.report(index, **given | bad)
+            table.report(index, **values)
     assert same(table.state_dict(), before)
 
 

@@ -209,10 +209,10 @@ def test_a_bad_report_changes_nothing(
 ) -> None:
     table = full_table()
     before = copy.deepcopy(table.state_dict())
-    values = {"index": [0, 1, 2], "loss": [1.0, 2.0, 3.0]} | given
-    asked: dict[str, Any] = {k: v if k == "epoch" else torch.tensor(v) for k, v in values.items()}
+    values: dict[str, Any] = {"index": [0, 1, 2], "loss": [1.0, 2.0, 3.0]} | given
+    values |= {k: torch.tensor(v) for k, v in values.items() if k != "epoch"}
     with pytest.raises(error, match=words):
-        table.report(**asked)
+        table.report(**values)
     assert same(table.state_dict(), before)
 
 

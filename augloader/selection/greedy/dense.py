@@ -55,7 +55,8 @@ def greedy_medoids(
 
     Raises:
         TypeError: distances not float32.
-        ValueError: distances not square or not finite, budget outside [1, n], xi below 0, a start
+        ValueError: distances not square, symmetric or finite, below 0 or not 0 on the diagonal
+            (as similarities are), budget outside [1, n], xi below 0, a start
             that is longer than the budget or not distinct in [0, n).
 
     Cost: about 2 n^2 operations for the first steps and 2 to 4 a ball entry after them; memory at
@@ -79,6 +80,19 @@ def greedy_medoids(
         raise ValueError(
             f"distances must be square and not empty, got {tuple(distances.shape)}. "
             "Give the distances among one group of points."
+        )
+    most, rows = float(distances.max()), distances[:64]
+    if not most < float("inf"):  # NaN is not
+        raise ValueError(f"distances must be finite, got {most}. Check what they come from.")
+    likeness = float(distances.diagonal().max()) > 0.01 * most  # but for rounding it is 0
+    if float(distances.min()) < 0 or likeness:
+        raise ValueError(
+            "distances must be 0 or more, and 0 on the diagonal, got others. Give distances, not "
+            "similarities."
+        )
+    if not torch.allclose(rows, distances[:, :64].T, atol=0.01 * most):
+        raise ValueError(
+            "distances must be symmetric, got others. Give those among one group of points."
         )
     budget, xi = check_budget(n, budget, xi)
     given = check_start(start, n, budget)
@@ -110,10 +124,6 @@ def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
         sums = np.empty(n)
         parts = np.split(sums, range(_ROWS, n, _ROWS))
         top = float(np.max(list(pool.map(kernels.row_sums, blocks, parts))))
-        if not top < float("inf"):  # NaN is not
-            raise ValueError(
-                f"distances must be finite, got {top}. Check the proxies they come from."
-            )
         run = Progress.of(n, budget, top)
 
         def gains_now() -> Doubles:

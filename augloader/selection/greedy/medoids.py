@@ -96,6 +96,8 @@ class Medoids:
 def check_budget(n: int, budget: int, xi: float | None) -> tuple[int, float | None]:
     """Return both, or raise unless a group of n can have so many medoids."""
     budget = require_int("budget", budget, 1, "Choose at least one medoid.")
+    if not n:
+        raise ValueError("proxies must be of 1 sample or more, got none. Leave empty groups out.")
     if budget > n:
         raise ValueError(f"budget must be at most {n}, got {budget}. Ask for fewer medoids.")
     return budget, check_xi(xi)
@@ -139,6 +141,11 @@ class Progress:
     @classmethod
     def of(cls, n: int, budget: int, constant: float) -> Progress:
         """Begin with no medoid: m_i = c1."""
+        if not constant <= np.finfo(np.float32).max:  # NaN is not
+            raise ValueError(
+                f"distances must be finite in float32, got {constant:.3g}. Check the proxies they "
+                "come from."
+            )
         best, nearest = np.full(n, constant, np.float32), np.full(n, -1, np.int64)
         return cls(best, nearest, np.full(budget, -1, np.int64), np.zeros(budget), constant)
 

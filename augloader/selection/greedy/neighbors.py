@@ -54,7 +54,7 @@ def nearest(points: Proxies, medoids: Proxies) -> tuple[Tensor, Tensor]:
     if points.features is None:
         return _search(points.gradient, medoids.gradient)
     parts = []
-    for start in range(0, len(points), _BLOCK):
+    for start in range(0, max(len(points), 1), _BLOCK):
         rows = torch.arange(start, min(start + _BLOCK, len(points)), device=points.device)
         parts.append(points[rows].distances(medoids).min(1))
     return torch.cat([p.indices for p in parts]), torch.cat([p.values for p in parts])
