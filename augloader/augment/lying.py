@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL.Image
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -17,6 +16,7 @@ _WRAPPERS = {
     tv_tensors.KeyPoints: ("keypoint", "keypoints", "key_points", "landmarks"),
 }
 _KINDS = {name: kind.__name__ for kind, names in _WRAPPERS.items() for name in names}
+_PIL = ("PIL.Image", "Image")  # by name: Pillow is torchvision's requirement, not ours
 
 
 class Place(NamedTuple):
@@ -109,7 +109,7 @@ def lying(value: Any, place: Place, images: int, size: tuple[int, ...]) -> str:
         The description: of another image, of a tensor or array of the images' size, and of numbers
         whose key names boxes, points or masks. "" for anything else, as labels and names.
     """
-    if isinstance(value, PIL.Image.Image):
+    if any((base.__module__, base.__name__) == _PIL for base in type(value).__mro__):
         return f"a PIL image of {value.size[::-1]}"
     if isinstance(value, tv_tensors.Image | tv_tensors.Video):
         return f"another {type(value).__name__} of shape {tuple(value.shape)}"

@@ -494,3 +494,13 @@ def test_points_go_where_the_pixels_go() -> None:
         weight = images[i, 0] / images[i, 0].sum()
         found = torch.stack([(weight.sum(0) * x).sum(), (weight.sum(1) * y).sum()])
         assert (found - point).abs().max() < 0.25
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.float32, torch.float64])
+def test_masks_are_filled_outside(dtype: torch.dtype) -> None:
+    masks = torch.arange(1, 49).view(2, 1, 4, 6).to(dtype)
+    left = compose(torch.tensor([[TRANSLATE_X]]), torch.tensor([[-2.0]]), 4, 6)
+    out = warp_mask(masks, torch.tensor([1]), left, -100)
+    assert torch.equal(out[0], masks[0])
+    assert torch.equal(out[1, :, :, :4], masks[1, :, :, 2:])
+    assert (out[1, :, :, 4:] == -100).all()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from augloader.augment.pixels import rows as module
-from augloader.augment.pixels.rows import chunk, put_, take, to_levels
+from augloader.augment.pixels.rows import beside, chunk, put_, take, to_levels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -103,3 +103,12 @@ def test_levels_of_any_layout() -> None:
     for values in layouts(torch.float32).values():
         levels = to_levels(values + 0.7, torch.zeros(1, dtype=torch.uint8))
         assert torch.equal(levels, values.to(torch.uint8))
+
+
+@dtypes
+def test_numbers_beside_images(dtype: torch.dtype) -> None:
+    images = torch.zeros(2, 3, 4, 4, dtype=dtype)
+    column = beside((1.0, 2.0, 3.0), dtype, images)
+    assert (column.shape, column.dtype) == ((3, 1, 1), dtype)
+    assert (images + column)[1, :, 2, 2].tolist() == [1, 2, 3]
+    assert beside([4.0], dtype, images).flatten().tolist() == [4]
