@@ -158,7 +158,8 @@ def test_a_loader_without_our_sampler_augments_weakly_with_weight_one() -> None:
     assert batch.strength.tolist() == [0] * 8
     assert batch.epoch.tolist() == [-1] * 8
     assert batch.keys[:, 0].tolist() == [0] * 8
-    assert same(tuple(data[np.int64(3)]), tuple(data[3]))
+    numbered: Any = np.int64(3)
+    assert same(tuple(data[numbered]), tuple(data[3]))
     assert same(tuple(data[3]), tuple(data[Draw(3, strength=0.0, epoch=-1)]))
 
 
