@@ -34,7 +34,7 @@ def test_a_block_that_draws_nothing_or_raises() -> None:
     with fixed, Fixed(2) as inner:
         torch.rand(2, generator=torch.Generator())
         with pytest.raises(KeyError), Fixed(3):
-            _ = {}[random.random()]
+            _ = {2.0: 0}[random.random()]
     assert not fixed.moved
     assert not inner.moved
     assert random_state() == before
