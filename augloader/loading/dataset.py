@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import index as as_index
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -60,8 +60,8 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             as a resize to one size; or a dataset of as many samples, in place of ``data`` where its
             own transforms are random.
 
-    A plain int index stands for ``Draw(index, strength=0.0, epoch=-1)``: weight 1 and no strong
-    transform; a loader without a CoresetSampler augments weakly alone.
+    A plain int index stands for ``Draw(index, epoch=-1)``: weight 1, strength 1; so a loader
+    without a CoresetSampler augments everything.
 
     Raises:
         TypeError: data without ``__len__`` or ``__getitem__``, a transform that is not callable;
@@ -75,7 +75,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         >>> import torch
         >>> squares = [(torch.tensor([float(i)]), i % 2) for i in range(4)]
         >>> data = WeightedAugmentedDataset(squares, strong=lambda x: -x)
-        >>> data[3].input, data[Draw(3, copy=1)].input
+        >>> data[Draw(3, strength=0.0)].input, data[Draw(3, copy=1)].input
         (tensor([3.]), tensor([-3.]))
     """
 
@@ -142,7 +142,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         """Return the number of samples of the wrapped dataset."""
         return self._n
 
-    def __getitem__(self, draw: Draw | int) -> Sample:
+    def __getitem__(self, draw: Draw | SupportsIndex) -> Sample:
         """Return one sample, fetched once from the wrapped dataset.
 
         Raises:
@@ -153,7 +153,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         sample: Sample = self._sample(draw, self.data[draw.index])
         return sample
 
-    def __getitems__(self, draws: Sequence[Draw | int]) -> Sequence[Any]:
+    def __getitems__(self, draws: Sequence[Draw | SupportsIndex]) -> Sequence[Any]:
         """Return the rows of a batch, a sequence, fetched at once where the wrapped dataset can.
 
         Its own ``__getitems__`` is used where it has one: it returns a list of items, or a tuple or
@@ -215,9 +215,9 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             raise _none(draw)
         return self._transformed(item, draw) if self._transforms else item
 
-    def _draw(self, draw: Draw | int) -> Draw:
+    def _draw(self, draw: Draw | SupportsIndex) -> Draw:
         if not isinstance(draw, Draw):
-            draw = Draw(as_index(draw), strength=0.0, epoch=-1)
+            draw = Draw(as_index(draw), epoch=-1)
         if not 0 <= draw.index < self._n:
             raise IndexError(
                 f"index must be in [0, {self._n}), got {draw.index}. "
@@ -225,7 +225,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             )
         return draw._replace(strength=0.0, weak=True) if self._is_clean else draw
 
-    def _drawn(self, draws: Sequence[Draw | int]) -> tuple[list[Draw], list[int]]:
+    def _drawn(self, draws: Sequence[Draw | SupportsIndex]) -> tuple[list[Draw], list[int]]:
         """Return the draws of a batch and their indices; a sampler's draws are checked at once."""
         given: Any = draws
         if not self._is_clean and set(map(type, given)) == {Draw}:

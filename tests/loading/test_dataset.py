@@ -111,7 +111,7 @@ def test_transforms_apply_in_order_and_strong_only_above_zero() -> None:
     data = WeightedAugmentedDataset(tensors(), weak=plus_ten, strong=negative, final=double)
     assert data[Draw(3, 0, 0.5, 0.0)].input == 26
     assert data[Draw(3, 1, 0.5, 1e-6)].input == -26
-    assert data[3].input == 26
+    assert data[3].input == -26
     assert data.clean()[Draw(3, 0, 1.0, 1.0)].input == 6
 
 
@@ -155,17 +155,15 @@ def test_a_batch_carries_the_draws_in_the_right_types() -> None:
     assert batch.weight.dtype == batch.strength.dtype == torch.float32
 
 
-def test_a_loader_without_our_sampler_augments_weakly_with_weight_one() -> None:
+def test_a_loader_without_our_sampler_augments_everything_with_weight_one() -> None:
     data = WeightedAugmentedDataset(tensors(), weak=plus_ten, strong=negative)
     batch = next(iter(DataLoader(data, batch_size=8)))
-    assert batch.input.tolist() == [float(i) + 10 for i in range(8)]
-    assert batch.weight.tolist() == [1] * 8
-    assert batch.strength.tolist() == [0] * 8
+    assert batch.input.tolist() == [-float(i) - 10 for i in range(8)]
+    assert batch.weight.tolist() == batch.strength.tolist() == [1] * 8
     assert batch.epoch.tolist() == [-1] * 8
     assert batch.keys[:, 0].tolist() == [0] * 8
-    numbered: Any = np.int64(3)
-    assert same(tuple(data[numbered]), tuple(data[3]))
-    assert same(tuple(data[3]), tuple(data[Draw(3, strength=0.0, epoch=-1)]))
+    assert same(tuple(data[np.int64(3)]), tuple(data[3]))
+    assert same(tuple(data[3]), tuple(data[Draw(3, epoch=-1)]))
 
 
 def test_each_draw_fetches_its_item_once() -> None:
@@ -349,8 +347,9 @@ def test_a_copy_without_a_transform_is_refused(copy: int) -> None:
         data.__getitems__([Draw(3, 1), Draw(3, copy, strength=0.1)])
 
 
-def test_an_index_alone_needs_no_transform_of_several() -> None:
-    assert WeightedAugmentedDataset(tensors(), strong=[negative])[3].input == 3
+def test_an_index_alone_has_no_transform_of_several() -> None:
+    with pytest.raises(ValueError, match=r"copy must be 1 to 1, .* got 0"):
+        _ = WeightedAugmentedDataset(tensors(), strong=[negative])[3]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_an_item_and_its_draw() -> None:
     data: Any = Shaped([{"x": 1.0, "y": 2}] * 3, list, strong=minus, fields=("x", "y"))
     draw = Draw(1, 1)
     assert data[draw] == ({"x": -1.0, "y": 2}, draw)
-    assert data[1] == ({"x": 1.0, "y": 2}, Draw(1, strength=0.0, epoch=-1))
+    assert data[1] == ({"x": -1.0, "y": 2}, Draw(1, epoch=-1))
     assert list(data.__getitems__([draw])) == [data[draw]]
 
 
