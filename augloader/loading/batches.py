@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
@@ -76,14 +77,26 @@ def collate(rows: Sequence[Any]) -> Any:
     if isinstance(rows, Fetched):
         return rows.whole()
     if not rows or not all(type(row) is Sample for row in rows):
-        return default_collate(list(rows))
+        return collated(list(rows))
     image, target, index, weight, strength, copy, epoch, extra, mixed = zip(*rows, strict=True)
     return stacked(index, copy, weight, strength, epoch)._replace(
         input=column(tuple, image),
         target=column(tuple, target),
-        extra=default_collate(list(extra)),
-        mixed=default_collate(list(mixed)),
+        extra=collated(list(extra)),
+        mixed=collated(list(mixed)),
     )
+
+
+def collated(rows: Any) -> Any:
+    """Return what the default collate makes of rows, on the CPU whatever the default device is."""
+    with on_cpu():
+        return default_collate(rows)
+
+
+def on_cpu() -> AbstractContextManager[Any]:
+    """Make the CPU the default device in a block."""
+    plain = torch.get_default_device().type == "cpu"
+    return nullcontext() if plain else torch.device("cpu")
 
 
 def row_of(columns: Any, i: int) -> Any:
@@ -118,7 +131,7 @@ def _as_dict(item: Any) -> Any:
 
 def column(kind: Callable[[Any], Any], entries: Any) -> Any:
     """Return a column of a batch, as the default collate would return it of its entries."""
-    return entries if isinstance(entries, Tensor) else default_collate(kind(entries))
+    return entries if isinstance(entries, Tensor) else collated(kind(entries))
 
 
 def in_memory(data: Any, indices: list[int]) -> tuple[Tensor, ...] | None:

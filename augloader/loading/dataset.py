@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import index as as_index
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -142,7 +142,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         """Return the number of samples of the wrapped dataset."""
         return self._n
 
-    def __getitem__(self, draw: Draw | int) -> Sample:
+    def __getitem__(self, draw: Draw | SupportsIndex) -> Sample:
         """Return one sample, fetched once from the wrapped dataset.
 
         Raises:
@@ -153,7 +153,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         sample: Sample = self._sample(draw, self.data[draw.index])
         return sample
 
-    def __getitems__(self, draws: Sequence[Draw | int]) -> Sequence[Any]:
+    def __getitems__(self, draws: Sequence[Draw | SupportsIndex]) -> Sequence[Any]:
         """Return the rows of a batch, a sequence, fetched at once where the wrapped dataset can.
 
         Its own ``__getitems__`` is used where it has one: it returns a list of items, or a tuple or
@@ -215,7 +215,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             raise _none(draw)
         return self._transformed(item, draw) if self._transforms else item
 
-    def _draw(self, draw: Draw | int) -> Draw:
+    def _draw(self, draw: Draw | SupportsIndex) -> Draw:
         if not isinstance(draw, Draw):
             draw = Draw(as_index(draw), epoch=-1)
         if not 0 <= draw.index < self._n:
@@ -225,7 +225,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             )
         return draw._replace(strength=0.0, weak=True) if self._is_clean else draw
 
-    def _drawn(self, draws: Sequence[Draw | int]) -> tuple[list[Draw], list[int]]:
+    def _drawn(self, draws: Sequence[Draw | SupportsIndex]) -> tuple[list[Draw], list[int]]:
         """Return the draws of a batch and their indices; a sampler's draws are checked at once."""
         given: Any = draws
         if not self._is_clean and set(map(type, given)) == {Draw}:

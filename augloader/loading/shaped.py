@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import Dataset, default_collate
 
 from augloader.core.batch import Draw
-from augloader.loading.batches import column, require_rows
+from augloader.loading.batches import collated, column, require_rows
 from augloader.loading.dataset import WeightedAugmentedDataset
 
 
@@ -40,7 +40,7 @@ class Shaped(WeightedAugmentedDataset):
             return {key: column(list, part) for key, part in items.items()}
         if isinstance(items, tuple):
             return [column(tuple, part) for part in items]
-        return default_collate(items)
+        return collated(items)
 
     def _sample(self, draw: Draw, item: Any) -> Any:
         return (self._transformed(item, draw) if self._transforms else item), draw

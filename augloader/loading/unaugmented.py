@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from augloader.core.batch import Sample, move
 from augloader.core.checks import holds_draws, require_dataset
 from augloader.core.progress import progress
-from augloader.loading.batches import Fetched, collate
+from augloader.loading.batches import Fetched, collate, on_cpu
 from augloader.loading.dataset import WeightedAugmentedDataset
 from augloader.loading.randomness import Fixed
 from augloader.loading.shaped import Shaped
@@ -69,7 +69,7 @@ def batches(
 ) -> Iterator[tuple[Any, Tensor]]:
     """Yield each batch with its samples' positions, and warn once where they are random."""
     told = False
-    for batch, positions, moved in progress(loader, what, bar):
+    for batch, positions, moved in progress(_OnCpu(loader), what, bar):
         if moved and not told:
             told = True
             warn(
@@ -85,6 +85,26 @@ def on(batch: Any, device: torch.device) -> Any:
     """Return a batch of any kind on a device: by its own ``to``, else the tensors in it."""
     own = getattr(batch, "to", None)
     return own(device) if callable(own) else move(batch, device)
+
+
+class _OnCpu:
+    """A loader that makes its batches on the CPU, whatever the default device is."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        with on_cpu():
+            made = iter(self.loader)
+        while True:
+            with on_cpu():  # but not while the model runs
+                batch = next(made, None)
+            if batch is None:
+                return
+            yield batch
 
 
 class _Still(Dataset[Any]):

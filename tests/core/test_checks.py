@@ -2,17 +2,19 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset
 
 from augloader.core.checks import (
     as_tensor,
     count_and_first,
+    holds_draws,
     plain,
     plain_options,
     require_budget,
@@ -163,6 +165,51 @@ def test_any_sized_indexable_is_a_dataset() -> None:
     assert require_dataset(range(3)) == 3
     with pytest.raises(TypeError, match="map-style"):
         require_dataset(iter(range(3)))
+
+
+def named(name: str, **more: Any) -> Any:
+    """Return something with a length and positions, of a class of this name."""
+    body = {"__len__": lambda self: 3, "__getitem__": lambda self, i: i, **more}
+    return type(name, (), body)()
+
+
+class Stream(IterableDataset[int]):
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def test_streams_are_refused_even_with_positions() -> None:
+    shards = type("Shards", (type(named("StreamingDataset")),), {})
+    for stream in (Stream(), named("StreamingDataset"), named("IterableDataset"), shards()):
+        words = rf"map-style .* got {type(stream).__name__}\. .*chooses the samples itself: load"
+        with pytest.raises(TypeError, match=words):
+            require_dataset(stream)
+    assert require_dataset(named("Dataset")) == 3
+
+
+def test_a_loader_is_no_dataset() -> None:
+    with pytest.raises(TypeError, match=r"got a DataLoader\. Pass its dataset: loader\.dataset"):
+        require_dataset(DataLoader(named("Data")))
+
+
+def test_what_takes_draws_is_not_hidden_in_other_datasets() -> None:
+    plain, drawn = named("Data"), named("Drawn", takes_draws=True)
+    subset: Any = Subset(drawn, [0])
+    assert require_dataset(drawn) == 3
+    assert require_dataset(ConcatDataset([plain, Subset(plain, [1])])) == 4
+    joined: list[Any] = [ConcatDataset([plain, drawn]), ConcatDataset([Subset(subset, [0])])]
+    for hidden in (subset, *joined):
+        kind = type(hidden).__name__
+        assert holds_draws(hidden)
+        with pytest.raises(TypeError, match=rf"got a {kind} around .* inside: .*\({kind}\("):
+            require_dataset(hidden)
+    assert not holds_draws(plain)
 
 
 def test_small_integer_types_are_labels() -> None:

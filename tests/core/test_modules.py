@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from augloader.core.modules import device_of, eval_mode, unwrapped
+from augloader.core.modules import device_of, eval_mode, is_keras, layers_of, unwrapped
 
 
 def test_a_compiled_module_is_unwrapped() -> None:
@@ -39,3 +39,22 @@ def test_each_module_gets_its_own_mode_back() -> None:
     with pytest.raises(KeyError), eval_mode(model):
         raise KeyError
     assert [module.training for module in model.modules()] == [True, True, False]
+
+
+def test_layers_by_name() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU()))
+    assert layers_of(model) == dict(model.named_modules())
+    assert not is_keras(model)
+
+
+def test_layers_that_keras_does_not_register() -> None:
+    def made(kind: str, name: str, *layers: nn.Module) -> nn.Module:
+        module: nn.Module = type(kind, (nn.Module,), {"__module__": "keras.src.layers"})()
+        vars(module).update(name=name, layers=list(layers))
+        return module
+
+    first, last = made("Dense", "dense"), made("Dense", "dense_1")
+    model = made("Sequential", "whole", made("Sequential", "body", first), last)
+    assert is_keras(model)
+    assert list(layers_of(model)) == ["", "body", "body.dense", "dense_1"]
+    assert layers_of(nn.Sequential(model))["0.body.dense"] is first

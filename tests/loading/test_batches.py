@@ -2,9 +2,11 @@
 
 import os
 import sys
+from collections import UserDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from augloader import (
     WeightedAugmentedDataset,
     collate,
 )
+from augloader.loading.batches import as_parts, replaced
 from tests.loading.test_dataset import same, tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning")  # looked at
@@ -161,8 +164,9 @@ def test_a_loader_with_the_fast_collate_gives_the_same_batches(workers: int) -> 
         data = WeightedAugmentedDataset(items)
         sampler = CoresetSampler(data, Uniform(), fraction=0.5)
         sampler.refresh()
+        draws = list(sampler)
         for size in (12, 40):
-            options: dict[str, Any] = {"batch_size": size, "sampler": sampler}
+            options: dict[str, Any] = {"batch_size": size, "sampler": draws}
             plain = list(DataLoader(data, **options))
             fast = list(DataLoader(data, collate_fn=collate, num_workers=workers, **options))
             assert len(plain) == len(fast)
@@ -238,3 +242,51 @@ def test_a_batch_takes_fewer_descriptors_than_a_plain_one() -> None:
     assert plain >= 2 * 3
     assert descriptors(DataLoader(data, collate_fn=collate, **options)) < plain / 2
     assert descriptors(DataLoader(data, **options)) < plain / 2
+
+
+# Items whose fields change ------------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    x: int
+    y: int
+
+
+class Own(tuple[int, ...]):
+    pass
+
+
+@dataclass(frozen=True)
+class Fixed:
+    x: int
+    y: int
+
+
+def test_a_field_changes_and_the_item_does_not() -> None:
+    items: list[tuple[Any, int | str]] = [
+        ((1, 2), 0),
+        ([1, 2], 0),
+        (Pair(1, 2), 0),
+        ({"x": 1, "y": 2}, "x"),
+        (UserDict(x=1, y=2), "x"),
+        (Fixed(1, 2), "x"),
+        (MappingProxyType({"x": 1, "y": 2}), "x"),
+    ]
+    for item, field in items:
+        changed = replaced(item, {field: 9})
+        frozen = isinstance(item, MappingProxyType)
+        assert type(changed) is (dict if frozen else type(item))
+        for one, x in ((item, 1), (changed, 9)):
+            parts = as_parts(one, field)
+            assert list(parts.values() if isinstance(parts, dict) else parts) == [x, 2]
+
+
+def test_an_item_as_its_parts() -> None:
+    assert as_parts(Fixed(1, 2), "x") == as_parts(UserDict(x=1, y=2), "x") == {"x": 1, "y": 2}
+    assert type(as_parts(Own((1, 2)), 0)) is tuple
+    pair = Pair(1, 2)
+    assert as_parts(pair, 0) is pair
+    with pytest.raises(TypeError, match=r"two of the item's \['x', 'y'\], got 0"):
+        as_parts(Fixed(1, 2), 0)
+    with pytest.raises(TypeError, match="must return tuples, lists, mappings or dataclasses"):
+        as_parts(3, 0)

@@ -1,7 +1,9 @@
 """Draws in, samples out, whatever the wrapped dataset and the transforms are."""
 
 import pickle
+from collections import UserDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import kornia.augmentation as K
@@ -18,6 +20,8 @@ from torch.utils.data import (
     TensorDataset,
 )
 from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.functional import pil_to_tensor
 
 from augloader import (
     AdaptiveStrengthTransform,
@@ -26,6 +30,7 @@ from augloader import (
     Sample,
     Uniform,
     WeightedAugmentedDataset,
+    collate,
 )
 from augloader.augment import crops, rotations, translations
 
@@ -381,3 +386,175 @@ def test_an_epoch_shows_every_transform_of_every_selected_sample_once(workers: i
             seen.append((i, copy, float(strength)))
     every = [(i, copy, 1.0) for i in selected for copy in range(1, len(strong) + 1)]
     assert sorted(seen) == sorted(every + [(i, 0, 0.0) for i in range(20)])
+
+
+# Whole items --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Scene:
+    image: Any
+    mask: Any
+
+
+FLIP: Any = v2.RandomHorizontalFlip(1.0)
+MASK = tv_tensors.Mask(torch.arange(64).view(8, 8) % 5)
+BOXES = tv_tensors.BoundingBoxes([[0, 0, 2, 4]], format="XYXY", canvas_size=(8, 8))
+
+
+@pytest.mark.parametrize("stage", ["weak", "strong"])
+@pytest.mark.parametrize("image", [IMAGE, tv_tensors.Image(IMAGE), PIL_IMAGE])
+def test_what_lies_on_the_image_follows_it_in_whole_items(image: Any, stage: str) -> None:
+    items: list[tuple[Any, Any]] = [
+        ((image, MASK), (0, 1)),
+        ([image, MASK, "a"], (0, 1)),
+        ((torch.ones(2, 2), MASK, image), (2, 1)),
+        ({"id": torch.ones(2, 2), "mask": MASK, "image": image}, ("image", "mask")),
+        (UserDict(mask=MASK, image=image), ("image", "mask")),
+        (Scene(image, MASK), ("image", "mask")),
+    ]
+    for item, fields in items:
+        data = WeightedAugmentedDataset([item], **{stage: FLIP}, joint=True, fields=fields)
+        found = data[Draw(0)]
+        assert type(found.input) is type(image)
+        assert type(found.target) is tv_tensors.Mask
+        assert torch.equal(found.target, MASK.flip(-1))
+        shown = pil_to_tensor(found.input) if image is PIL_IMAGE else found.input
+        assert torch.equal(shown, IMAGE.flip(-1))
+        extra = found.extra.values() if isinstance(found.extra, dict) else found.extra
+        assert all(torch.equal(x, torch.ones(2, 2)) for x in extra if isinstance(x, Tensor))
+        plain = data[Draw(0, strength=0.0, weak=False)]
+        assert plain.input is image
+        assert plain.target is MASK
+    boxes = WeightedAugmentedDataset(
+        [(image, {"boxes": BOXES})], **{stage: FLIP}, joint=True, final=torch.as_tensor
+    )
+    if image is not PIL_IMAGE:
+        assert boxes[Draw(0)].target["boxes"].tolist() == [[6, 0, 8, 4]]
+
+
+def test_a_transform_of_ours_moves_whole_items() -> None:
+    strong = AdaptiveStrengthTransform("rand")
+    data = WeightedAugmentedDataset([(IMAGE, MASK)], strong=strong, joint=True)
+    draw = Draw(0, 1, strength=0.7, epoch=3)
+    expected = strong((IMAGE, MASK), 0.7, keys=torch.tensor([3, 0, 1]))
+    found = data[draw]
+    assert torch.equal(found.input, expected[0])
+    assert torch.equal(found.target, expected[1])
+    assert data.takes_strength
+
+
+def test_whole_items_that_would_come_apart() -> None:
+    given: dict[str, Any] = {"strong": FLIP, "joint": True}
+    plain = WeightedAugmentedDataset([(IMAGE, MASK.as_subclass(Tensor))], **given)
+    with pytest.raises(TypeError, match=r"masks must be tv_tensors.Mask .*got a plain Tensor of"):
+        _ = plain[Draw(0)]
+    palette = WeightedAugmentedDataset([(PIL_IMAGE, PIL_IMAGE.convert("P"))], **given)
+    with pytest.raises(TypeError, match="mode L or RGB"):
+        _ = palette[Draw(0)]
+    one = WeightedAugmentedDataset([(IMAGE, 3)], strong=lambda item: item[0], joint=True)
+    with pytest.raises(TypeError, match="strong must return the whole item with joint=True"):
+        _ = one[Draw(0)]
+
+
+# Strengths that a transform does not take ---------------------------------------------------------
+
+
+def test_whether_strengths_mean_something() -> None:
+    def given(strong: Any, **more: Any) -> bool:
+        return WeightedAugmentedDataset(tensors(), strong=strong, **more).takes_strength
+
+    assert given(None)
+    assert given(scaled)
+    assert given([scaled, Keyed()])
+    assert not given(negative)
+    assert not given([scaled, negative])
+    assert given(negative, ungraded="probability")
+    with pytest.raises(ValueError, match="ungraded must be one of 'full', 'probability'"):
+        given(negative, ungraded="none")
+
+
+def test_a_strength_as_a_probability() -> None:
+    n = 2000
+    data = WeightedAugmentedDataset(tensors(n), strong=plus_ten, ungraded="probability")
+    again = pickle.loads(pickle.dumps(data))
+    for strength in (0.0, 0.3, 1.0):
+        draws = [Draw(i, 1, 1.0, strength, epoch=2) for i in range(n)]
+        applied = [float(row.input) - i for i, row in enumerate(data.__getitems__(draws))]
+        assert set(applied) <= {0.0, 10.0}
+        assert abs(sum(applied) / 10 - n * strength) <= 5 * (n * strength * (1 - strength)) ** 0.5
+        assert [float(again[draw].input) - draw.index for draw in reversed(draws)] == applied[::-1]
+    whole = WeightedAugmentedDataset(tensors(), strong=plus_ten)
+    assert whole[Draw(3, 1, strength=0.01)].input == 13
+    graded = WeightedAugmentedDataset(tensors(), strong=scaled, ungraded="probability")
+    assert graded[Draw(4, 1, strength=0.25)].input == 1
+
+
+# The clean view -----------------------------------------------------------------------------------
+
+
+def test_a_clean_transform_stands_in_for_the_weak_one() -> None:
+    data = WeightedAugmentedDataset(tensors(), weak=plus_ten, clean=negative, final=double)
+    assert data[3].input == 26
+    clean = data.clean()
+    assert clean[3].input == clean[Draw(3, 1, weak=False)].input == -6
+    assert clean.clean()[3].input == -6
+    assert torch.equal(next(iter(DataLoader(clean, batch_size=2))).input, torch.tensor([0.0, -2.0]))
+
+
+def test_clean_data_stand_in_for_the_data() -> None:
+    others = [(torch.tensor(100.0 + i), i) for i in range(8)]
+    for clean in (others, TensorDataset(torch.arange(100.0, 108.0), torch.arange(8))):
+        data = WeightedAugmentedDataset(tensors(), weak=plus_ten, clean=clean, final=double)
+        assert data[3].input == 26
+        assert data.clean()[3].input == 206
+    with pytest.raises(ValueError, match="clean must hold the 8 samples of data, got 7"):
+        WeightedAugmentedDataset(tensors(), clean=others[:7])
+    module = torch.nn.Sequential(torch.nn.Identity())  # has a length, and is a transform
+    assert WeightedAugmentedDataset(tensors(), clean=module).clean()[3].input == 3
+
+
+@pytest.mark.parametrize("final", [None, double])
+def test_an_item_that_is_none_is_named(final: Any) -> None:
+    items: list[Any] = [(torch.zeros(2), 0)] * 3 + [None]
+    data = WeightedAugmentedDataset(items, final=final)
+    with pytest.raises(TypeError, match="got None for index 3"):
+        _ = data[3]
+    with pytest.raises(TypeError, match="got None for index 3"):
+        collate(data.__getitems__([0, 3]))
+
+
+@pytest.fixture(params=["dtype", "device"])
+def default(request: pytest.FixtureRequest) -> Iterator[None]:
+    dtype = torch.get_default_dtype()
+    if request.param == "dtype":
+        torch.set_default_dtype(torch.float64)
+    else:
+        torch.set_default_device("meta")
+    yield
+    torch.set_default_dtype(dtype)
+    torch.set_default_device(None)
+
+
+def summed(x: Tensor, keys: Tensor) -> Tensor:
+    return x + keys.sum()
+
+
+X, Y = torch.arange(8.0), torch.arange(8) % 3
+
+
+@pytest.mark.usefixtures("default")
+@pytest.mark.parametrize("strong", [None, summed, scaled])
+def test_other_defaults_of_torch_change_nothing(strong: Any) -> None:
+    draws = [Draw(i, 1, 0.5, 0.5, 3) for i in (2, 0, 7)]
+    keys = np.array([3 + draw.index + 1 for draw in draws])
+    for given in (TensorDataset(X, Y), list(zip(X, Y.tolist(), strict=True))):
+        data = WeightedAugmentedDataset(given, strong=strong)
+        batch = collate(data.__getitems__(draws))
+        shown = X.numpy()[[2, 0, 7]]
+        wanted = {None: shown, summed: shown + keys, scaled: shown * 0.5}[strong]
+        assert np.array_equal(batch.input.numpy(), wanted)
+        assert batch.target.tolist() == [2, 0, 1]
+        assert batch.input.dtype == batch.weight.dtype == batch.strength.dtype == torch.float32
+        assert batch.target.dtype == torch.int64
+        assert {part.device.type for part in batch if isinstance(part, Tensor)} == {"cpu"}

@@ -7,9 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
-from augloader import LastLayerGradient, Residual, WeightedAugmentedDataset, sweep
+from augloader import (
+    LastLayerGradient,
+    Residual,
+    Uniform,
+    WeightedAugmentedDataset,
+    sweep,
+    wrap,
+)
 from augloader.core import residual
 from augloader.loading import gradient_norms
 from tests.reference import random_state
@@ -305,3 +312,176 @@ def test_evidence_has_the_features_of_the_head() -> None:
 def test_gradient_norms_want_parameters() -> None:
     with pytest.raises(ValueError, match="model must have parameters that require gradients"):
         gradient_norms(Net().requires_grad_(False), data())
+
+
+# Other batches, other data ------------------------------------------------------------------------
+
+
+class Outputs:
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+
+class Reader(nn.Module):
+    """Takes padded words and their mask, and returns an object, as language models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, 6, padding_idx=0)
+        self.classifier = nn.Linear(6, 3)
+
+    def forward(self, words: Tensor, mask: Tensor) -> Outputs:
+        found = (self.words(words) * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return Outputs(self.classifier(found))
+
+
+TEXTS = [{"words": list(range(1, 2 + i % 5)), "label": i % 3} for i in range(10)]
+
+
+def padded(rows: list[Any]) -> dict[str, Any]:
+    longest = max(len(row["words"]) for row in rows)
+    words = torch.tensor([row["words"] + [0] * (longest - len(row["words"])) for row in rows])
+    labels = torch.tensor([row["label"] for row in rows])
+    return {"words": words, "mask": (words > 0).float(), "labels": labels}
+
+
+def read(model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    return model(batch["words"], batch["mask"]).logits, batch["labels"]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_forward_of_ones_own(workers: int, wrapped: bool) -> None:
+    model = Reader()
+    data: Any = TEXTS
+    if wrapped:
+        plain: Any = DataLoader(TEXTS, 4, collate_fn=padded)  # type: ignore[arg-type]
+        data = wrap(plain, Uniform(), fraction=0.5)[0].dataset
+    evidence = sweep(
+        model,
+        data,
+        LastLayerGradient(),
+        batch_size=4,
+        num_workers=workers,
+        collate_fn=padded,
+        forward=read,
+    )
+    logits, labels = read(model, padded(TEXTS))
+    assert evidence.labels is not None
+    assert evidence.losses is not None
+    assert evidence.features is not None
+    assert torch.equal(evidence.labels, labels)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    torch.testing.assert_close(evidence.losses, losses.detach())
+    assert evidence.features.shape == (10, 6)
+
+
+def test_a_forward_is_given_samples_of_our_dataset() -> None:
+    model, given = Net(), data()
+    view = WeightedAugmentedDataset(given, strong=flip_sign)
+    halved = sweep(model, view, None, forward=lambda m, b: (m(b.input / 2), b.target)).losses
+    x, y = given.tensors
+    wanted = sweep(model, TensorDataset(x / 2, y), None).losses
+    assert halved is not None
+    assert wanted is not None
+    assert torch.equal(halved, wanted)
+    pairs = sweep(model, given, None, forward=lambda m, b: (m(b[0] / 2), b[1])).losses
+    assert pairs is not None
+    assert torch.equal(pairs, wanted)
+
+
+def test_forwards_and_batches_that_are_something_else() -> None:
+    with pytest.raises(TypeError, match=r"forward must return logits and targets, got Tensor"):
+        sweep(Net(), data(), None, forward=lambda m, b: m(b[0]))
+    with pytest.raises(TypeError, match=r"collate_fn must return a Sample batch, got list.*forwar"):
+        sweep(Net(), data(), None, collate_fn=list)
+    with pytest.raises(TypeError, match=r"got Outputs\. Pass forward=, as"):
+        sweep(Other(Outputs), data(), None)
+
+
+def test_samples_are_named_where_they_are_in_the_data() -> None:
+    x, y = torch.zeros(300, 5), torch.zeros(300, dtype=torch.int64)
+    y[[150, 277]] = torch.tensor([-1, 9])
+    for first, words in ((150, r"in \[0, 3\).*\(first samples 150\)"), (277, "samples 277")):
+        y[150] = 0 if first == 277 else -1
+        for run in (lambda d: sweep(Net(), d, None), lambda d: gradient_norms(Net(), d)):
+            with pytest.raises(ValueError, match=words):
+                run(TensorDataset(x, y))
+
+
+def test_a_loader_and_a_stream_are_no_data() -> None:
+    for run in (lambda d: sweep(Net(), d, None), lambda d: gradient_norms(Net(), d)):
+        with pytest.raises(TypeError, match=r"got a DataLoader. Pass its dataset: loader.dataset"):
+            run(DataLoader(data()))
+
+
+def test_a_subset_of_our_dataset_is_swept_clean() -> None:
+    model, given = Net(), data()
+    view = WeightedAugmentedDataset(given, weak=flip_sign, strong=flip_sign)
+    rows = [50, 3, 8]
+    whole = sweep(model, given, Residual())
+    part: Any = Subset(view, rows)
+    for found in (sweep(model, part, Residual()), sweep(model, ConcatDataset([part]), Residual())):
+        assert found.losses is not None
+        assert whole.losses is not None
+        torch.testing.assert_close(found.losses, whole.losses[rows])
+    torch.testing.assert_close(gradient_norms(model, part), gradient_norms(model, view)[rows])
+
+
+class Jittered(TensorDataset):
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        x, y = (part[index] for part in self.tensors)
+        return x + torch.rand(5), y
+
+
+def test_random_data_are_swept_the_same_twice() -> None:
+    model, given = Net(), Jittered(*data().tensors)
+    plain: Any = DataLoader(given, 8)
+    loader, _ = wrap(plain, Uniform(), fraction=0.5)
+    torch.manual_seed(5)
+    before = random_state()
+    runs: list[Any] = [lambda d: sweep(model, d, None).losses, lambda d: gradient_norms(model, d)]
+    for run in runs:
+        with pytest.warns(UserWarning, match="drew random numbers") as told:
+            one = run(loader.dataset)
+        with pytest.warns(UserWarning, match="drew random numbers"):
+            two = run(given)
+        assert len(told) == 1
+        assert torch.equal(one, two)
+    assert random_state() == before
+
+
+class Noisy(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + torch.rand_like(x))
+
+
+def test_a_model_that_draws_leaves_no_trace() -> None:
+    model, before = Noisy(), random_state()
+    one, two = (sweep(model, data(), None).losses for _ in range(2))
+    assert one is not None
+    assert two is not None
+    assert torch.equal(one, two)
+    assert random_state() == before
+
+
+def test_other_defaults_of_torch_change_no_sweep() -> None:
+    model, given = Net(), data()
+    pairs = [(x, int(y)) for x, y in zip(*given.tensors, strict=True)]
+    wanted = sweep(model, given, LastLayerGradient())
+    norms = gradient_norms(model, given)
+    for dtype, device in ((torch.float64, None), (torch.float32, "meta")):
+        try:
+            torch.set_default_dtype(dtype)
+            torch.set_default_device(device)
+            for same in (given, pairs):
+                found = sweep(model, same, LastLayerGradient())
+                again = gradient_norms(model, same)
+                for name in ("losses", "labels", "features"):
+                    one, two = getattr(found, name).numpy(), getattr(wanted, name).numpy()
+                    assert one.dtype == two.dtype
+                    assert (one == two).all()
+                assert (again.numpy() == norms.numpy()).all()
+        finally:
+            torch.set_default_dtype(torch.float32)
+            torch.set_default_device(None)
