@@ -1,0 +1,102 @@
+"""Lightning Fabric: epochs begun by ``begin``, which its loader's own count does not displace."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from tests.frameworks import TORCHRUN, start
+from tests.stacks.planned import (
+    BATCH,
+    EPOCHS,
+    Planned,
+    Seen,
+    dataset,
+    network,
+    require_reported,
+    steps,
+)
+
+pytest.importorskip("lightning")
+from lightning.fabric import Fabric
+
+pytestmark = [pytest.mark.stacks, pytest.mark.filterwarnings("ignore")]  # Lightning's own
+
+
+def train(
+    fabric: Any, sampler: Planned, rate: float, save: Path | None = None, resume: Path | None = None
+) -> tuple[Seen, nn.Module]:
+    net = network()
+    model, optimizer = fabric.setup(net, torch.optim.SGD(net.parameters(), lr=rate))
+    loader = fabric.setup_dataloaders(DataLoader(dataset(), BATCH, sampler=sampler))
+    seen = Seen()
+    if resume:
+        state = fabric.load(resume, {"model": model, "optimizer": optimizer})
+        sampler.load_state_dict(state["sampler"])
+        sampler.table.load_state_dict(state["table"])
+    for epoch in range(sampler.epoch, EPOCHS):
+        sampler.begin(epoch)
+        for batches, batch in enumerate(loader, 1):
+            logits = model(batch.input)
+            losses, loss = steps(logits, batch)
+            fabric.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+            sampler.report(batch, loss=losses, logits=logits)
+            seen.add(batch)
+            if save and (epoch, batches) == (1, 3):
+                mine = {"sampler": sampler.state_dict(batches * BATCH)}
+                mine["table"] = sampler.table.state_dict()
+                fabric.save(save, {"model": model, "optimizer": optimizer, **mine})
+    return seen, net
+
+
+def test_every_planned_draw_is_trained_on_once() -> None:
+    sampler = Planned()
+    seen, model = train(Fabric(accelerator="cpu", devices=1), sampler, rate=0.0)
+    seen.require_planned(sampler.chosen)
+    require_reported(sampler, model)
+
+
+def test_training_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    whole, model = train(fabric, Planned(), 0.1, save=tmp_path / "saved")
+    rest, other = train(fabric, Planned(), 0.1, resume=tmp_path / "saved")
+    assert rest.rows == whole.rows[41 + 3 * BATCH :]
+    for mine, theirs in zip(other.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+RANKS = """
+import json, sys, warnings
+from pathlib import Path
+import torch.distributed as dist
+from tests.stacks.planned import PlannedRank
+from tests.stacks.test_fabric import *
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    sampler = PlannedRank()
+    seen, model = train(fabric, sampler, 0.1)
+    chosen = {epoch: sorted(chosen) for epoch, chosen in sampler.chosen.items()}
+    Path(sys.argv[1], f"{fabric.global_rank}.json").write_text(json.dumps([seen.rows, chosen]))
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.distributed
+def test_two_ranks_train_on_each_draw_once(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(RANKS)
+    start([*TORCHRUN, str(program), str(tmp_path)], tmp_path)
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert ranks[0][1] == ranks[1][1]
+    seen = Seen()
+    seen.rows = [tuple(row) for rows, _ in ranks for row in rows]
+    seen.require_planned({int(epoch): set(chosen) for epoch, chosen in ranks[0][1].items()})
