@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tests.frameworks import TORCHRUN, start
 from tests.stacks.planned import (
     BATCH,
     EPOCHS,
     Planned,
+    PlannedRank,
     Seen,
     dataset,
     network,
@@ -71,32 +71,23 @@ def test_training_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
         assert torch.equal(mine, theirs)
 
 
-RANKS = """
-import json, sys, warnings
-from pathlib import Path
-import torch.distributed as dist
-from tests.stacks.planned import PlannedRank
-from tests.stacks.test_fabric import *
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
-    fabric.launch()
+def on_a_rank(fabric: Fabric, folder: Path) -> None:
     sampler = PlannedRank()
-    seen, model = train(fabric, sampler, 0.1)
+    seen, _ = train(fabric, sampler, 0.1)
+    (folder / f"{fabric.global_rank}.json").write_text(json.dumps(seen.rows))
     chosen = {epoch: sorted(chosen) for epoch, chosen in sampler.chosen.items()}
-    Path(sys.argv[1], f"{fabric.global_rank}.json").write_text(json.dumps([seen.rows, chosen]))
-    dist.destroy_process_group()
-"""
+    (folder / f"chosen-{fabric.global_rank}.json").write_text(json.dumps(chosen))
 
 
 @pytest.mark.distributed
 def test_two_ranks_train_on_each_draw_once(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(RANKS)
-    start([*TORCHRUN, str(program), str(tmp_path)], tmp_path)
-    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
-    assert ranks[0][1] == ranks[1][1]
-    seen = Seen()
-    seen.rows = [tuple(row) for rows, _ in ranks for row in rows]
-    seen.require_planned({int(epoch): set(chosen) for epoch, chosen in ranks[0][1].items()})
+    fabric: Any = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork")
+    fabric.launch(on_a_rank, tmp_path)
+
+    def read(name: str) -> Any:
+        return [json.loads((tmp_path / f"{name}{rank}.json").read_text()) for rank in range(2)]
+
+    seen, chosen = Seen(), read("chosen-")
+    assert chosen[0] == chosen[1]
+    seen.rows = [tuple(row) for rows in read("") for row in rows]
+    seen.require_planned({int(epoch): set(strong) for epoch, strong in chosen[0].items()})

@@ -32,7 +32,8 @@ def train(
 ) -> tuple[Planned, Seen, nn.Module, dict[str, Any]]:
     """Return also the checkpoint within the second epoch."""
     sampler = Planned(**{"epochs": EPOCHS, "constant_length": True, **options})
-    model, seen, saved = network(), Seen(), {}
+    model, seen = network(), Seen()
+    saved: dict[str, Any] = {}
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
 
     def step(engine: Engine, batch: Sample) -> dict[str, Tensor]:
@@ -55,7 +56,7 @@ def train(
     def report() -> None:
         sampler.report(state.batch, **state.output)
 
-    @engine.on(Events.ITERATION_COMPLETED(once=10))  # type: ignore[misc]
+    @engine.on(Events.ITERATION_COMPLETED(once=10))
     def save() -> None:
         batches = state.iteration % state.epoch_length
         saved.update(sampler=sampler.state_dict(batches * BATCH))
@@ -91,5 +92,5 @@ def test_training_goes_on_from_a_checkpoint() -> None:
 
 
 def test_epochs_of_several_lengths_are_told() -> None:
-    with pytest.raises(RuntimeError, match="draws of epoch 1 were asked for when epoch 2 had"):
+    with pytest.raises(UserWarning, match=r"48 of 53 draws of epoch 1 were made\..* constant_len"):
         train(0.1, constant_length=False)

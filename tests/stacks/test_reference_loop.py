@@ -40,8 +40,8 @@ def train(
     parts |= {"schedule": schedule, "scaler": scaler, "sampler": sampler, "table": sampler.table}
     saved: dict[str, Any] = {}
     seen = Seen()
-    for name, part in parts.items() if resume else ():
-        part.load_state_dict(resume[name])
+    for name, state in (resume or {}).items():
+        parts[name].load_state_dict(state)
     for epoch in range(sampler.epoch, EPOCHS):
         sampler.begin(epoch)
         for i, batch in enumerate(loader, 1):
