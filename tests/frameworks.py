@@ -55,9 +55,14 @@ def run(
     program = folder / "program.py"
     example = str(EXAMPLES / f"{name}.py")
     program.write_text(PROGRAM.format(name=sampler, example=example, folder=str(folder)))
-    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return start([*command, str(program), *options], folder, **extra)
+
+
+def start(command: list[str], folder: Path, **extra: str) -> str:
+    """Run Python in a folder, with these tests to import, and return what it printed."""
+    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(EXAMPLES.parent)}
     done = subprocess.run(
-        [sys.executable, *command, str(program), *options],
+        [sys.executable, *command],
         capture_output=True,
         text=True,
         timeout=SECONDS,

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 GUIDES = [README, ROOT / "examples" / "README.md", ROOT / "benchmarks" / "README.md"]
 NOTES = [ROOT / ".github" / "CONTRIBUTING.md", ROOT / ".github" / "CHANGELOG.md"]
+NOTES += [ROOT / "examples" / "FRAMEWORKS.md"]  # which tests/stacks runs
 RESULTS = ROOT / "benchmarks" / "results"
 
 

@@ -1,8 +1,5 @@
 """PyTorch Lightning trains on each draw once, on two ranks too, and goes on from checkpoints."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +23,7 @@ from augloader import (
     sweep,
     wrap,
 )
-from tests.frameworks import SECONDS, accuracy, require_each_draw_once, run
-from tests.scripts import EXAMPLES
+from tests.frameworks import accuracy, require_each_draw_once, run, start
 
 pytest.importorskip("lightning")
 from lightning.pytorch import LightningModule, Trainer
@@ -37,7 +33,6 @@ from augloader.integrations import lightning as lightning_module
 from augloader.integrations.lightning import CoresetCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own
-ROOT = EXAMPLES.parent
 N = 40
 Draws = list[tuple[int, int, int, float, float]]  # epoch, index, copy, weight, strength
 
@@ -192,16 +187,7 @@ if __name__ == "__main__":
 def test_two_ranks_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(RESUMED)
-    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        env={**os.environ, **own},
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    start([str(program), str(tmp_path)], tmp_path)
     assert {path.name for path in tmp_path.glob("done-*")} == {"done-0", "done-1"}
 
 

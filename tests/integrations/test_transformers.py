@@ -1,9 +1,6 @@
 """A transformers Trainer trains on each draw once, on ranks too, and goes on from checkpoints."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,8 +22,7 @@ from augloader import (
     WeightedAugmentedDataset,
     sweep,
 )
-from tests.frameworks import SECONDS, TORCHRUN
-from tests.scripts import EXAMPLES
+from tests.frameworks import TORCHRUN, start
 
 pytest.importorskip("transformers")
 from transformers import (
@@ -40,7 +36,6 @@ from transformers.trainer_pt_utils import LabelSmoother
 from augloader.integrations.transformers import CoresetTrainer
 
 pytestmark = [pytest.mark.stacks, pytest.mark.filterwarnings("ignore")]  # transformers' own
-ROOT = EXAMPLES.parent
 N, EPOCHS, CLASSES = 41, 3, 3
 Row = tuple[int, int, int, float, float, bool]  # epoch, index, copy, weight, strength, marked
 
@@ -343,16 +338,7 @@ if __name__ == "__main__":
 def test_two_ranks_train_on_each_draw_once_and_go_on(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(RANKS)
-    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *TORCHRUN, str(program), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        env={**os.environ, **own},
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    start([*TORCHRUN, str(program), str(tmp_path)], tmp_path)
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert len(ranks[0]) == len(ranks[1]) == EPOCHS * 28
     rows = [tuple(row) for rank in ranks for row in rank]
