@@ -87,7 +87,8 @@ class Adapted:
         if plain and kinds:  # else torchvision takes the item's first tensor for its image
             item = _with(item, key, image.as_subclass(kinds.Image))
         out = self.transform(item, **self._given(draw))
-        if type(out) is not type(item) or len(out) != len(item):
+        alike = type(out) in (type(item), tuple if isinstance(item, tuple) else None)
+        if not alike or len(out) != len(item):
             raise TypeError(
                 f"{self.name} must return the whole item with joint=True, {type(item).__name__} of "
                 f"{len(item)}, got {type(out).__name__}. Return all of its fields."

@@ -124,6 +124,8 @@ def transposed(items: list[Any]) -> Any:
 
 
 def _as_dict(item: Any) -> Any:
+    if type(item) in (tuple, list, dict):
+        return item
     if is_dataclass(item) and not isinstance(item, type):
         return {field.name: getattr(item, field.name) for field in dataclass_fields(item)}
     return item
@@ -213,11 +215,11 @@ def split_item(item: Any, fields: tuple[int | str, int | str]) -> tuple[Any, Any
 
 def replaced(item: Any, changes: Mapping[int | str, Any]) -> Any:
     """Return an item of the same shape with some fields changed."""
-    record = is_dataclass(item) and not isinstance(item, type)
     if isinstance(item, tuple):
         parts = [changes.get(i, part) for i, part in enumerate(item)]
         return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
     changed: Any = dict(item) if _is_frozen(item) else copy(item)
+    record = is_dataclass(item) and not isinstance(item, type)
     for field, value in changes.items():
         if record:
             object.__setattr__(changed, str(field), value)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+_SIMPLE = (Tensor, int, float, str, np.ndarray)
 _PLAIN = ("L", "RGB")  # modes whose values are shades, which is what strong transforms change
 
 
@@ -34,7 +35,9 @@ def size_of(image: Any) -> tuple[int, ...] | None:
 
 def leaves(value: Any) -> Iterator[Any]:
     """Yield what mappings, tuples and lists hold."""
-    if isinstance(value, Mapping | tuple | list):
+    if type(value) in _SIMPLE:  # the most frequent ones
+        yield value
+    elif isinstance(value, Mapping | tuple | list):
         for part in value.values() if isinstance(value, Mapping) else value:
             yield from leaves(part)
     else:
@@ -47,6 +50,8 @@ def require_plain(value: Any) -> None:
     Of the others, transforms take palette indices, hues, inks or alpha for shades, or convert the
     image on the way, as some libraries' operations do and others do not.
     """
+    if type(value) in _SIMPLE:
+        return
     for image in leaves(value):
         if is_picture(image) and image.mode not in _PLAIN:
             raise TypeError(

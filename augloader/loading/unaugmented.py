@@ -15,7 +15,7 @@ from augloader.core.checks import holds_draws, require_dataset
 from augloader.core.progress import progress
 from augloader.loading.batches import Fetched, collate, on_cpu
 from augloader.loading.dataset import WeightedAugmentedDataset
-from augloader.loading.randomness import Fixed
+from augloader.loading.randomness import drawn_since, seed_all
 from augloader.loading.shaped import Shaped
 
 
@@ -67,7 +67,10 @@ def loader_of(
 def batches(
     loader: DataLoader[Any], what: str, bar: bool | None = None
 ) -> Iterator[tuple[Any, Tensor]]:
-    """Yield each batch with its samples' positions, and warn once where they are random."""
+    """Yield each batch with its samples' positions, and warn once where they are random.
+
+    The global random states are not restored: let it run in ``Fixed``.
+    """
     told = False
     for batch, positions, moved in progress(_OnCpu(loader), what, bar):
         if moved and not told:
@@ -75,7 +78,8 @@ def batches(
             warn(
                 "data drew random numbers in a pass over its un-augmented view: transforms of its "
                 "own are random, and the view is one random view of each sample, the same in every "
-                "pass. Pass clean=, a dataset without them, to WeightedAugmentedDataset or wrap.",
+                "pass. Pass clean=, a dataset without them, where the data are wrapped; or sweep "
+                "such a dataset in their place.",
                 stacklevel=5,
             )
         yield batch, positions
@@ -124,14 +128,14 @@ class _Still(Dataset[Any]):
     def __getitems__(self, positions: list[int]) -> tuple[Any, Tensor, bool]:
         rows: Any = None
         if not self.random:
-            with Fixed(positions[0]) as fixed:
-                rows = self._rows(positions)
-            self.random = fixed.moved
+            seed_all(0)
+            rows = self._rows(positions)
+            self.random = drawn_since()
         if self.random:
             rows = []
             for position in positions:
-                with Fixed(position):
-                    rows.append(self.view[position])
+                seed_all(position)
+                rows.append(self.view[position])
         if type(rows) is list:
             for position, row in zip(positions, rows, strict=True):
                 _require_item(position, row)

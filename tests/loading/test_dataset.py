@@ -4,7 +4,7 @@ import pickle
 from collections import UserDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import kornia.augmentation as K
 import numpy as np
@@ -391,6 +391,11 @@ def test_an_epoch_shows_every_transform_of_every_selected_sample_once(workers: i
 # Whole items --------------------------------------------------------------------------------------
 
 
+class Pair(NamedTuple):
+    image: Any
+    mask: Any
+
+
 @dataclass
 class Scene:
     image: Any
@@ -442,6 +447,8 @@ def test_a_transform_of_ours_moves_whole_items() -> None:
     assert torch.equal(found.input, expected[0])
     assert torch.equal(found.target, expected[1])
     assert data.takes_strength
+    named = WeightedAugmentedDataset([Pair(IMAGE, MASK)], strong=strong, joint=True)
+    assert torch.equal(named[draw].input, expected[0])
 
 
 def test_whole_items_that_would_come_apart() -> None:

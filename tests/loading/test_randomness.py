@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from augloader.loading.randomness import Fixed
+from augloader.loading.randomness import Fixed, drawn_since, seed_all
 from tests.reference import random_state
 
 
@@ -38,3 +38,14 @@ def test_a_block_that_draws_nothing_or_raises() -> None:
     assert not fixed.moved
     assert not inner.moved
     assert random_state() == before
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(1), legacy, lambda: random.gauss(0, 1)])
+def test_whether_numbers_were_drawn(draw: Callable[[], Any]) -> None:
+    with Fixed(0):
+        for seed in (0, 0):
+            seed_all(seed)
+            assert not drawn_since()
+            seed_all(seed)
+            draw()
+            assert drawn_since()
