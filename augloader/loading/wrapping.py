@@ -20,7 +20,7 @@ from augloader.core.deprecated import renamed
 from augloader.core.schedule import Schedule
 from augloader.loading.adapt import Transform
 from augloader.loading.collating import Collate, Extras
-from augloader.loading.dataset import WeightedAugmentedDataset
+from augloader.loading.dataset import Ungraded, WeightedAugmentedDataset
 from augloader.loading.distributed_sampler import DistributedCoresetSampler
 from augloader.loading.plan import FORMER
 from augloader.loading.sampler import CoresetSampler
@@ -53,6 +53,9 @@ def wrap(
     strong: Transform | Sequence[Transform] | None = None,
     final: Transform | None = None,
     fields: tuple[int | str, int | str] = (0, 1),
+    joint: bool = False,
+    ungraded: Ungraded = "full",
+    clean: Transform | Any | None = None,
     extras: Extras = "draw",
     weak_probability: Schedule | float = 1.0,
     group: dist.ProcessGroup | None = None,
@@ -79,12 +82,15 @@ def wrap(
         loader: a DataLoader, or a subclass with the same arguments, as torchdata's
             StatefulDataLoader, over a map-style dataset.
         strategy: as for CoresetSampler.
-        weak: as for WeightedAugmentedDataset, with the two below; most datasets have theirs
-            already, and the batch may be augmented later.
+        weak: as for WeightedAugmentedDataset, as are strong, final, joint, ungraded and clean; most
+            datasets have theirs already, and the batch may be augmented later.
         strong: see weak.
         final: see weak.
         fields: positions, keys or attributes of input and target in an item; read where a transform
             is given, and by ``sweep(model, loader.dataset, ...)``.
+        joint: see weak.
+        ungraded: see weak.
+        clean: see weak; where the dataset's own transforms are random, a dataset without them.
         extras: "draw" as above; "fields": tensors alone, ``draw_index``, ``draw_weight``,
             ``draw_strength``, ``draw_copy``, ``draw_epoch`` and ``draw_mixed``, in a mapping or as
             attributes, else in a dict at the end: ``Sample.of`` makes one of them; "item": a
@@ -127,6 +133,9 @@ def wrap(
         strong=strong,
         final=final,
         fields=fields,
+        joint=joint,
+        ungraded=ungraded,
+        clean=clean,
     )
     sampler = _sampler(
         loader.sampler, group, data, strategy, weak_probability=weak_probability, **options
