@@ -3,9 +3,8 @@
     torchrun --nproc-per-node 2 examples/ignite_loop.py
 
 Handlers do what lines of a loop of your own do elsewhere. The first epoch is begun before ``run``,
-which asks for the loader's length. Ignite keeps that length for all epochs: where a schedule
-changes it, leave the EPOCH_STARTED handler out, and call ``begin(epoch)`` and
-``engine.run(loader, max_epochs=1)`` for each.
+which asks for the loader's length. Ignite keeps that length for all epochs: where a warm-up or a
+schedule changes it, pass ``constant_length=True`` and ``epochs`` to the sampler.
 """
 
 from __future__ import annotations
@@ -74,9 +73,7 @@ def main() -> None:
         return {"loss": loss, "logits": logits}
 
     def begin(epoch: int) -> None:
-        sampler.set_epoch(epoch)
-        if sampler.refresh_due:
-            sampler.refresh(sweep(model, data, LastLayerGradient(), group=group))
+        sampler.begin(epoch, lambda: sweep(model, data, LastLayerGradient(), group=group))
 
     def report(engine: Engine) -> None:
         state: Any = engine.state

@@ -229,20 +229,23 @@ class _Epochs(TrainerCallback):
 
     def __init__(self, trainer: CoresetTrainer) -> None:
         self.trainer = trainer
+        self.epoch = 0
         self.length = 0  # of the first epoch
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Refuse epochs of several lengths."""
-        sampler = self.trainer.sampler
+        """Begin the first epoch, or the one to go on with; refuse epochs of several lengths."""
+        sampler, self.epoch = self.trainer.sampler, int(state.epoch or 0)
         self.length = len(sampler)
         planned = sampler.planned_draws(state.num_train_epochs)
         self._require(max(planned), min(planned))
+        self._begin()
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin the epoch."""
-        sampler = self.trainer.sampler
-        sampler.begin(int(state.epoch or 0), self.trainer.evidence)
-        self._require(len(sampler), self.length)
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Begin the next epoch: before the Trainer asks for its length, as some releases do."""
+        self.epoch += 1
+        stopped = control.should_training_stop or state.global_step >= state.max_steps
+        if not stopped and self.epoch < state.num_train_epochs:
+            self._begin()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Save the states of sampler and table in the checkpoint."""
@@ -253,6 +256,10 @@ class _Epochs(TrainerCallback):
         folder.mkdir(parents=True, exist_ok=True)
         saved = {"sampler": sampler.state_dict(), "table": sampler.table.state_dict()}
         torch.save({"ranks": ranks, **saved}, _state_file(folder, args.process_index))
+
+    def _begin(self) -> None:
+        self.trainer.sampler.begin(self.epoch, self.trainer.evidence)
+        self._require(len(self.trainer.sampler), self.length)
 
     def _require(self, length: int, other: int) -> None:
         if length != other:

@@ -158,7 +158,7 @@ def test_every_planned_draw_is_trained_on_once(tmp_path: Path) -> None:
 
 def test_the_loss_is_weighted_and_accumulated(tmp_path: Path) -> None:
     """One step over all batches of an epoch is one of plain SGD on the mean of their means."""
-    options = {"optim": "sgd", "max_grad_norm": 0.0, "gradient_accumulation_steps": 20}
+    options = {"optim": "sgd", "max_grad_norm": 0.0, "gradient_accumulation_steps": 7}
     options |= {"num_train_epochs": 1, "lr_scheduler_type": "constant", "learning_rate": 0.1}
     model = Images()
     sampler = planned(refresh=Every(1), weighting="population")
