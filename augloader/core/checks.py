@@ -198,6 +198,10 @@ def require_state(
         keys: what a state must hold.
         steps: for an earlier version, what makes a state of the next version of it.
     """
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"state of {name} must be a dict, got {kind(state)}. Load what state_dict returned."
+        )
     while state.get("version") in steps:
         state = steps[state["version"]](state)
     if state.get("version") != version:
