@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -412,13 +413,14 @@ def test_taking_over_what_the_ranks_agreed_on() -> None:
 def test_arrays_and_lists_are_reports() -> None:
     index, loss, logits, target = [4, 1], [0.5, 2.0], [[0.0, 1.0], [3.0, 0.0]], [1, 0]
     states = []
-    for kind in (torch.tensor, np.array, list):
+    kinds: list[Any] = [torch.tensor, np.array, list]
+    for kind in kinds:
         table = SampleTable(np.int64(5), forgetting=True)  # type: ignore[arg-type]
         given: dict[str, Any] = {
-            name: kind(values)  # type: ignore[operator]
+            name: kind(values)
             for name, values in (("loss", loss), ("logits", logits), ("target", target))
         }
-        table.report(kind(index), **given, strength=kind([0.0, 0.0]), epoch=np.int64(2))  # type: ignore[operator, arg-type]
+        table.report(kind(index), **given, strength=kind([0.0, 0.0]), epoch=np.int64(2))  # type: ignore[arg-type]
         states.append(table.state_dict())
     assert all(same(state, states[0]) for state in states)
 
@@ -445,18 +447,18 @@ def test_labels_beyond_logits_that_were_reported_later() -> None:
 
 def test_names_of_evidence() -> None:
     table = SampleTable(3)
-    with pytest.raises(ValueError, match="name must be one of 'losses', .* got 'loss'"):
+    with pytest.raises(ValueError, match=r"name must be one of 'losses', .* got 'loss'"):
         table.missing("loss")
-    with pytest.raises(TypeError, match="needs must be a set of names, got 'losses'"):
+    with pytest.raises(TypeError, match=r"needs must be a set of names, got 'losses'"):
         table.evidence("losses")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="needs must be among labels, .* got loss"):
+    with pytest.raises(ValueError, match=r"needs must be among labels, .* got loss"):
         table.evidence(frozenset({"loss"}))
-    with pytest.raises(ValueError, match="other must have n=3, .* got int"):
+    with pytest.raises(ValueError, match=r"other must have n=3, .* got int"):
         table.merge(3)  # type: ignore[arg-type]
     for state in (None, [1]):
-        with pytest.raises(TypeError, match="state of the table must be a dict, got"):
+        with pytest.raises(TypeError, match=r"state of the table must be a dict, got"):
             table.load_state_dict(state)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="generator must be a numpy.random.Generator, got 0"):
+    with pytest.raises(TypeError, match=r"generator must be a numpy.random.Generator, got 0"):
         table.strengths(0)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="forgetting must be True or False, got 'no'"):
+    with pytest.raises(TypeError, match=r"forgetting must be True or False, got 'no'"):
         SampleTable(3, forgetting="no")  # type: ignore[arg-type]
