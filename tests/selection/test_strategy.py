@@ -353,11 +353,11 @@ def test_what_is_given_wrongly_is_named_by_every_strategy(strategy: Any) -> None
     for budget in (np.int64(5), np.array(5), torch.tensor(5)):
         chosen = strategy.select(given, budget, generator=np.random.default_rng(0))
         assert torch.equal(chosen.indices, select(strategy, 5, given).indices)
-    for other in (given.proxies, torch.rand(120, 4), None):
+    for rows in (given.proxies, torch.rand(120, 4), None):
         with pytest.raises(
             TypeError, match=r"evidence must be an Evidence, got .*Evidence\(n, prox"
         ):
-            strategy.select(other, 5, generator=np.random.default_rng(0))
+            strategy.select(rows, 5, generator=np.random.default_rng(0))
     wrong: Any
     for wrong in (True, 5.0, "5"):
         with pytest.raises(TypeError, match="budget must be an integer"):
