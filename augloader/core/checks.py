@@ -65,9 +65,8 @@ def as_tensor(name: str, values: Any, advice: str) -> Tensor:
         tensor([0.5000, 2.0000])
     """
     if isinstance(values, Tensor):
-        if values.layout != torch.strided or values.device.type == "meta":
-            got = values.layout if values.layout != torch.strided else "one without values"
-            raise TypeError(f"{name} must be a dense tensor, got {got}. {advice}")
+        if values.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got {values.layout}. {advice}")
         return values.detach() if values.requires_grad else values
     if isinstance(values, list | tuple) or hasattr(values, "__array__"):
         try:
@@ -208,6 +207,10 @@ def require_state(
         keys: what a state must hold.
         steps: for an earlier version, what makes a state of the next version of it.
     """
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"state of {name} must be a dict, got {kind(state)}. Load what state_dict returned."
+        )
     while state.get("version") in steps:
         state = steps[state["version"]](state)
     if state.get("version") != version:

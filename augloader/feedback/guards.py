@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from augloader.core.evidence import Evidence
 def require_index(index: Tensor, n: int) -> Tensor:
     """Return the (b,) samples of a report, on the CPU; raise unless distinct and in [0, n)."""
     index = as_tensor("index", index, "Report batch.index as it is.")
-    if index.dtype != torch.int64:
+    if index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
         raise TypeError(
             f"index must be int64, got {index.dtype}. Report batch.index as it is: large "
             "indices do not survive a float."
@@ -25,7 +25,7 @@ def require_index(index: Tensor, n: int) -> Tensor:
             f"index must have shape (b,) with b >= 1, got {tuple(index.shape)}. "
             "Report one index a row."
         )
-    index = index.detach().cpu()
+    index = index.cpu().to(torch.int64)
     bad = (index < 0) | (index >= n)
     if bad.any():
         raise ValueError(
@@ -68,6 +68,27 @@ def require_target(target: Tensor, index: Tensor, classes: int | None) -> Tensor
             "report a range as group, target=torch.bucketize(target, edges), or none."
         )
     return require_labels("target", target, len(index), classes, index)
+
+
+def require_epoch(epoch: int) -> int:
+    """Return the epoch of a report, which is kept in 32 bits, or raise TypeError or ValueError."""
+    advice = "Report the epoch that is trained."
+    epoch = require_int("epoch", epoch, 0, advice)
+    if epoch >= 2**31:
+        raise ValueError(f"epoch must be below 2^31, got {epoch}. {advice}")
+    return epoch
+
+
+def require_strengths(rule: object, values: Any, n: int) -> Tensor:
+    """Return the strengths that a rule gave n samples, or raise ValueError."""
+    form = (values.shape, values.dtype) if isinstance(values, Tensor) else type(values).__name__
+    if form != ((n,), torch.float32) or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(
+            f"strengths of {rule!r} must be ({n},) float32 in [0, 1], got {values}. "
+            "Fix its strengths method."
+        )
+    strengths: Tensor = values.detach()
+    return strengths
 
 
 def earliest(epoch: int | None, stale: int | None) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -104,8 +105,17 @@ class Memory:
 
     def known(self, classes: int = 0) -> Columns:
         """Return the columns, or what they are before any report."""
-        visits = torch.zeros(self.n, dtype=torch.int32, device="cpu")
-        return self.columns or {**self.learner.start(self.n, classes), "visits": visits}
+        if self.columns:
+            return self.columns
+        begun, n = self.learner.start(self.n, classes), self.n
+        if not isinstance(begun, Mapping) or not all(
+            _is_column(part, n) for part in begun.values()
+        ):
+            raise ValueError(
+                f"start of {self.learner!r} must return columns, tensors of {n} rows on the CPU, "
+                f"got {_forms(begun)}. Fix its start method."
+            )
+        return {**begun, "visits": torch.zeros(n, dtype=torch.int32, device="cpu")}
 
     def learn(
         self, index: Tensor, strength: Tensor, given: dict[str, Tensor]
@@ -132,15 +142,17 @@ class Memory:
         rows = {name: values[index] for name, values in columns.items()}
         losses, logits = (given[k].float() if k in given else None for k in ("losses", "logits"))
         new = self.learner.update(
-            {**rows, "index": index}, losses=losses, logits=logits, labels=given.get("labels")
+            {"index": index, **rows}, losses=losses, logits=logits, labels=given.get("labels")
         )
-        new = {**{k: v for k, v in new.items() if k != "index"}, "visits": rows["visits"] + 1}
-        if _shapes(new) != _shapes(rows):
+        if isinstance(new, Mapping):
+            kept = {name: values for name, values in new.items() if name in rows or name != "index"}
+            new = {**kept, "visits": rows["visits"] + 1}
+        if _forms(new) != _forms(rows):
             raise ValueError(
-                f"update of {self.learner!r} must return the rows of {', '.join(columns)}, got "
-                f"{', '.join(new)} or other shapes. Fix its update method."
+                f"update of {self.learner!r} must return {_forms(rows)}, got {_forms(new)}. Fix "
+                "its update method."
             )
-        return columns, index, new
+        return columns, index, {name: values.detach() for name, values in new.items()}
 
 
 def clone(columns: Columns) -> Columns:
@@ -148,8 +160,21 @@ def clone(columns: Columns) -> Columns:
     return {name: values.clone() for name, values in columns.items()}
 
 
-def _shapes(columns: Columns) -> dict[str, torch.Size]:
-    return {name: values.shape for name, values in columns.items()}
+def _is_column(values: Any, n: int) -> bool:
+    held = isinstance(values, Tensor) and values.device.type == "cpu"
+    return held and values.shape[:1] == (n,)
+
+
+def _forms(columns: Any) -> dict[str, str] | str:
+    """Return each column's shape, dtype and device; of anything else its class."""
+    if not isinstance(columns, Mapping):
+        return type(columns).__name__
+    return {
+        name: f"{tuple(values.shape)} {values.dtype} on {values.device}"
+        if isinstance(values, Tensor)
+        else type(values).__name__
+        for name, values in columns.items()
+    }
 
 
 def merge_columns(ours: Columns, theirs: Columns) -> Columns:

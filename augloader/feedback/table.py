@@ -17,16 +17,20 @@ from augloader.core.checks import (
     require_finite,
     require_generator,
     require_int,
+    require_names,
+    require_one_of,
     require_state,
     unchecked,
 )
 from augloader.core.deprecated import renamed
-from augloader.core.evidence import Evidence
+from augloader.core.evidence import EVIDENCE, Evidence
 from augloader.core.proxies import Proxies, residual
 from augloader.feedback.guards import (
     earliest,
     raise_missing,
+    require_epoch,
     require_index,
+    require_strengths,
     require_target,
     require_weakness,
 )
@@ -44,7 +48,6 @@ from augloader.feedback.views import PERIOD, UNKNOWN, Weakest
 
 _VERSION = 2  # of saved states
 _COLUMNS = ("losses", "logits", "proxies")
-_REPORTED = (*_COLUMNS, "labels")
 _EVIDENCE = ("labels", "losses", "proxies", "forgetting")  # what reports tell
 _DERIVED = ("losses", "proxies")  # which logits and labels give too
 _SAVED = {"strength": "memory", "forgetting": "forgetting"}  # learners, and their keys in a state
@@ -149,11 +152,11 @@ class SampleTable:
         Cost: O(b C); waits for the device the values are on.
         """
         index = require_index(index, self.n)
-        epoch = require_int("epoch", epoch, 0, "Report the epoch that is trained.")
+        epoch = require_epoch(epoch)
         weakness = require_weakness(strength, index)
         moved = {
             name: as_tensor(ARGUMENTS[name], part, "Report a row a sample.").cpu()
-            for name, part in zip(_REPORTED, (loss, logits, proxy, target), strict=True)
+            for name, part in zip((*_COLUMNS, "labels"), (loss, logits, proxy, target), strict=True)
             if part is not None
         }
         rows = {k: self._stored(k, part, index) for k, part in moved.items() if k in _COLUMNS}
@@ -194,13 +197,7 @@ class SampleTable:
         """
         memory = self._memories["strength"]
         values = self.rule.strengths(memory.known(), require_generator(generator))
-        if (values.shape, values.dtype) != ((self.n,), torch.float32) or not (
-            (values >= 0) & (values <= 1)
-        ).all():
-            raise ValueError(
-                f"strengths of {self.rule!r} must be ({self.n},) float32 in [0, 1], got {values}. "
-                "Fix its strengths method."
-            )
+        values = require_strengths(self.rule, values, self.n)
         return values.clone() if memory.columns else values
 
     def missing(self, name: str, *, epoch: int | None = None, stale: int | None = None) -> Tensor:
@@ -213,6 +210,7 @@ class SampleTable:
 
         Cost: O(n).
         """
+        require_one_of("name", name, (*_COLUMNS, "labels", "forgetting"))
         order, _ = self._source(name, earliest(epoch, stale))
         return (order == UNKNOWN).nonzero().flatten()
 
@@ -248,6 +246,7 @@ class SampleTable:
 
         Cost: O(n C).
         """
+        require_names("needs", needs, EVIDENCE, "Name the fields of Evidence.")
         since = earliest(epoch, stale)
         sources = {name: self._source(name, since) for name in _EVIDENCE}
         known = {name: made for name, (order, made) in sources.items() if order.max() < UNKNOWN}
@@ -324,7 +323,8 @@ class SampleTable:
 
         Cost: O(n C).
         """
-        mine, others = self.kind, other.kind
+        mine = self.kind
+        others = other.kind if isinstance(other, SampleTable) else type(other).__name__
         if mine != others:
             raise ValueError(
                 f"other must have {mine}, got {others}. "
@@ -441,7 +441,7 @@ class SampleTable:
         if not values.is_floating_point():
             raise TypeError(f"{argument} must be floating, got {values.dtype}. Report raw values.")
         ndim = 1 if name == "losses" else 2
-        if values.ndim != ndim or len(values) != len(index):
+        if values.ndim != ndim or len(values) != len(index) or not values.numel():
             shape = f"({len(index)},)" if ndim == 1 else f"({len(index)}, width)"
             raise ValueError(
                 f"{argument} must have shape {shape}, got {tuple(values.shape)}. {_ROWS[name]}"
@@ -484,9 +484,9 @@ class SampleTable:
 
     def _computed(self, name: str) -> Tensor:
         logits = self._columns["logits"].values.float()
-        if name == "proxies":
-            return residual(logits, self._labels)
-        return F.cross_entropy(logits, self._labels, reduction="none")
+        proxies = residual(logits, self._labels)  # which looks at the labels' range
+        losses = F.cross_entropy(logits, self._labels, reduction="none")
+        return proxies if name == "proxies" else losses
 
 
 def _from_version_1(saved: dict[str, Any]) -> dict[str, Any]:

@@ -168,12 +168,14 @@ def _sweep(
                 features.append(tap.features(logits))
     home = torch.device("cpu") if device.type == "mps" else device  # distances need float64
     gathered = [torch.cat(part).to(home) if part else None for part in (gradients, features)]
+    # The losses first: where they are not finite, they name the samples of a share.
+    evidence = Evidence(len(view), losses=torch.cat(losses).to(home), indices=share)
     proxies = None if gathered[0] is None else Proxies(gathered[0], gathered[1])
-    evidence = Evidence(len(view), None, proxies, torch.cat(losses).to(home), indices=share)
     inputs = gathered[1]
     if inputs is not None and tap.biased:
         inputs = inputs[:, :-1]  # without the column of ones, which is the bias's input
-    return evidence.with_checked(labels=torch.cat(labels).to(home), features=inputs)
+    known = {"labels": torch.cat(labels).to(home), "proxies": proxies, "features": inputs}
+    return evidence.with_checked(**known)
 
 
 def gradient_norms(

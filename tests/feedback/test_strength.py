@@ -318,6 +318,10 @@ class Mine:
             return {"last": torch.zeros(len(losses), 3)}
         if self.broken == "name":
             return {"first": torch.zeros(len(losses), 2)}
+        if self.broken == "dtype":
+            return {"last": losses[:, None].expand(-1, 2).double()}
+        if self.broken in ("list", "none"):
+            return {"last": losses.tolist()} if self.broken == "list" else None  # type: ignore[return-value]
         return {"last": losses[:, None].expand(-1, 2)}
 
     def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
@@ -370,13 +374,63 @@ def test_a_users_rule() -> None:
     assert strengths.tolist() == [1, 0, 0.5]  # they do not change under the feet
 
 
-@pytest.mark.parametrize("broken", ["rows", "name"])
+@pytest.mark.parametrize("broken", ["rows", "name", "dtype", "list", "none"])
 def test_a_rule_that_returns_other_rows(broken: str) -> None:
     table = SampleTable(3, rule=Mine(broken))
-    with pytest.raises(ValueError, match=r"update of Mine.* must return the rows of last, visits"):
+    with pytest.raises(ValueError, match=r"update of Mine.* must return {'last': .*Fix its"):
         table.report(torch.tensor([2, 0]), loss=torch.tensor([0.5, 1.0]))
     assert not table.visits.any()
     assert not table.state_dict()["memory"]
+
+
+class Learns(Mine):
+    """A rule with weights of its own, which hands on the rows it was given."""
+
+    def update(self, rows: Columns, *, losses: Any, logits: Any, labels: Any) -> Columns:
+        assert rows["index"].tolist() == [2, 0]
+        weight = torch.ones((), requires_grad=True)
+        return {**rows, "last": losses[:, None].expand(-1, 2) * weight}
+
+
+def test_what_is_learnt_keeps_no_graph() -> None:
+    table = SampleTable(3, rule=Learns())
+    table.report(torch.tensor([2, 0]), loss=torch.tensor([0.5, 1.0]))
+    columns = table.learnt["strength"]
+    assert columns.keys() == {"last", "visits"}
+    assert not columns["last"].requires_grad
+
+
+class Begins(Mine):
+    """A rule that begins with other columns."""
+
+    def __init__(self, begun: Any) -> None:
+        object.__setattr__(self, "begun", begun)
+
+    def start(self, n: int, classes: int) -> Any:
+        return self.begun  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("begun", [None, {"last": np.zeros((3, 2))}, {"last": torch.zeros(2, 2)}])
+def test_a_rule_that_begins_with_other_columns(begun: Any) -> None:
+    table = SampleTable(3, rule=Begins(begun))
+    with pytest.raises(
+        ValueError, match=r"start of Begins.* must return columns, tensors of 3 rows"
+    ):
+        table.report(torch.tensor([2, 0]), loss=torch.tensor([0.5, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("plain", "numpys"),
+    [
+        (Constant(0.5), Constant(np.float32(0.5))),  # type: ignore[arg-type]
+        (LossRank(0.5, 2), LossRank(np.array(0.5), np.int64(2))),  # type: ignore[arg-type]
+        (StableInfluence(window=3), StableInfluence(window=np.int8(3), smoothing=np.float64(0.9))),  # type: ignore[arg-type]
+    ],
+)
+def test_options_of_numpy_are_those_of_python(plain: StrengthRule, numpys: StrengthRule) -> None:
+    """So that a table saved with the one is loaded with the other."""
+    assert repr(plain) == repr(numpys)
+    SampleTable(2, rule=numpys).load_state_dict(SampleTable(2, rule=plain).state_dict())
 
 
 @pytest.mark.parametrize("broken", ["range", "nan", "type"])

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -407,3 +408,57 @@ def test_taking_over_what_the_ranks_agreed_on() -> None:
     again = SampleTable(3, rule=Entropy())
     again.load_state_dict(table.state_dict())
     assert again.new_visits.tolist() == table.new_visits.tolist() == [1, 0, 1]
+
+
+def test_arrays_and_lists_are_reports() -> None:
+    index, loss, logits, target = [4, 1], [0.5, 2.0], [[0.0, 1.0], [3.0, 0.0]], [1, 0]
+    states = []
+    kinds: list[Any] = [torch.tensor, np.array, list]
+    for kind in kinds:
+        table = SampleTable(np.int64(5), forgetting=True)  # type: ignore[arg-type]
+        given: dict[str, Any] = {
+            name: kind(values)
+            for name, values in (("loss", loss), ("logits", logits), ("target", target))
+        }
+        table.report(kind(index), **given, strength=kind([0.0, 0.0]), epoch=np.int64(2))  # type: ignore[arg-type]
+        states.append(table.state_dict())
+    assert all(same(state, states[0]) for state in states)
+
+
+def test_values_are_named_by_their_samples() -> None:
+    table, index = SampleTable(50), torch.tensor([40, 8, 21])
+    loss = torch.tensor([1.0, 2.0, torch.nan])
+    with pytest.raises(ValueError, match=r"loss must be finite, got .* \(first samples 21\)"):
+        table.report(index, loss=loss)
+    with pytest.raises(ValueError, match=r"target must be in \[0, 2\), got .*\(first samples 8\)"):
+        table.report(index, logits=torch.zeros(3, 2), target=torch.tensor([0, 2, 1]))
+    assert not table.visits.any()
+
+
+def test_labels_beyond_logits_that_were_reported_later() -> None:
+    table, index = SampleTable(3), torch.arange(3)
+    table.report(index, loss=torch.ones(3), target=torch.tensor([0, 5, 1]))
+    table.restart()
+    table.report(index, logits=torch.zeros(3, 2))
+    for need in ("losses", "proxies"):
+        with pytest.raises(ValueError, match=r"labels must be in \[0, 2\).*first indices 1"):
+            table.evidence(frozenset({need}))
+
+
+def test_names_of_evidence() -> None:
+    table = SampleTable(3)
+    with pytest.raises(ValueError, match=r"name must be one of 'losses', .* got 'loss'"):
+        table.missing("loss")
+    with pytest.raises(TypeError, match=r"needs must be a set of names, got 'losses'"):
+        table.evidence("losses")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"needs must be among labels, .* got loss"):
+        table.evidence(frozenset({"loss"}))
+    with pytest.raises(ValueError, match=r"other must have n=3, .* got int"):
+        table.merge(3)  # type: ignore[arg-type]
+    for state in (None, [1]):
+        with pytest.raises(TypeError, match=r"state of the table must be a dict, got"):
+            table.load_state_dict(state)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"generator must be a numpy.random.Generator, got 0"):
+        table.strengths(0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"forgetting must be True or False, got 'no'"):
+        SampleTable(3, forgetting="no")  # type: ignore[arg-type]

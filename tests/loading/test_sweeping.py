@@ -19,6 +19,7 @@ from augloader import (
 )
 from augloader.core import residual
 from augloader.loading import gradient_norms
+from augloader.loading.sweeping import _sweep
 from tests.reference import random_state
 
 
@@ -195,6 +196,16 @@ def test_targets_that_are_not_labels() -> None:
         sweep(Net(), TensorDataset(x, torch.zeros(4, 3)), Residual())
     with pytest.raises(TypeError, match="collate to a tensor of class labels, got tuple"):
         sweep(Net(), [(row, "cat") for row in x], Residual())
+
+
+def test_messages_name_samples() -> None:
+    x, y = torch.zeros(70, 5), torch.zeros(70, dtype=torch.int64)
+    y[47], x[40, 1] = 9, torch.nan
+    with pytest.raises(ValueError, match=r"target must be in \[0, 3\).*\(first samples 47\)"):
+        sweep(Net(), TensorDataset(x, y), Residual(), batch_size=16)
+    options: tuple[Any, ...] = (16, 0, None, None, False)
+    with pytest.raises(ValueError, match=r"losses must be finite, got 1 .*\(first samples 40\)"):
+        _sweep(Net(), TensorDataset(x, y * 0), Residual(), (1, 3), *options)
 
 
 class Endless:

@@ -1,5 +1,7 @@
 """Clusters by k-means, and the strategies that choose from them in turn."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -113,3 +115,23 @@ def test_clusters_want_features_and_at_most_as_many_as_samples() -> None:
         )
         == 40
     )
+
+
+def test_what_kmeans_takes_and_refuses() -> None:
+    expected = kmeans(BLOBS, 3)
+    for rows in (BLOBS.numpy(), BLOBS.tolist(), BLOBS.clone().requires_grad_()):
+        assert torch.equal(kmeans(rows, np.int64(3)), expected)  # type: ignore[arg-type]
+    wrong: list[tuple[tuple[Any, ...], type[Exception], str]] = [
+        ((BLOBS[:, 0], 3), TypeError, r"vectors must be \(n, d >= 1\) floating"),
+        ((BLOBS[:, :0], 3), TypeError, r"vectors must be \(n, d >= 1\) floating"),
+        ((BLOBS.long(), 3), TypeError, "floating, got .*int64"),
+        ((BLOBS * torch.nan, 3), ValueError, "vectors must be finite"),
+        ((BLOBS, 0), ValueError, "count must be at least 1"),
+        ((BLOBS, 2.0), TypeError, "count must be an integer"),
+        ((BLOBS, 3, None), TypeError, "seed must be an int"),
+    ]
+    for arguments, error, words in wrong:
+        with pytest.raises(error, match=words):
+            kmeans(*arguments)
+    with pytest.raises(TypeError, match="generator must be a numpy"):
+        Clusters(3).of(Evidence(len(BLOBS), features=BLOBS), 0)  # type: ignore[arg-type]

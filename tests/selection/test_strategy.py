@@ -1,5 +1,6 @@
 """Strategies and the sharing of the budget."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import e
 from typing import Any
@@ -9,14 +10,20 @@ import pytest
 import torch
 
 from augloader import (
+    KDPP,
+    Clusters,
     CoresetSampler,
     Evidence,
     FacilityLocation,
+    Influence,
     Loss,
+    Margin,
     Proxies,
     Rank,
     Selection,
+    Softmax,
     Strategy,
+    SupportVectors,
     Uniform,
 )
 from augloader.selection import greedy_medoids
@@ -330,3 +337,77 @@ def test_gpu_proxies_give_the_same_selection() -> None:
     there = Evidence(120, given.labels, Proxies(given.proxies.gradient.cuda()))
     here = select(FacilityLocation(), 36, given)
     assert select(FacilityLocation(), 36, there).indices.tolist() == here.indices.tolist()
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [FacilityLocation(), Uniform(), Rank(Loss()), SupportVectors(1.0), KDPP(kernel="gaussian")],
+)
+def test_what_is_given_wrongly_is_named_by_every_strategy(strategy: Any) -> None:
+    given = replace(evidence(), features=torch.randn(120, 3))
+    for other, got in ((0, "0"), (None, "None"), (torch.Generator(), "Generator")):
+        with pytest.raises(
+            TypeError, match=rf"generator must be a numpy.random.Generator, got {got}"
+        ):
+            strategy.select(given, 5, generator=other)
+    for budget in (np.int64(5), np.array(5), torch.tensor(5)):
+        chosen = strategy.select(given, budget, generator=np.random.default_rng(0))
+        assert torch.equal(chosen.indices, select(strategy, 5, given).indices)
+    for rows in (given.proxies, torch.rand(120, 4), None):
+        with pytest.raises(
+            TypeError, match=r"evidence must be an Evidence, got .*Evidence\(n, prox"
+        ):
+            strategy.select(rows, 5, generator=np.random.default_rng(0))
+    wrong: Any
+    for wrong in (True, 5.0, "5"):
+        with pytest.raises(TypeError, match="budget must be an integer"):
+            select(strategy, wrong, given)
+
+
+@pytest.mark.parametrize(
+    ("plain", "numpys"),
+    [
+        (lambda: FacilityLocation(xi=0.5), lambda: FacilityLocation(xi=np.float64(0.5))),
+        (
+            lambda: FacilityLocation(memory_limit=10**6, warm_start=0.5),
+            lambda: FacilityLocation(memory_limit=np.int64(10**6), warm_start=np.array(0.5)),  # type: ignore[arg-type]
+        ),
+        (
+            lambda: FacilityLocation(stochastic=0.25, per_class=False),
+            lambda: FacilityLocation(stochastic=np.float16(0.25), per_class=np.False_),  # type: ignore[arg-type]
+        ),
+        (lambda: Clusters(3), lambda: Clusters(np.uint8(3))),  # type: ignore[arg-type]
+        (lambda: Influence(0.5), lambda: Influence(np.float32(0.5))),  # type: ignore[arg-type]
+        (lambda: Margin((0.1, 1.0)), lambda: Margin(np.array([0.1, 1.0]))),  # type: ignore[arg-type]
+        (lambda: SupportVectors(0.5), lambda: SupportVectors(np.float32(0.5))),  # type: ignore[arg-type]
+        (lambda: Softmax(Loss(), temperature=2), lambda: Softmax(Loss(), temperature=np.int8(2))),  # type: ignore[arg-type]
+        (
+            lambda: KDPP(width=8, bandwidth=0.5),
+            lambda: KDPP(width=np.int64(8), bandwidth=torch.tensor(0.5)),  # type: ignore[arg-type]
+        ),
+    ],
+)
+def test_options_of_numpy_are_those_of_python(
+    plain: Callable[[], Any], numpys: Callable[[], Any]
+) -> None:
+    assert repr(numpys()) == repr(plain())
+    for name, value in vars(numpys()).items():
+        assert type(value) is type(getattr(plain(), name))
+
+
+def test_needs_are_a_set() -> None:
+    class Listed:
+        needs = ("losses",)
+
+        def select(self, *_: Any, **__: Any) -> None: ...
+
+    with pytest.raises(
+        TypeError, match=r"strategy.needs must be a set of names, got \('losses',\)"
+    ):
+        CoresetSampler(range(9), Listed(), count=3)  # type: ignore[arg-type]
+
+
+def test_a_truth_value_is_one() -> None:
+    for other in ("yes", 1, None):
+        with pytest.raises(TypeError, match="per_class must be True or False, got"):
+            FacilityLocation(per_class=other)  # type: ignore[arg-type]

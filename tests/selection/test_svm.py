@@ -295,3 +295,14 @@ def test_a_python_without_scikit_learn() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.startswith("Margin and SupportVectors need scikit-learn.")
+
+
+def test_arrays_have_margins() -> None:
+    x, y = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
+    expected = margins(x, y, 1.0)
+    for rows, labels in ((x.numpy(), y.numpy()), (x.tolist(), y.tolist()), (x, y.to(torch.int8))):
+        assert torch.equal(margins(rows, labels, np.float32(1)), expected)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"features must be \(n, d\) floating, got \(4,\)"):
+        margins(x[:, 0], y)
+    with pytest.raises(ValueError, match="features must be finite"):
+        margins(x * torch.inf, y)

@@ -557,3 +557,28 @@ def test_groups_at_once_equal_groups_one_after_the_other() -> None:
         assert "at once on cpu" in found.reason
     buckets = engine_module._buckets(tasks, limit)
     assert [[sizes[t] for t in bucket] for bucket in buckets] == [[94], [70, 61], [3, 2]]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rows_of_numbers_are_vectors(engine: Engine) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    expected = facility_location(Proxies(x), 5, engine=engine)
+    for rows in (x, x.numpy(), x.clone().requires_grad_(), x.tolist()):
+        found = facility_location(rows, 5, engine=engine)  # type: ignore[arg-type]
+        assert torch.equal(found.indices, expected.indices)
+    for wrong in ("x", None, {1: 2}):
+        with pytest.raises(TypeError, match=r"proxies must be a tensor .*Pass Proxies\(gradient\)"):
+            facility_location(wrong, 5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"proxies must be of 1 sample or more, got none"):
+        facility_location(x[:0], 1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="seed must be an int, got None"):
+        facility_location(Proxies(x), 5, seed=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options", [{"engine": engine} for engine in ENGINES] + [{"stochastic": 0.5}]
+)
+def test_distances_beyond_float32_are_refused(options: dict[str, Any]) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).double()
+    with pytest.raises(ValueError, match=r"distances must be finite in float32, got (inf|nan|\d)"):
+        facility_location(Proxies(x * 1e39), 5, **options)

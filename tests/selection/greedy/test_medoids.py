@@ -1,6 +1,7 @@
 """Greedy medoids against brute force and a naive reference."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,3 +200,38 @@ def test_gpu_equals_the_cpu() -> None:
     here, there = greedy_medoids(distances, 600), greedy_medoids(distances.cuda(), 600)
     assert here.indices.tolist() == there.indices.tolist()
     assert here.sizes.tolist() == there.sizes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (torch.eye(5), "0 or more, and 0 on the diagonal, got others. Give distances, not similar"),
+        (-torch.ones(5, 5).fill_diagonal_(0), "distances must be 0 or more"),
+        (torch.ones(5, 5).triu(1), "distances must be symmetric, got others"),
+        (torch.full((5, 5), torch.nan), "distances must be finite, got nan"),
+        (torch.full((5, 5), torch.inf).fill_diagonal_(0), "distances must be finite, got inf"),
+        (torch.tensor(1.0), r"distances must be square and not empty, got \(\)"),
+    ],
+)
+def test_what_is_no_matrix_of_distances_is_refused(wrong: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        greedy_medoids(wrong, 2)
+
+
+def test_arrays_of_any_layout_are_taken() -> None:
+    distances = proxies("plain", 30).distances()
+    expected = greedy_medoids(distances, 4, start=torch.tensor([3])).indices
+    others: list[Any] = [
+        distances.numpy(),
+        distances.tolist(),
+        distances.T,
+        distances.repeat_interleave(2, 0)[::2],
+        distances.clone().requires_grad_(),
+    ]
+    for other in others:
+        for start in ([3], np.array([3], np.int8), torch.tensor([3], dtype=torch.int32)):
+            assert torch.equal(greedy_medoids(other, np.int64(4), start=start).indices, expected)  # type: ignore[arg-type]
+    wrong: list[Any] = [[0.5], torch.tensor([True]), "a", 3]
+    for begin in wrong:
+        with pytest.raises(TypeError, match="start must be"):
+            greedy_medoids(distances, 4, start=begin)

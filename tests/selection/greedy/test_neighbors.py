@@ -158,3 +158,16 @@ def test_gpu_index_agrees_with_the_cpu(form: str) -> None:
     found, distance = nearest(there, there[chosen])
     assert found.is_cuda
     torch.testing.assert_close(distance.cpu(), here_distance, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_numbers_have_nearest_ones() -> None:
+    x, h = torch.randn(9, 3), torch.rand(9, 2)
+    expected = nearest(Proxies(x), Proxies(x[:4]))
+    for rows in (x, x.numpy(), x.tolist()):
+        found = nearest(rows, rows[:4])  # type: ignore[arg-type]
+        assert torch.equal(found[0], expected[0])
+    for points in (Proxies(x), Proxies(x, h)):
+        none = points[torch.zeros(9, dtype=torch.bool)]
+        assert [len(part) for part in nearest(none, points)] == [0, 0]
+        with pytest.raises(ValueError, match="medoids must be at least 1, got none"):
+            nearest(points, none)
