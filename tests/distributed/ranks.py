@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from augloader import (
     EL2N,
@@ -38,6 +38,7 @@ from augloader import (
     SwitchOff,
     Uniform,
     sweep,
+    wrap,
 )
 from augloader.distributed.draws import require_once
 from augloader.distributed.selection import select
@@ -525,6 +526,27 @@ def draws(rank: int, world: int, group: dist.ProcessGroup) -> list[str | None]:
     return said
 
 
+def wrapping(rank: int, world: int, group: dist.ProcessGroup) -> list[Any]:
+    """What a wrapped loader's ranks trained, and selected from their reports."""
+    data, found = TensorDataset(torch.arange(float(N)), torch.arange(N) % 3), []
+    shard: Any
+    for shard in (None, DistributedSampler(data, world, rank)):
+        plain = DataLoader(data, BATCH, sampler=shard, shuffle=None if shard else True)
+        options: dict[str, Any] = {"fraction": 0.25, "refresh": Every(1, warmup=1), "epochs": 3}
+        loader, sampler = wrap(plain, Rank(Loss()), group=None if shard else group, **options)
+        planned = sampler.planned_draws()
+        for epoch in range(3):
+            selection = sampler.begin(epoch)
+            mine: list[tuple[int, int]] = []
+            for x, _, draw in loader:
+                sampler.report(draw, loss=x)
+                real = draw.weight > 0
+                mine += zip(draw.index[real].tolist(), draw.copy[real].tolist(), strict=True)
+            chosen = None if selection is None else selection.indices
+            found.append((epoch, mine, chosen, planned[epoch], len(sampler)))
+    return found
+
+
 def gap_reports() -> list[tuple[int, int, Tensor, dict[str, Tensor]]]:
     """Reports of some samples over three periods, each by one of six ranks."""
     random, reports = torch.Generator().manual_seed(5), []
@@ -779,7 +801,7 @@ def run(rank: int, world: int, folder: str) -> None:
     group = dist.group.WORLD
     assert group is not None
     scenarios = [selections, separable, received, training, scheduled, counting, gaps, sweeping]
-    scenarios += [draws]
+    scenarios += [draws, wrapping]
     scenarios += [failures] * (world > 1)
     found = {scenario.__name__: scenario(rank, world, group) for scenario in scenarios}
     torch.save(found, f"{folder}/{rank}.pt")

@@ -26,10 +26,13 @@ from torch.utils.data import (
     WeightedRandomSampler,
     default_collate,
 )
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 import augloader
 from augloader import (
     CoresetSampler,
+    DistributedCoresetSampler,
     Every,
     FacilityLocation,
     LastLayerGradient,
@@ -728,3 +731,81 @@ def test_named_tuples_keep_their_class(workers: int) -> None:
     for batch in loader:
         assert isinstance(batch, Methodical)
         assert batch.first() == batch.draw.index[0]  # type: ignore[attr-defined]
+
+
+# Ranks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_distributed_sampler_becomes_one_of_ours(world: int) -> None:
+    data, drawn = tensors(), []
+    for rank in range(world):
+        own: Any = DistributedSampler(data, num_replicas=world, rank=rank)
+        loader, sampler = wrap(DataLoader(data, 4, sampler=own), Uniform(), fraction=0.5)
+        assert isinstance(sampler, DistributedCoresetSampler)
+        assert (sampler.num_replicas, sampler.rank) == (world, rank)
+        sampler.refresh()
+        assert sampler.planned_draws(1) == [len(sampler)]
+        drawn += [key for _, _, draw in loader for key in draw.keys[draw.weight > 0].tolist()]
+    assert len(set(map(tuple, drawn))) == len(drawn) == N + N // 2
+
+
+class Repeating:
+    """As endless loaders have it: a batch sampler that never ends."""
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield from self.own
+
+
+class Endless(DataLoader[Any]):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        object.__setattr__(self, "batch_sampler", Repeating(self.batch_sampler))
+
+
+def test_endless_loaders_are_refused() -> None:
+    words = r"loader must have no batch sampler of its own, got Repeating.*persistent_workers"
+    with pytest.raises(ValueError, match=words):
+        wrap(Endless(tensors(), 4), Uniform(), fraction=0.5)
+
+
+# What lies on images, and their clean view --------------------------------------------------------
+
+
+def test_whole_items_are_transformed_where_asked() -> None:
+    image, mask = torch.rand(3, 8, 8), torch.arange(64).view(8, 8)
+    items: Any = [(tv_tensors.Image(image), tv_tensors.Mask(mask))] * N
+    plain: DataLoader[Any] = DataLoader(items, 4)
+    options: dict[str, Any] = {"strong": v2.RandomHorizontalFlip(1.0), "fraction": 1.0}
+    loader, sampler = wrap(plain, Uniform(), joint=True, copies=0, **options)
+    sampler.refresh()
+    for images, masks, _ in loader:
+        assert torch.equal(images[0].as_subclass(Tensor), image.flip(-1))
+        assert torch.equal(masks[0].as_subclass(Tensor), mask.flip(-1))
+    loader, sampler = wrap(plain, Uniform(), copies=0, **options)
+    sampler.refresh()
+    with pytest.raises(TypeError, match="Pass joint=True"):
+        next(iter(loader))
+
+
+def blanked(x: Tensor) -> Tensor:
+    return x * 0
+
+
+def test_a_sweep_sees_the_clean_data() -> None:
+    model, plain = nn.Linear(2, 3), tensors()
+    noisy: Any = [(x + torch.randn(2), y) for x, y in zip(*plain.tensors, strict=True)]
+    for clean in (plain, blanked):
+        loader, _ = wrap(DataLoader(noisy, 4), Uniform(), fraction=0.5, clean=clean)
+        seen = sweep(model, loader.dataset, LastLayerGradient()).losses
+        inputs = plain.tensors[0] * (0 if clean is blanked else 1)
+        expected = F.cross_entropy(model(inputs), plain.tensors[1], reduction="none")
+        assert seen is not None
+        torch.testing.assert_close(seen, expected.detach())
