@@ -243,6 +243,7 @@ class Bench:
             if case.selects:
                 sampler.refresh(evidence)
             self.train(case, 0, batches=1)
+            sampler.set_epoch(0)  # anew: it was not meant to be whole
         self.unit(BATCH)
 
     def read(self, case: Case, epoch: int) -> Reading:
