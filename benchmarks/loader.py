@@ -139,10 +139,9 @@ class Bench:
 
     def _batch(self, images: Tensor, draws: list[Any]) -> Sample:
         columns = [torch.tensor(column) for column in zip(*draws, strict=True)]
-        index, copied, weight, strength, epoch, _ = columns
+        index, copied, weight, strength, *_ = columns
         target = index % CLASSES
-        no_epoch = torch.full_like(epoch, -1)  # a few batches are reported in all of them
-        batch = Sample(images, target, index, weight.float(), strength.float(), copied, no_epoch)
+        batch = Sample(images, target, index, weight.float(), strength.float(), copied)
         return batch.to(self.device)
 
     def batch(self) -> Sample:

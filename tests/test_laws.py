@@ -394,7 +394,7 @@ def test_a_batch_equals_its_items(sampler: CoresetSampler, batched: bool) -> Non
 def test_a_plain_index_is_a_full_draw(n: int, index: int) -> None:
     data = WeightedAugmentedDataset([(i, 0) for i in range(n)])
     if index < n:
-        assert data[index] == data[Draw(index)]
+        assert data[index] == data[Draw(index, epoch=-1)]
 
 
 # Table ------------------------------------------------------------------------------------------

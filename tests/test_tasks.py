@@ -187,6 +187,7 @@ def test_selecting_in_classes_where_there_are_none_says_what_to_do(strategy: Str
     assert sampler.selection is None
 
 
+@pytest.mark.filterwarnings("ignore:rows of no epoch were reported:UserWarning")
 def test_samples_that_lack_a_group_are_named() -> None:
     sampler = trained(FacilityLocation(), ungrouped)
     batch = next(iter(DataLoader(numbers(), batch_size=N - 2)))

@@ -15,7 +15,7 @@ from torch.utils.data import default_collate, get_worker_info
 
 from augloader.core.batch import Draw, Sample, by_value, stack
 from augloader.loading.batches import Fetched
-from augloader.loading.probing import require_number, require_order
+from augloader.loading.probing import Probe, require_number
 from augloader.loading.soft import is_mixed
 
 Extras = Literal["draw", "fields", "item", "index", "none"]
@@ -36,35 +36,31 @@ class Collate:
 
     def __init__(self, own: Callable[[Any], Any], extras: Extras, target: int | str) -> None:
         self.own, self.extras, self.target = own, extras, target
-        self._tried = own is default_collate or extras == "item"
+        self._probe = Probe(own)
 
     def __call__(self, rows: Sequence[Any]) -> Any:
         """Return the batch of some rows, each an item and its draw."""
         draws: Sequence[Draw]
-        if isinstance(rows, Fetched):
+        if isinstance(rows, Fetched) and not (rows.columns and self.extras == "item"):
             items, draws = rows.items, rows.draws
         else:
             columns = zip(*rows, strict=True)
             items, draws = list(next(columns)), next(columns)
         _require_items(items, draws)
+        watched = self.extras in ("draw", "fields", "index") and self.own is not default_collate
+        if watched:
+            self._probe.look_at(items, [draw.index for draw in draws])
         if self.extras == "item":
             batch = self.own(_with_draws(items, draws))
         elif isinstance(rows, Fetched) and self.own is default_collate:
             batch = rows.whole()
         else:
             batch = self.own(items)
-            self._look_at(batch, items, draws)
+        if watched:
+            require_number(batch, len(draws))
         if self.extras in ("draw", "fields", "index"):
             batch = self._beside(batch, items, stack(draws))
         return _Sent(batch) if get_worker_info() and type(batch) in (list, tuple, dict) else batch
-
-    def _look_at(self, batch: Any, items: Any, draws: Sequence[Draw]) -> None:
-        if self.extras == "none" or self.own is default_collate:
-            return
-        require_number(batch, len(draws))
-        if not self._tried:
-            distinct = {draw.index: row for row, draw in reversed([*enumerate(draws)])}
-            self._tried = require_order(self.own, items, sorted(distinct.values()))
 
     def _beside(self, batch: Any, items: Any, drawn: Sample) -> Any:
         """Return a batch with its draws."""
@@ -93,11 +89,6 @@ def _require_items(items: Any, draws: Sequence[Draw]) -> None:
 
 def _with_draws(items: Any, draws: Sequence[Draw]) -> list[Any]:
     """Return items that hold their draws: at the end, or as ``draw``."""
-    if not isinstance(items, list):
-        raise TypeError(
-            "data.__getitems__ must return a list of items where draws travel inside them, got "
-            f'{type(items).__name__}. Pass extras="draw".'
-        )
     return [added(item, "draw", draw) for item, draw in zip(items, draws, strict=True)]
 
 
@@ -112,9 +103,10 @@ def _labelled(items: Any, field: int | str) -> bool:
 
 
 def _part(value: Any, field: int | str) -> Any:
-    """Return a field of an item or batch, or None; a mapping's may be in the plural."""
+    """Return a field of an item or batch, or None; a mapping's may have another of usual names."""
     if isinstance(value, Mapping):
-        return value.get(field, value.get(f"{field}s"))
+        names = (field, f"{field}s", "label", "labels", "target", "targets")
+        return next((value[name] for name in names if name in value), None)
     if isinstance(value, list | tuple) and isinstance(field, int):
         return value[field] if -len(value) <= field < len(value) else None
     return getattr(value, field, None) if isinstance(field, str) else None

@@ -16,11 +16,12 @@ class Pass:
 
     Attributes:
         count: number of its draws.
+        reported: number of the epoch's rows that were reported before it.
         over: why no more of them may be handed out, or None.
     """
 
-    def __init__(self, index: list[int]) -> None:
-        self.count = len(index)
+    def __init__(self, index: list[int], reported: int = 0) -> None:
+        self.count, self.reported = len(index), reported
         self.index: Any = iter(index)
         self.over: str | None = None
 
@@ -61,18 +62,21 @@ class Progress:
     def begun(self, index: list[int]) -> Pass:
         """Return a new pass over draws of these samples."""
         self.require_once()
-        self.passes.append(Pass(index))
+        self.passes.append(Pass(index, self.reported))
         return self.passes[-1]
 
     def require_once(self) -> None:
-        """Warn where all draws were handed out twice."""
-        if self._told or sum(part.handed_out == part.count > 0 for part in self.passes) < 2:
+        """Warn where all draws were handed out twice, and trained on as far as reports tell."""
+        whole = [part for part in self.passes if part.handed_out == part.count > 0]
+        looked_at = self.reported > 0 and self.passes[-1].reported == self.reported
+        if self._told or len(whole) < 2 or looked_at:
             return
         self._told = True
         warn(
             f"All draws of epoch {self.epoch} were made twice: the same samples, in the same order "
-            "and with the same random numbers. Call sampler.set_epoch(epoch) before each epoch; "
-            "loaders that begin the next epoch early, as endless ones do, cannot be used.",
+            "and with the same random numbers. Begin each epoch by sampler.set_epoch(epoch), or by "
+            "sampler.begin(epoch), after which only begin counts; loaders that begin the next "
+            "epoch early, as endless ones do, cannot be used.",
             stacklevel=3,
         )
 
@@ -87,21 +91,31 @@ class Progress:
         if names is not None:
             self.names.append(names)
 
-    def cut(self, planned: int, reported: int) -> str | None:
+    def cut(self, share: int) -> str | None:
         """Say how the epoch was cut, or return None.
 
         What is missing of reports may be a last batch that was dropped, and is no cut.
 
         Args:
-            planned: number of draws that were to be handed out.
-            reported: number of draws that were to be reported.
+            share: number of draws that were to be reported here; 0 where that is not known.
         """
-        if self.reported and reported - self.reported >= self.batch:
-            return f"{self.reported} of {reported} draws of epoch {self.epoch} were reported"
-        made = max((part.handed_out for part in self.passes), default=planned)
-        if made < planned:
-            return f"{made} of {planned} draws of epoch {self.epoch} were made"
-        return None
+        count, made = max(((part.count, part.handed_out) for part in self.passes), default=(0, 0))
+        told = f"draws of epoch {self.epoch} were"
+        if self.reported and share - self.reported >= self.batch:
+            if made < count:
+                return f"{self.reported} of {share} {told} reported. {_CUT}"
+            return (
+                f"{self.reported} of {share} {told} reported, though all were made. What is not "
+                "reported is not known: report every batch. If some are left out on purpose, take "
+                "no notice."
+            )
+        return f"{made} of {count} {told} made. {_CUT}" if made < count else None
+
+
+_CUT = (
+    "A trainer that asks a loader for its length once cuts longer epochs: pass "
+    "constant_length=True and epochs. If they are limited on purpose, take no notice."
+)
 
 
 class Left(chain):  # type: ignore[type-arg]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,62 +14,85 @@ from torch import Tensor
 from augloader.core.batch import take
 from augloader.loading.randomness import Fixed
 
-FEWEST, MOST = 3, 8  # items that are tried
 _ADVICE = (
     "Their draws would belong to other samples. Keep every row in its place, or let each draw "
     'travel inside its item: wrap(..., extras="item"), and Sample.of.'
 )
 
 
-def require_order(collate: Callable[[Any], Any], items: Any, distinct: Sequence[int]) -> bool:
+class Probe:
+    """Tries a collate function on copies of the first batches, until it is known to keep the order.
+
+    It is tried on two batches that tell, for rows that a sort leaves in place tell nothing, and on
+    ten at most: batches of mixed images never do.
+
+    Args:
+        collate: the function. One that holds state is copied: it counts no calls of ours.
+    """
+
+    def __init__(self, collate: Callable[[Any], Any]) -> None:
+        self.collate = collate
+        self._telling, self._tries = 2, 10
+
+    def look_at(self, items: Any, index: Sequence[int]) -> None:
+        """Raise ValueError where the function is seen to bring items into another order.
+
+        Args:
+            items: a list of b items, or a tuple or mapping of columns; they are not touched.
+            index: the b samples that they are.
+
+        Cost: nothing after the first batches; else four batches, and copies of the items.
+        """
+        samples = len(set(index))
+        if samples < 2 or self._telling == 0 or self._tries == 0:
+            return
+        self._tries -= 1
+        self._telling -= keeps_order(copy.copy(self.collate), items, len(index), samples)
+
+
+def keeps_order(collate: Callable[[Any], Any], items: Any, b: int, samples: int) -> bool:
     """Raise ValueError where a collate function is seen to bring rows into another order.
 
-    A few items are collated as they come and in two other orders, which together make up every
+    The items are collated as they come and in two other orders, which together make up every
     permutation. Where a field of the batches holds the same rows each time, the rows have to
-    follow the items. Batches that tell nothing, as of mixed images, pass.
+    follow the items. A field counts that has a row of its own for each sample, as images do and
+    labels do not, and that is not the same for any items, as places are.
 
     Args:
         collate: the function.
-        items: a list of items, or a tuple or mapping of columns of them.
-        distinct: positions of items of different samples.
+        items: a list of b items, or a tuple or mapping of columns of them.
+        b: 2 or more.
+        samples: how many different ones they are of.
 
     Returns:
-        Whether there were items enough to tell.
-
-    Cost: four batches of eight rows.
+        Whether rows were seen to follow. Batches that tell nothing, as of mixed images, do not.
     """
-    m = min(len(distinct), MOST)
-    if m < FEWEST:
-        return False
-    whole = np.array(distinct[:m])
-    turned, swapped = np.roll(np.arange(m), -1), np.array([1, 0, *range(2, m)])
+    whole = np.arange(b)
+    turned, swapped = np.roll(whole, -1), np.array([1, 0, *range(2, b)])
     try:
         kept, *others, constant = [
-            dict(_fields(batch, m))
-            for batch in _batches(
-                collate, items, (whole, whole[turned], whole[swapped], whole[:1].repeat(m))
-            )
+            dict(_fields(_batch(collate, items, order), b))
+            for order in (whole, turned, swapped, np.zeros_like(whole))
         ]
     except Exception:  # a function that takes no such batches tells nothing; its own will fail
-        return True
-    moved = False
+        return False
+    follows = moves = False
     for path, rows in kept.items():
-        place = {row: i for i, row in enumerate(rows)}
-        if len(place) < m or constant.get(path) == rows:
+        times: Counter[Hashable] = Counter(rows)
+        if len(times) < samples or constant.get(path) == rows:
             continue
-        followed = [
-            [place[row] for row in other[path]] == order.tolist()
-            for order, other in zip((turned, swapped), others, strict=True)
-            if set(other.get(path, ())) == set(rows)
-        ]
-        if followed and all(followed):
-            return True
-        moved |= bool(followed)
-    if moved:
+        places = [k for k in range(b) if times[rows[k]] == 1]  # of rows that are like no other
+        for order, other in zip((turned, swapped), others, strict=True):
+            if len(places) < 2 or Counter(other.get(path, ())) != times:
+                continue
+            back = {int(order[k]): k for k in range(b)}
+            held = all(other[path][back[k]] == rows[k] for k in places)
+            follows, moves = follows or held, moves or not held
+    if moves:
         raise ValueError(
             f"collate_fn must keep the rows of a batch in order, got them in another. {_ADVICE}"
         )
-    return True
+    return follows
 
 
 def require_number(batch: Any, b: int) -> None:
@@ -90,18 +115,12 @@ def require_number(batch: Any, b: int) -> None:
     raise ValueError(f"collate_fn must keep the {b} rows of a batch, got {min(found)}. {_ADVICE}")
 
 
-def _batches(collate: Callable[[Any], Any], items: Any, orders: Sequence[Any]) -> list[Any]:
-    """Return the batches of items in some orders, from the same random states."""
-    batches = []
-    for order in orders:
-        rows = (
-            [items[i] for i in order]
-            if isinstance(items, list)
-            else take(items, torch.from_numpy(order))
-        )
-        with Fixed(0):
-            batches.append(collate(rows))
-    return batches
+def _batch(collate: Callable[[Any], Any], items: Any, order: np.ndarray[Any, Any]) -> Any:
+    """Return the batch of copies of items in some order, from fixed random states."""
+    rows = [items[k] for k in order] if isinstance(items, list) else None
+    given = take(items, torch.from_numpy(order)) if rows is None else rows
+    with Fixed(0):
+        return collate([copy.deepcopy(row) for row in rows] if rows else copy.deepcopy(given))
 
 
 def _fields(batch: Any, b: int, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, list[Hashable]]]:
@@ -138,4 +157,4 @@ def _value(row: Any) -> Hashable:
         return tuple((repr(name), _value(part)) for name, part in row.items())
     if isinstance(row, list | tuple):
         return tuple(map(_value, row))
-    return id(row)
+    return (type(row), row.tobytes()) if hasattr(row, "tobytes") else id(row)  # as of PIL

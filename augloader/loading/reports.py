@@ -23,7 +23,8 @@ def weakest_views(
     Args:
         batch: the Sample batch that the loader gave, b rows on any device.
         given: values of the rows by name, (b, ...), or None.
-        mixed: (b,) bool, or one for all rows: which are mixed, beside those the batch says are.
+        mixed: (b,) bool, or True: which rows are mixed, beside those the batch says are; or False:
+            none, whatever it says.
 
     Returns:
         The samples, (m,) int64 ascending, their views' strengths, (m,) float32, and the values.
@@ -44,8 +45,8 @@ def weakest_views(
     )
     b = len(index)
     weighed = _flag("weight", batch.weight, b)
-    given_mixed = False if mixed is None else mixed
-    unmixed = ~_flag("mixed", batch.mixed, b) & ~_flag("mixed", given_mixed, b)
+    unmixed = ~_flag("mixed", False if mixed is False else batch.mixed, b)
+    unmixed &= ~_flag("mixed", False if mixed is None else mixed, b)
     for name, values in given.items():
         if values is not None and not isinstance(values, Tensor):
             raise TypeError(

@@ -210,8 +210,9 @@ class CoresetSampler(Resumable, Sampler[Draw]):
         The length may change here and in ``refresh`` only. After ``load_state_dict`` calls with the
         loaded epoch go on with it, so that a resumed loop needs no other code.
 
-        An epoch begun by ``begin`` stays until its draws are made: for loaders that count epochs by
-        themselves, and call this with other numbers after a resume (Fabric's, accelerate's).
+        Nothing happens where the epoch was begun by ``begin``, which only the next ``begin`` ends:
+        loaders that count epochs by themselves call this with numbers of their own after a break, a
+        resume or a second pass (Fabric's, accelerate's).
 
         Args:
             epoch: 0 or more.
@@ -222,14 +223,14 @@ class CoresetSampler(Resumable, Sampler[Draw]):
 
         Warns:
             UserWarning: once each: the epoch before was cut, so that draws of it were not made or
-                not reported; a loaded epoch is left for an earlier one, or one begun by ``begin``
-                for another, which is not followed.
+                not reported; an earlier epoch begins; all ranks trained on all draws.
 
         Cost: O(n), and the rule's; with a group also the exchange of the rule's columns.
         """
-        epoch = self.plan.require_epoch(epoch)
-        if not self._watch.keeps(epoch):
-            self._set_epoch(epoch)
+        if self._watch.held:
+            require_int("epoch", epoch, 0, "Epochs count from 0.")
+        else:
+            self._set_epoch(self.plan.require_epoch(epoch))
 
     def _set_epoch(self, epoch: int, held: bool = False) -> None:
         state = self._state
@@ -240,8 +241,7 @@ class CoresetSampler(Resumable, Sampler[Draw]):
             new = replace(state, overtaken=None)
         else:
             new = self._begun(epoch, state.selection, state.refreshed)
-            made = len(self) if state.selection is not None or not self.refresh_due else 0
-            self._watch.look_back(state, epoch, made, made // self._sharers())
+            self._watch.look_back(state, epoch, self._sharers(), self.group is not None)
         self._watch.began(epoch, held)
         self._state = new
         self._watch.look_at(new.draws)
@@ -427,7 +427,8 @@ class CoresetSampler(Resumable, Sampler[Draw]):
             target: (b,) class labels, or groups of your own to select by; None takes the batch's
                 where logits are given.
             mixed: (b,) bool, or True for all rows: which were mixed outside of augloader, as by
-                timm's Mixup, beside those that the batch says are mixed.
+                timm's Mixup, beside those that the batch says are mixed; False: none, whatever it
+                says, as where targets are soft for another reason.
 
         Raises:
             TypeError: batch is not a Sample.

@@ -25,12 +25,17 @@ def mixed_rows(target: Tensor) -> Tensor:
     """Return which rows of class probabilities mix classes, (b,) bool.
 
     One-hot rows do not, nor do smoothed ones, with one class above the rest and the rest equal. Of
-    two classes no row tells smoothing from mixing: all that are not one-hot count as mixed.
+    two classes no row tells smoothing from mixing: all that are not one-hot count as mixed, but
+    where eight or more are soft alike. Mixing would leave some that have one class alone.
     """
     ordered = target.detach().float().sort(1, descending=True).values
     rest = ordered[:, 1:]
     even = (rest[:, 0] - rest[:, -1] < 1e-6) & (ordered[:, 0] > rest[:, 0])
-    return ~even if target.shape[1] > 2 else rest[:, 0] > 0
+    if target.shape[1] > 2:
+        return ~even
+    soft = rest[:, 0] > 0
+    alike = bool((rest[:, 0] - rest[0, 0] < 1e-6).all() & (rest[0, 0] - rest[:, 0] < 1e-6).all())
+    return soft & ~even if len(target) >= 8 and alike else soft
 
 
 def is_mixed(target: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from warnings import warn
 
 import torch.distributed as dist
+from torch import Tensor
 
 from augloader.core.batch import Sample
 from augloader.distributed.draws import require_once
@@ -34,17 +35,10 @@ class Watch:
             **dict.fromkeys(("progress", "before"), Progress(self.progress.epoch)),
         }
 
-    def keeps(self, epoch: int) -> bool:
-        """Whether an epoch begun by ``begin`` is still to be drawn, so that no other begins."""
-        held = self.progress.held and not self.progress.passes
-        if held and epoch != self.progress.epoch:
-            self._tell(
-                "held",
-                f"set_epoch({epoch}) was not followed: epoch {self.progress.epoch} was begun by "
-                "begin() and its draws were not made. Loaders that count epochs by themselves do "
-                "so after a resume; begin every epoch by begin().",
-            )
-        return held
+    @property
+    def held(self) -> bool:
+        """Whether the epoch was begun by ``begin``, and so goes on until the next ``begin``."""
+        return self.progress.held
 
     def began(self, epoch: int, held: bool) -> None:
         """Turn to an epoch that begins: what is left of another may not be made any more."""
@@ -74,15 +68,18 @@ class Watch:
         )
         self.progress = Progress(epoch)
 
-    def look_back(self, state: State, epoch: int, made: int, share: int) -> None:
+    def look_back(self, state: State, epoch: int, sharers: int, together: bool) -> None:
         """Warn where a loaded epoch is left for an earlier one, or the one that ends was cut.
 
         Args:
             state: of the epoch that ends.
             epoch: the one that begins.
-            made: number of draws of this sampler that were to be made.
-            share: number of them that were to be reported on this rank.
+            sharers: number of ranks that share the draws made here.
+            together: whether ranks compare what was reported.
         """
+        if epoch == state.epoch:
+            return
+        progress = self.progress
         if state.resumed and epoch < state.epoch:
             self._tell(
                 f"left {state.epoch}",
@@ -90,14 +87,25 @@ class Watch:
                 f"epoch {epoch}. Loop over range(sampler.epoch, epochs), and begin epochs by "
                 "sampler.begin(epoch): the loaders of accelerate and Fabric count from 0 again.",
             )
-        share = 0 if state.resumed else share  # its loader may have skipped some once more
-        cut = None if epoch == state.epoch else self.progress.cut(made, share)
-        if cut is not None:
+        elif epoch < state.epoch and (not progress.passes or epoch < (state.refreshed or 0)):
             self._tell(
-                "cut",
-                f"{cut}. A trainer that asks a loader for its length once cuts longer epochs: pass "
-                "constant_length=True and epochs. If they are limited on purpose, take no notice.",
+                "back",
+                f"epoch {epoch} begins after epoch {state.epoch}, with the selection and the "
+                "reports made until then. Build a new sampler for another training; where a loader "
+                "counts epochs by itself, as accelerate's do after a break or a resume, begin them "
+                "by sampler.begin(epoch).",
             )
+        made = max((part.count for part in progress.passes), default=0)
+        if sharers > 1 and not together and progress.reported >= made > 0:
+            self._tell(
+                "each",
+                f"all {made} draws of epoch {progress.epoch} were reported on one of {sharers} "
+                "ranks: every rank trains on all of them. Share them by DistributedCoresetSampler, "
+                "or by a framework that shards samplers, as accelerate.",
+            )
+        cut = progress.cut(0 if state.resumed else made // sharers)
+        if cut is not None:
+            self._tell("cut", cut)
 
     def look_at(self, draws: Draws) -> None:
         """Warn where strengths between 0 and 1 mean nothing to the dataset's own transform."""
@@ -114,6 +122,12 @@ class Watch:
 
         Rows that ``HardestOf`` gave other copies have no names.
         """
+        if isinstance(batch.epoch, Tensor) and (batch.epoch < 0).any():
+            self._tell(
+                "no epoch",
+                "rows of no epoch were reported: their loader has no sampler of augloader. Give it "
+                "sampler=sampler, without shuffle=True.",
+            )
         names = None
         if compared:
             index, copy, weight = (x.cpu().numpy() for x in (batch.index, batch.copy, batch.weight))

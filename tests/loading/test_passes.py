@@ -61,7 +61,7 @@ def test_of_nothing_nothing_was_made_twice() -> None:
         (29, 0, (), "29 of 30 draws of epoch 4 were made"),
         (30, 30, (10, 10, 10), None),
         (30, 30, (10, 10, 9), None),  # a last batch that was dropped may lack so many
-        (30, 30, (10, 10), "20 of 30 draws of epoch 4 were reported"),
+        (30, 30, (10, 10), "20 of 30 draws of epoch 4 were reported, though all were made"),
         (30, 15, (5, 5), "10 of 15 draws of epoch 4 were reported"),
         (20, 0, (10, 10), "20 of 30 draws of epoch 4 were made"),
     ],
@@ -74,7 +74,8 @@ def test_what_a_cut_epoch_says(
     _ = [next(part.index) for _ in range(made)]
     for rows in batches:
         progress.record(rows, None)
-    assert progress.cut(30, reported) == words
+    said = progress.cut(reported)
+    assert said is None if words is None else str(said).startswith(words)
 
 
 # What a loader is told ----------------------------------------------------------------------------

@@ -219,6 +219,7 @@ def test_a_schedule_multiplies_the_strengths_and_nothing_else(schedule: Any, cop
         assert sampler.strengths.tolist() == pytest.approx([0.7 * factor] * N, rel=1e-6, abs=0)
 
 
+@pytest.mark.filterwarnings("ignore:epoch 0 begins after epoch 5:UserWarning")
 def test_a_schedule_multiplies_what_a_rule_has_learnt() -> None:
     rule = StableInfluence("loss", window=2)
     plain = trained(rule)

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 from torchvision.transforms import v2
 
-from augloader.loading.probing import require_number, require_order
+from augloader.loading.probing import Probe, keeps_order, require_number
 from tests.reference import random_state
 
 ITEMS = [(torch.full((1 + i * 5 % 7, 2), float(i)), i % 2) for i in range(9)]
@@ -81,36 +81,96 @@ def noisy(rows: list[Any]) -> Any:
 
 MOVING: list[Collate] = [by_length, by_class, backwards, turned, shuffled]
 MOVING += [lists_by_length, named_by_length]
-KEEPING: list[Collate] = [padded, as_lists, named, only_places, seven_at_once]
+TELLING_NOTHING: list[Collate] = [only_places, seven_at_once]
+KEEPING: list[Collate] = [padded, as_lists, named, *TELLING_NOTHING]
 
 
 @pytest.mark.parametrize("collate", MOVING)
 def test_another_order_is_an_error(collate: Collate) -> None:
     with pytest.raises(ValueError, match=r'collate_fn must keep the rows.*extras="item"'):
-        require_order(collate, ITEMS, range(9))
+        keeps_order(collate, ITEMS, 9, 9)
 
 
 @pytest.mark.parametrize("collate", KEEPING)
 def test_the_same_order_passes(collate: Collate) -> None:
-    assert require_order(collate, ITEMS, range(9))
+    assert keeps_order(collate, ITEMS, 9, 9) == (collate not in TELLING_NOTHING)
 
 
 @pytest.mark.parametrize("collate", [default_collate, mixing, noisy, list])
 def test_images_that_are_mixed_or_changed_pass_and_no_random_state_moves(collate: Collate) -> None:
     before = random_state()
-    assert require_order(collate, SQUARES, range(9))
+    keeps_order(collate, SQUARES, 9, 9)
     assert random_state() == before
 
 
 def test_columns_are_tried_too() -> None:
     columns = {"x": torch.rand(6, 2), "name": [f"n{i}" for i in range(6)]}
-    assert require_order(lambda given: given, columns, range(6))
+    assert keeps_order(lambda given: given, columns, 6, 6)
     with pytest.raises(ValueError, match="collate_fn must keep the rows"):
-        require_order(lambda given: {"x": given["x"].sort(0).values}, columns, range(6))
+        keeps_order(lambda given: {"x": given["x"].sort(0).values}, columns, 6, 6)
 
 
-def test_too_few_items_tell_nothing() -> None:
-    assert not require_order(by_length, ITEMS, [0, 3])
+def test_two_rows_are_enough_for_a_sort() -> None:
+    assert keeps_order(padded, ITEMS[:2], 2, 2)
+    for items in (ITEMS[:2], ITEMS[1::-1]):
+        with pytest.raises(ValueError, match="collate_fn must keep the rows"):
+            keeps_order(by_length, items, 2, 2)
+
+
+def test_rows_of_one_sample_twice_are_no_evidence_and_hide_none() -> None:
+    twice = [*ITEMS[:4], ITEMS[0], ITEMS[2]]
+    assert keeps_order(padded, twice, 6, 4)
+    with pytest.raises(ValueError, match="collate_fn must keep the rows"):
+        keeps_order(by_length, twice, 6, 4)
+
+
+class Popping:
+    """Changes its items, and counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, rows: list[Any]) -> Any:
+        self.calls += 1
+        for row in rows:
+            row["label"] = row.pop("y")
+            row["x"].div_(255)
+        return default_collate(rows)
+
+
+def test_the_items_and_the_function_stay_as_they_were() -> None:
+    own = Popping()
+    rows: list[Any] = [{"x": torch.full((2,), 255.0 * i), "y": i} for i in range(4)]
+    assert keeps_order(Probe(own).collate, [dict(row) for row in rows], 4, 4)
+    Probe(own).look_at(rows, range(4))
+    assert own.calls == 4  # the first call, of the function itself; the probe's were of a copy
+    assert [row["y"] for row in rows] == [0, 1, 2, 3]
+    assert [float(row["x"][0]) for row in rows] == [0, 255, 510, 765]
+
+
+def test_a_probe_goes_on_until_two_batches_tell() -> None:
+    calls: list[int] = []
+
+    def collate(rows: list[Any]) -> Any:
+        calls.append(len(rows))
+        return by_length(rows)
+
+    probe, alike = Probe(collate), [(torch.full((3, 2), float(i)), 0) for i in range(4)]
+    probe.look_at(alike, range(4))  # a sort leaves them as they are
+    with pytest.raises(ValueError, match="collate_fn must keep the rows"):
+        probe.look_at(ITEMS, range(9))
+    probe, calls[:] = Probe(mixing), []
+    for _ in range(12):
+        probe.look_at(SQUARES, range(9))
+
+    def counted(rows: list[Any]) -> Any:
+        calls.append(1)
+        return padded(rows)
+
+    probe = Probe(counted)
+    for _ in range(5):
+        probe.look_at(ITEMS, range(9))
+    assert len(calls) == 8
 
 
 X, Y = torch.zeros(4, 2), torch.zeros(4)

@@ -180,3 +180,14 @@ def test_a_loaders_batches_are_not_mixed() -> None:
         assert not given.mixed.any()
         sampler.report(given, loss=given.index.float())
     assert not len(sampler.table.missing("losses"))
+
+
+def test_rows_mixed_elsewhere_are_left_out_and_marks_can_be_taken_back() -> None:
+    loss, marked = torch.arange(6.0), torch.tensor([True, False] * 3)
+    for mixed, expected in ((None, 3), (marked.logical_not(), 0), (True, 0), (False, 3)):
+        sampler = ready()
+        sampler.report(rows(6)._replace(mixed=marked), loss=loss, mixed=mixed)
+        found = N - len(sampler.table.missing("losses"))
+        assert found == expected
+    taken = sampler.table.state_dict()["columns"]["losses"][0][:3]
+    assert taken.tolist() == [0, 2, 4]  # of two equal draws the first counts

@@ -68,3 +68,11 @@ def test_smoothing_is_told_from_mixing(classes: int, share: float, labels: list[
 def test_of_two_classes_smoothing_is_taken_for_mixing() -> None:
     two = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.5, 0.5]])
     assert mixed_rows(two).tolist() == [False, True, True]
+
+
+def test_many_rows_of_two_classes_that_are_soft_alike_are_smoothed() -> None:
+    labels = torch.arange(9) % 2
+    rows = F.one_hot(labels, 2) * 0.9 + 0.05
+    assert not mixed_rows(rows).any()
+    assert class_labels(rows).tolist() == labels.tolist()
+    assert mixed_rows(torch.cat([rows, torch.eye(2)])).sum() == 9

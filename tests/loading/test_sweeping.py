@@ -203,7 +203,7 @@ def test_messages_name_samples() -> None:
     y[47], x[40, 1] = 9, torch.nan
     with pytest.raises(ValueError, match=r"target must be in \[0, 3\).*\(first samples 47\)"):
         sweep(Net(), TensorDataset(x, y), Residual(), batch_size=16)
-    options: tuple[Any, ...] = (16, 0, None, None, False)
+    options: tuple[Any, ...] = (16, 0, None, None, None, False)
     with pytest.raises(ValueError, match=r"losses must be finite, got 1 .*\(first samples 40\)"):
         _sweep(Net(), TensorDataset(x, y * 0), Residual(), (1, 3), *options)
 

@@ -126,16 +126,61 @@ def test_a_loaded_epoch_that_goes_on_or_is_followed_is_not(epoch: int) -> None:
     other.set_epoch(epoch)
 
 
-def test_an_epoch_that_was_begun_is_kept_until_it_is_drawn() -> None:
-    sampler = planned()
-    sampler.begin(3)
-    words = r"set_epoch\(0\) was not followed: epoch 3 was begun"
-    assert told(words, [partial(sampler.set_epoch, 0)] * 2) == 1
-    assert sampler.epoch == 3
-    sampler.set_epoch(3)
-    assert {draw.epoch for draw in sampler} == {3}
+@pytest.mark.usefixtures("quiet")
+def test_an_epoch_that_was_begun_goes_on_until_the_next_begin() -> None:
+    sampler = planned(epochs=4)
+    for epoch in range(2, 4):
+        sampler.begin(epoch)
+        for other in (0, epoch, epoch + 1):
+            sampler.set_epoch(other)
+            assert sampler.epoch == epoch
+        trained_rows = [draw.epoch for draw in sampler]
+        assert set(trained_rows) == {epoch}
+        sampler.set_epoch(1)
+        assert sampler.epoch == epoch
+    with pytest.raises(TypeError, match="epoch must be an integer"):
+        sampler.set_epoch("1")  # type: ignore[arg-type]
+
+
+def test_going_back_is_told() -> None:
+    sampler = planned(refresh=Every(2))
     sampler.set_epoch(4)
-    assert sampler.epoch == 4
+    sampler.refresh()
+    assert told("epoch 0 begins after epoch 4.*new sampler", [partial(sampler.set_epoch, 0)]) == 1
+
+
+@pytest.mark.usefixtures("quiet")
+def test_going_back_by_drawn_epochs_of_one_selection_is_not() -> None:
+    sampler = planned(refresh=Every(None))
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        if sampler.refresh_due:
+            sampler.refresh(Evidence(N))
+        list(sampler)
+
+
+def test_rows_of_a_loader_without_the_sampler_are_told() -> None:
+    sampler = planned(strength=LossRank())
+    batches = [next(iter(DataLoader(DATA, BATCH))) for _ in range(2)]
+    reports = [partial(sampler.report, batch, loss=torch.rand(BATCH)) for batch in batches]
+    assert told("rows of no epoch were reported", reports) == 1
+
+
+def test_reports_that_lack_are_told_apart_from_draws_that_lack() -> None:
+    sampler = planned()
+    sampler.begin(0)
+    for batch in list(DataLoader(DATA, BATCH, sampler=sampler))[::3]:
+        sampler.report(batch, loss=torch.rand(BATCH))
+    words = "16 of 48 draws of epoch 0 were reported, though all were made"
+    assert told(words, [partial(sampler.begin, 1)]) == 1
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_pass_that_nothing_is_reported_of_is_a_look() -> None:
+    sampler = planned()
+    for epoch in range(3):
+        trained(sampler, epoch)
+        list(DataLoader(DATA, BATCH, sampler=sampler))  # the accuracy on the training data
 
 
 # Strengths that mean nothing ----------------------------------------------------------------------
@@ -206,6 +251,4 @@ def test_a_batch_of_another_epoch_is_not_reported() -> None:
     assert torch.equal(
         sampler.table.state_dict()["columns"]["losses"][0].nan_to_num(), before.nan_to_num()
     )
-    plain = next(iter(DataLoader(DATA, BATCH)))  # of no sampler
-    sampler.report(plain, loss=torch.rand(BATCH))
     sampler.refresh(Evidence(N, losses=torch.rand(N)))
