@@ -7,7 +7,7 @@ from torch import Tensor
 
 from augloader import Proxies
 from augloader.selection import greedy_medoids
-from augloader.selection.greedy.batched import Found, _Groups, batched_greedy
+from augloader.selection.greedy.batched import Batch, Found, batched_greedy
 from tests.reference import naive_greedy
 
 SIZES = [90, 1, 37, 2, 64, 120]
@@ -164,7 +164,7 @@ def test_stops_where_greedy_medoids_does() -> None:
 
 def test_an_iteration_asks_for_no_value() -> None:
     """On the meta device there are none: reading one, or a shape that hangs on it, is an error."""
-    groups = state(torch.empty(3, 50, 50, device="meta"), torch.full((3,), 40, device="meta"))
+    groups = state(torch.empty(3, 50, 50, device="meta"))
     groups.refresh()
     groups.step()
     with pytest.raises(RuntimeError, match="meta"):
@@ -173,7 +173,7 @@ def test_an_iteration_asks_for_no_value() -> None:
 
 def test_an_iteration_works_in_place() -> None:
     """A graph goes on with the memory that it was captured with."""
-    groups = state(torch.stack([mixture(40, 0), mixture(40, 1)]), torch.full((2,), 40))
+    groups = state(torch.stack([mixture(40, 0), mixture(40, 1)]))
 
     def places() -> list[int]:
         return [part.data_ptr() for part in vars(groups).values() if isinstance(part, Tensor)]
@@ -185,9 +185,10 @@ def test_an_iteration_works_in_place() -> None:
     assert groups.count.tolist() == [[1]] * 2
 
 
-def state(distances: Tensor, sizes: Tensor) -> _Groups:
+def state(distances: Tensor) -> Batch:
     """A greedy before its first iteration."""
-    return _Groups(distances, sizes, sizes, distances.amax((1, 2)), 40, -1.0, 32)
+    groups = len(distances)
+    return Batch(distances, [40] * groups, [40] * groups, [torch.empty(0)] * groups)
 
 
 THREE = torch.zeros(2, 3, 3)
@@ -230,7 +231,7 @@ def test_bad_options() -> None:
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_an_iteration_does_not_wait_for_the_gpu() -> None:
     batch = torch.stack([residuals(40, seed) for seed in range(3)]).cuda()
-    groups = state(batch, torch.full((3,), 40, device="cuda"))
+    groups = state(batch)
     groups.refresh()
     groups.step()
     torch.cuda.set_sync_debug_mode("error")

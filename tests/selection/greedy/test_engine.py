@@ -384,6 +384,11 @@ def test_the_stochastic_greedy_is_close_to_the_greedy() -> None:
 ROOM = 2**40
 
 
+def every(limit: int) -> dict[str, int]:
+    """The same limit for all engines."""
+    return dict.fromkeys(ENGINES, limit)
+
+
 def blank(n: int, d: int = 10) -> Proxies:
     return Proxies(torch.zeros(n, d))
 
@@ -402,7 +407,7 @@ def blank(n: int, d: int = 10) -> Proxies:
     ],
 )
 def test_auto_takes_the_first_that_fits(n: int, d: int, limit: int, engine: str) -> None:
-    name, reason = engine_module._choose(blank(n, d), n // 100 or 1, "auto", limit)
+    name, reason = engine_module._choose(blank(n, d), n // 100 or 1, "auto", every(limit))
     assert name == engine
     assert f"n = {n:,}" in reason
 
@@ -415,7 +420,7 @@ def test_a_limit_that_is_too_small_names_the_least(n: int, engine: Engine) -> No
     pattern = rf"memory_limit must .* {n:,} samples, got {least - 1:,} bytes: .*needs {least:,}\."
     with pytest.raises(ValueError, match=pattern):
         facility_location(blank(n), 2, engine=engine, memory_limit=least - 1)
-    assert engine_module._choose(blank(n), 2, engine, least)[0] in ENGINES
+    assert engine_module._choose(blank(n), 2, engine, every(least))[0] in ENGINES
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -437,8 +442,8 @@ def test_auto_falls_back_to_the_graph_where_the_balls_do_not_fit() -> None:
     points = gaussian(N, 10)
     with constants(SAMPLE=20, BLOCK=2**12, DENSE=1000):
         limit = 4 * 10**6
-        assert engine_module._choose(points, 300, "auto", limit)[0] == "matrix-free"
-        assert engine_module._choose(points, 300, "graph", limit)[0] == "graph"
+        assert engine_module._choose(points, 300, "auto", every(limit))[0] == "matrix-free"
+        assert engine_module._choose(points, 300, "graph", every(limit))[0] == "graph"
         with pytest.raises(ValueError, match="matrix-free needs about"):
             facility_location(points, 300, engine="matrix-free", memory_limit=limit)
         assert facility_location(points, 300, memory_limit=limit).engine == "graph"
@@ -539,7 +544,7 @@ def test_groups_at_once_equal_groups_one_after_the_other() -> None:
         Task(members, max(1, len(members) // 3), none, seed)
         for seed, members in enumerate(torch.arange(400).split(sizes))
     ]
-    tasks[2] = replace(tasks[2], start=torch.tensor([4]))
+    tasks[2] = replace(tasks[2], start=torch.tensor([40, 4]))
     options: dict[str, Any] = {"engine": "auto", "memory_limit": None, "xi": None}
     cpu, limit = torch.device("cpu"), 4 * 120**2 - 1
 
@@ -547,16 +552,26 @@ def test_groups_at_once_equal_groups_one_after_the_other() -> None:
         return points[task.members]
 
     alone = facility_locations(tasks, proxies_of, cpu, stochastic=None, **options)
-    together = engine_module._at_once(tasks, proxies_of, cpu, limit, None)
-    assert sorted(together) == [0, 3, 4, 5, 6]  # not the largest, nor the one with a start
+    waves = engine_module._waves(tasks, limit)  # not the largest, which does not fit
+    assert [[[sizes[t] for t in bucket] for bucket in wave] for wave in waves] == [
+        [[94]],
+        [[70, 61]],
+        [[50], [3, 2]],
+    ]
+    together: dict[int, Medoids] = {}
+    for wave in waves:
+        together |= engine_module._at_once(tasks, wave, proxies_of, cpu, None)
+    assert sorted(together) == [0, 2, 3, 4, 5, 6]
     for t, found in together.items():
         assert found.indices.tolist() == alone[t].indices.tolist()
-        assert torch.equal(found.sizes, alone[t].sizes)
+        assert torch.equal(found.nearest, alone[t].nearest)
+        assert torch.equal(found.distances, alone[t].distances)
+        assert found.seeds == alone[t].seeds
+        for k in range(1, len(found.indices) + 1):
+            assert torch.equal(found.sizes_of(k), alone[t].sizes_of(k))
         torch.testing.assert_close(found.gains, alone[t].gains)
         torch.testing.assert_close(found.rest, alone[t].rest)
         assert "at once on cpu" in found.reason
-    buckets = engine_module._buckets(tasks, limit)
-    assert [[sizes[t] for t in bucket] for bucket in buckets] == [[94], [70, 61], [3, 2]]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
