@@ -7,6 +7,7 @@ from torch import Tensor
 
 from augloader import Proxies
 from augloader.selection import greedy_medoids
+from augloader.selection.greedy import batched
 from augloader.selection.greedy.batched import Batch, Found, batched_greedy
 from tests.reference import naive_greedy
 
@@ -146,6 +147,74 @@ def test_the_layout_changes_nothing() -> None:
     batch, sizes = padded([residuals(120, 0), mixture(80, 1)])
     usual = batched_greedy(batch, sizes, sizes // 2)
     assert same(usual, batched_greedy(batch.mT.contiguous().mT, sizes, sizes // 2))
+
+
+@pytest.mark.parametrize("n", [37, 61, 99])
+def test_a_group_is_summed_alike_whatever_runs_beside_it(n: int) -> None:
+    """To the last bit, with twins in a group of odd size, and in every place of a batch."""
+    group = residuals(n // 2, 0).repeat(2, 2)
+    group = torch.cat([group, group[:1]])
+    group = torch.cat([group, group[:, :1]], 1)  # and a third of the first
+    assert len(group) % 2
+    alone = batched_greedy(group[None], torch.tensor([len(group)]), torch.tensor([30]))[0]
+    assert alone.taken.max() < n // 2
+    for more in (1, 2, 30, 70):
+        others = [mixture(len(group) + more, 1), group, residuals(5, 2), group]
+        batch, sizes = padded(others)
+        for width in (1, 3, 32):
+            found = batched_greedy(batch, sizes, sizes.clamp(max=30), width=width)
+            assert same([found[1], found[3]], [alone, alone])
+
+
+def test_twins_have_the_same_gain_in_any_batch() -> None:
+    x = torch.randn(17, 3, generator=torch.Generator().manual_seed(0))
+    group = Proxies(torch.cat([x, x, x[:1]])).distances()
+    for more in (0, 1, 2, 3, 64):
+        batch, sizes = padded([group, mixture(35 + more, 1)])
+        left = batched_greedy(batch, sizes, torch.tensor([4, 1]))[0].remaining
+        there = left > -torch.inf
+        twins = there[:17] & there[17:34]
+        assert torch.equal(left[:17][twins], left[17:34][twins])
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("xi", [None, 1.0])
+def test_begins_with_what_is_given(data: str, xi: float | None) -> None:
+    groups = [DATA[data](n, seed) for seed, n in enumerate((30, 7, 45))]
+    starts = [torch.tensor(given, dtype=torch.int64) for given in ([9, 2, 29], [], [44])]
+    batch, sizes = padded(groups)
+    budgets = torch.tensor([12, 3, 20])
+    found = batched_greedy(batch, sizes, budgets, xi=xi, starts=starts)
+    for group, start, budget, one in zip(groups, starts, budgets, found, strict=True):
+        usual = greedy_medoids(group, int(budget), xi=xi, start=start)
+        assert one.taken.tolist() == usual.indices.tolist()
+        assert one.seeds == usual.seeds
+        assert torch.equal(one.nearest, usual.nearest)
+        assert torch.equal(one.distances, usual.distances)
+        torch.testing.assert_close(one.gains, usual.gains, rtol=1e-9, atol=1e-9)
+        moves, expected = (sorted(m.tolist()) for m in (one.moves, usual.moves))
+        assert moves == expected
+    with pytest.raises(ValueError, match="start must be at most 12 distinct positions"):
+        batched_greedy(batch, sizes, budgets, starts=[torch.tensor([1, 1]), *starts[1:]])
+
+
+def test_the_history_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, sizes = padded([residuals(50, 0), mixture(31, 1)])
+    usual = batched_greedy(batch, sizes, sizes // 2)
+    monkeypatch.setattr(batched, "_HISTORY", 1)
+    for a, b in zip(usual, batched_greedy(batch, sizes, sizes // 2), strict=True):
+        assert torch.equal(a.moves, b.moves)
+        assert torch.equal(a.nearest, b.nearest)
+
+
+def test_goes_on_where_the_first_look_finds_a_group_unfinished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch, sizes = padded([mixture(120, 0), residuals(90, 1)])
+    usual = batched_greedy(batch, sizes, sizes // 3, width=4)
+    monkeypatch.setattr(batched, "_SURPLUS", -1)
+    monkeypatch.setattr(batched, "_MORE", 1)
+    assert same(usual, batched_greedy(batch, sizes, sizes // 3, width=4))
 
 
 def test_stops_where_greedy_medoids_does() -> None:
