@@ -156,13 +156,13 @@ def test_a_group_is_summed_alike_whatever_runs_beside_it(n: int) -> None:
     group = torch.cat([group, group[:1]])
     group = torch.cat([group, group[:, :1]], 1)  # and a third of the first
     assert len(group) % 2
-    alone = batched_greedy(group[None], torch.tensor([len(group)]), torch.tensor([30]))[0]
+    alone = batched_greedy(group[None], torch.tensor([len(group)]), torch.tensor([n // 3]))[0]
     assert alone.taken.max() < n // 2
     for more in (1, 2, 30, 70):
         others = [mixture(len(group) + more, 1), group, residuals(5, 2), group]
         batch, sizes = padded(others)
         for width in (1, 3, 32):
-            found = batched_greedy(batch, sizes, sizes.clamp(max=30), width=width)
+            found = batched_greedy(batch, sizes, sizes.clamp(max=n // 3), width=width)
             assert same([found[1], found[3]], [alone, alone])
 
 

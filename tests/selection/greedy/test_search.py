@@ -87,7 +87,7 @@ def test_faiss_on_a_gpu_gets_tensors_and_one_set_of_resources(
         def __init__(self) -> None:
             made.append(self)
 
-        def setTempMemory(self, size: int) -> None:  # noqa: N802 - FAISS's
+        def setTempMemory(self, size: int) -> None:
             assert size == 2**28
 
     def to_gpu(resources: Any, place: int, inner: Any) -> OnGpu:
