@@ -89,11 +89,13 @@ def facility_location(
       n^2 (d + 32) is at most 5e11, both within the memory limit; else graph.
 
     Args:
-        proxies: of n samples, of either form, or (n, d) floating values; on a GPU the dense engine
-            and FAISS's searches run there, all else on the CPU.
+        proxies: of n samples, of either form, or (n, d) floating values; on a GPU the dense engine,
+            the other engines' products of all pairs and searches run there, and what is listed
+            is made exact and gone on with on the CPU.
         budget: number of medoids, 1 to n.
         engine: as above.
-        memory_limit: bytes; None takes a quarter of the free memory.
+        memory_limit: bytes; None takes a quarter of the free memory: of the proxies' device for the
+            dense engine, of the CPU for the others.
         xi: stop as soon as ||G_S||_F <= xi (Eq. 9), in units of proxy distance.
         stochastic: epsilon in (0, 1); compare only (n / k) ln(1 / epsilon) random candidates in
             each step, which reaches (1 - 1/e - epsilon) of the optimum in expectation. For

@@ -147,11 +147,10 @@ def neighbor_graph(proxies: Proxies, k: int, *, seed: int = 0) -> NeighborGraph:
     n, factors = len(proxies), Factors.of(proxies)
     k = min(k, n)
     if proxies.features is None:
-        vectors, found = torch.from_numpy(factors.g), k
+        vectors, found = sent(torch.from_numpy(factors.g), proxies.device), k
     else:
-        vectors, found = proxies.project(_SKETCH, seed).gradient.cpu(), min(2 * k, n)
+        vectors, found = proxies.project(_SKETCH, seed).gradient, min(2 * k, n)
     vectors = (vectors - vectors.mean(0)).contiguous()
-    vectors = sent(vectors, proxies.device)
     search, all_pairs = index(vectors, n <= _FLAT)
     ids, distances = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     for start in range(0, n, _QUERIES):

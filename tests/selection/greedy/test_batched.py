@@ -166,6 +166,32 @@ def test_a_group_is_summed_alike_whatever_runs_beside_it(n: int) -> None:
             assert same([found[1], found[3]], [alone, alone])
 
 
+@pytest.mark.parametrize("m", [1, 2, 3, 7, 64, 65, 1000, 5001])
+def test_sums_fold_halves_so_that_zeros_at_the_end_change_nothing(m: int) -> None:
+    def folded(terms: list[float]) -> float:
+        while len(terms) > 1:
+            half = 2 ** ((len(terms) - 1).bit_length() - 1)
+            upper = terms[half:] + [0.0] * (2 * half - len(terms))
+            terms = [a + b for a, b in zip(terms[:half], upper, strict=True)]
+        return terms[0]
+
+    x = torch.rand(3, m, generator=torch.Generator().manual_seed(m), dtype=torch.float64)
+    expected = [folded(row) for row in x.tolist()]
+    for more in (0, 1, 5, m, 4000):
+        padded_with_0 = torch.nn.functional.pad(x, (0, more))
+        assert batched._summed(padded_with_0).tolist() == expected
+
+
+def test_every_gain_is_summed_so() -> None:
+    group = residuals(1001, 0)
+    one = batched_greedy(*padded([group]), torch.tensor([1]))[0]
+    row = group.max().double() - group[one.taken[0]]
+    assert one.gains[0] == batched._summed(row.clone())
+    left = (group[one.taken[0]].double()[:, None] - group).clamp(min=0).T.contiguous()
+    left = batched._summed(left).index_fill_(0, one.taken, -torch.inf)
+    assert torch.equal(one.remaining, left)
+
+
 def test_twins_have_the_same_gain_in_any_batch() -> None:
     x = torch.randn(17, 3, generator=torch.Generator().manual_seed(0))
     group = Proxies(torch.cat([x, x, x[:1]])).distances()
