@@ -185,7 +185,7 @@ def test_sums_fold_halves_so_that_zeros_at_the_end_change_nothing(m: int) -> Non
 def test_every_gain_is_summed_so() -> None:
     group = residuals(1001, 0)
     one = batched_greedy(*padded([group]), torch.tensor([1]))[0]
-    row = group.max().double() - group[one.taken[0]]
+    row = group.double().max() - group.double()[one.taken[0]]
     assert one.gains[0] == batched._summed(row.clone())
     left = (group[one.taken[0]].double()[:, None] - group).clamp(min=0).T.contiguous()
     left = batched._summed(left).index_fill_(0, one.taken, -torch.inf)

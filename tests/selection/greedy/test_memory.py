@@ -1,5 +1,7 @@
 """What is free on a device, and which device an engine's limit is read from."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -14,10 +16,14 @@ def test_some_is_free_on_the_cpu() -> None:
 
 
 def test_what_the_allocator_keeps_is_free_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked: list[torch.device] = []
 
-    def told(value: object) -> object:
-        return lambda device: asked.append(device) or value
+    def told(value: object) -> Callable[[torch.device], object]:
+        def answer(device: torch.device) -> object:
+            asked.append(device)
+            return value
+
+        return answer
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", told((1000, 80_000)))
     monkeypatch.setattr(torch.cuda, "memory_reserved", told(500))

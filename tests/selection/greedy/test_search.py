@@ -97,7 +97,7 @@ def test_faiss_on_a_gpu_gets_tensors_and_one_set_of_resources(
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     monkeypatch.setattr(faiss, "StandardGpuResources", Resources, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
-    monkeypatch.setattr(search.importlib, "import_module", lambda name: None)
+    monkeypatch.setattr("importlib.import_module", lambda name: None)
     search._resources.cache_clear()
     try:
         for n in (400, 9000):
