@@ -106,7 +106,7 @@ class FacilityLocation:
                 memory limit that is too small.
 
         Cost: the engine's, one class after the other; on a GPU all that fit at once, for which the
-        host waits three times in all.
+        host waits three times in all, and once more where the greedy needs another look.
         """
         budget = require_evidence(evidence, self.needs, budget, generator)
         assert evidence.proxies is not None
