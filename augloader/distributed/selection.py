@@ -220,11 +220,11 @@ def _by_part(
     rows, place = shares.route(
         [torch.cat([nothing, *(part.members for part in mine)]) for mine in dealt]
     )
-    lines = place.split([len(part.members) for part in own])
-    places = {id(part): line for part, line in zip(own, lines, strict=True)}
 
     def work() -> Sequence[Any]:
         proxies = _proxies(rows)
+        lines = place.to(proxies.device).split([len(part.members) for part in own])
+        places = {id(part): line for part, line in zip(own, lines, strict=True)}
 
         def proxies_of(part: Part) -> Proxies:
             return proxies[places[id(part)]]

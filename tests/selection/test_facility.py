@@ -210,3 +210,32 @@ def test_nothing_but_classes_of_one_sample() -> None:
     assert chosen.indices.tolist() == [2, 1, 3, 0]
     assert chosen.certificate is not None
     assert (chosen.certificate.coverage, chosen.certificate.ratio) == (0, 1)
+
+
+@pytest.mark.parametrize("warm_start", [0.0, 0.5])
+def test_a_selection_on_the_gpu_waits_three_times(warm_start: float, gpu: Any) -> None:
+    """Whatever the number of classes: for the capture, for the look at the end, for the results."""
+    strategy = FacilityLocation(warm_start=warm_start)
+    for classes in (2, 7):
+        x = torch.randn(101, 4, generator=torch.Generator().manual_seed(0))
+        labels = (torch.arange(101) ** 2 // 1500) % classes  # classes of unlike sizes
+        previous = torch.arange(0, 101, 4)
+        here = select(strategy, 20, Evidence(101, labels, Proxies(x), previous=previous))
+        given = Evidence(101, labels, Proxies(x.cuda()), previous=previous)
+        gpu.clear()
+        gpu.where = lambda name: "augloader/selection" in name
+        found = select(strategy, 20, given)
+        waits = sorted((what, line.split()[-1]) for what, line in gpu.waits.elements())
+        assert waits == [
+            ("copy to CPU", "fetched"),  # batched.py, _unfinished: whether all are finished
+            ("copy to CPU", "fetched"),  # batched.py, run: the results of all groups
+            ("synchronize", "_begun"),  # batched.py: torch.cuda.graph does it before a capture
+        ]
+        assert found.indices.tolist() == here.indices.tolist()
+        assert found.weights.tolist() == here.weights.tolist()
+        assert here.certificate is not None
+        assert found.certificate is not None
+        gains = found.certificate.gains, here.certificate.gains
+        torch.testing.assert_close(*gains, rtol=1e-6, atol=1e-6)
+        for k in (classes, 13):
+            assert torch.equal(found.first(k).weights, here.first(k).weights)

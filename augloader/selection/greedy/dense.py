@@ -10,6 +10,7 @@ points that go over to it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import repeat
 
 import numpy as np
@@ -19,13 +20,14 @@ from torch import Tensor
 from augloader.core.checks import as_tensor
 from augloader.core.compiled import Doubles, Floats, Longs, threads
 from augloader.selection.greedy import kernels
-from augloader.selection.greedy.batched import batched_greedy
+from augloader.selection.greedy.batched import Batch, Found, run
 from augloader.selection.greedy.medoids import (
     Medoids,
     Progress,
     check_budget,
     check_start,
     enough,
+    largest,
     offsets,
     scanned,
 )
@@ -48,7 +50,7 @@ def greedy_medoids(
             GPU, where the greedy runs then.
         budget: number of medoids, 1 to n.
         xi: stop as soon as ||G_S||_F = sqrt(sum_i m_i^2) <= xi (Eq. 9), in units of distance.
-        start: (s,) int64, distinct medoids to begin with, at most ``budget``; CPU only.
+        start: (s,) int64, distinct medoids to begin with, at most ``budget``.
 
     Returns:
         Medoids, on the CPU.
@@ -96,8 +98,6 @@ def greedy_medoids(
         )
     budget, xi = check_budget(n, budget, xi)
     given = check_start(start, n, budget)
-    if len(given) and distances.device.type != "cpu":
-        raise ValueError("start must be given with distances on the CPU. Move them with .cpu().")
     return dense_medoids(distances, budget, xi, given)
 
 
@@ -105,16 +105,26 @@ def dense_medoids(distances: Tensor, budget: int, xi: float | None, given: Longs
     """Return ``greedy_medoids`` of arguments that were checked before."""
     if distances.device.type == "cpu":
         return _dense(distances.contiguous().numpy(), budget, -1.0 if xi is None else xi**2, given)
-    return batched_medoids(distances[None], [len(distances)], [budget], xi)[0]
+    batch = Batch(distances[None], [len(distances)], [budget], [torch.from_numpy(given)], xi)
+    return batched_medoids([batch])[0][0]
 
 
-def batched_medoids(
-    distances: Tensor, sizes: list[int], budgets: list[int], xi: float | None
-) -> list[Medoids]:
+def batched_medoids(batches: Sequence[Batch]) -> list[list[Medoids]]:
     """Take the medoids of many groups at once on the distances' device; see ``batched_greedy``."""
-    counts = (torch.tensor(given, device="cpu") for given in (sizes, budgets))
-    found = batched_greedy(distances, *counts, xi=xi)
-    return [_history(matrix, *one) for matrix, one in zip(distances, found, strict=True)]
+    return [[_medoids(found) for found in groups] for groups in run(batches)]
+
+
+def _medoids(found: Found) -> Medoids:
+    return Medoids(
+        found.taken,
+        found.nearest,
+        found.distances,
+        found.gains,
+        found.moves,
+        torch.from_numpy(largest(found.remaining.numpy(), len(found.taken))),
+        found.constant,
+        seeds=found.seeds,
+    )
 
 
 def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
@@ -161,18 +171,3 @@ def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
 def _crowded(matrix: Floats, best: Floats) -> bool:
     """Whether the balls hold more than an eighth of the matrix."""
     return kernels.below(matrix, best) > matrix.size // 8
-
-
-def _history(
-    matrix: Tensor, taken: Tensor, gains: Tensor, remaining: Tensor, constant: float
-) -> Medoids:
-    """Find out, from the order alone, when each point went over to which medoid."""
-    n, run = len(remaining), Progress.of(len(remaining), len(taken), constant)
-    given = taken.cpu().numpy()
-    changes = []
-    for start in range(0, n, 4096):
-        block = matrix[start : min(start + 4096, n), taken].cpu().numpy()
-        changes.append(run.meet(block, start, given))
-    run.seeded(given, changes)
-    run.seeds, run.gains = 0, gains.cpu().numpy()
-    return run.medoids(remaining.cpu().numpy())

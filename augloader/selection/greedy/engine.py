@@ -8,7 +8,8 @@ point's nearest neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,9 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.core.checks import require_int, require_number, require_one_of, require_seed
+from augloader.core.checks import (
+    require_int,
+    require_number,
+    require_one_of,
+    require_seed,
+    unchecked,
+)
 from augloader.core.progress import progress
 from augloader.core.proxies import Proxies
+from augloader.selection.greedy.batched import Batch
 from augloader.selection.greedy.dense import batched_medoids, dense_medoids
 from augloader.selection.greedy.graph import graph_medoids
 from augloader.selection.greedy.matrix_free import matrix_free_medoids
@@ -81,11 +89,13 @@ def facility_location(
       n^2 (d + 32) is at most 5e11, both within the memory limit; else graph.
 
     Args:
-        proxies: of n samples, of either form, or (n, d) floating values; on a GPU the dense engine
-            and FAISS's searches run there, all else on the CPU.
+        proxies: of n samples, of either form, or (n, d) floating values; on a GPU the dense engine,
+            the other engines' products of all pairs and searches run there, and what is listed
+            is made exact and gone on with on the CPU.
         budget: number of medoids, 1 to n.
         engine: as above.
-        memory_limit: bytes; None takes a quarter of the free memory.
+        memory_limit: bytes; None takes a quarter of the free memory: of the proxies' device for the
+            dense engine, of the CPU for the others.
         xi: stop as soon as ||G_S||_F <= xi (Eq. 9), in units of proxy distance.
         stochastic: epsilon in (0, 1); compare only (n / k) ln(1 / epsilon) random candidates in
             each step, which reaches (1 - 1/e - epsilon) of the optimum in expectation. For
@@ -114,20 +124,22 @@ def facility_location(
     memory_limit, stochastic = check_options(engine, memory_limit, stochastic)
     given = torch.from_numpy(check_start(start, len(proxies), budget))
     task = Task(torch.arange(len(proxies), device="cpu"), budget, given, seed)
-    return _medoids(
-        task, proxies, engine, _limit(memory_limit, torch.device("cpu")), xi, stochastic
-    )
-
-
-def _limit(given: int | None, device: torch.device) -> int:
-    return free_memory(device) // 4 if given is None else given
+    return facility_locations(
+        [task],
+        lambda task: proxies,
+        proxies.device,
+        engine=engine,
+        memory_limit=memory_limit,
+        xi=xi,
+        stochastic=stochastic,
+    )[0]
 
 
 def _medoids(
     task: Task,
     proxies: Proxies,
     engine: Engine,
-    limit: int,
+    limits: Mapping[str, int],
     xi: float | None,
     stochastic: float | None,
 ) -> Medoids:
@@ -140,19 +152,18 @@ def _medoids(
         if stochastic is not None:
             return stochastic_medoids(proxies, budget, xi2, stochastic, given, name == "dense", rng)
         if name == "dense":
-            distances = proxies.distances()
-            return dense_medoids(distances.cpu() if len(given) else distances, budget, xi, given)
+            return dense_medoids(proxies.distances(), budget, xi, given)
         if name == "matrix-free":
-            return matrix_free_medoids(proxies, budget, xi2, given, limit, rng)
-        return graph_medoids(proxies, budget, xi2, given, limit, seed, rng)
+            return matrix_free_medoids(proxies, budget, xi2, given, limits[name], rng)
+        return graph_medoids(proxies, budget, xi2, given, limits[name], seed, rng)
 
-    name, reason = _choose(proxies, budget, engine, limit)
+    name, reason = _choose(proxies, budget, engine, limits)
     try:
         found = run(name)
     except NoRoom:
         if engine != "auto":
             raise
-        name, _ = _choose(proxies, budget, "graph", limit)
+        name, _ = _choose(proxies, budget, "graph", limits)
         reason = f"n = {n:,}: the balls of all pairs do not fit"
         found = run(name)
     more = f"; {found.reason}" if found.reason else ""
@@ -190,49 +201,108 @@ def facility_locations(
     Cost: as ``facility_location`` and ``batched_greedy``.
     """
     found: dict[int, Medoids] = {}
+    limits = _limits(memory_limit, device, stochastic)  # read once, not for each group
+    room = True
     if device.type == "cuda" and stochastic is None and engine in ("auto", "dense"):
-        found = _at_once(tasks, proxies_of, device, _limit(memory_limit, device), xi)
-    limit = _limit(memory_limit, torch.device("cpu"))  # read once, not for each group
-    for t, task in enumerate(progress(tasks, "selection")):
-        if t not in found:
-            found[t] = _medoids(task, proxies_of(task), engine, limit, xi, stochastic)
+        try:
+            for wave in _waves(tasks, limits["dense"]):
+                found |= _at_once(tasks, wave, proxies_of, device, xi)
+        except RuntimeError as error:
+            room = _to_the_cpu(error)
+    several = None if len(tasks) > 1 else False
+    for t, task in enumerate(progress(tasks, "selection", several)):
+        if t in found:
+            continue
+        proxies = proxies_of(task)
+        if room:
+            try:
+                found[t] = _medoids(task, proxies, engine, limits, xi, stochastic)
+                continue
+            except RuntimeError as error:
+                if proxies.device.type == "cpu":
+                    raise
+                room = _to_the_cpu(error)
+        limits = _limits(memory_limit, torch.device("cpu"), stochastic)
+        found[t] = _medoids(task, _on_cpu(proxies), engine, limits, xi, stochastic)
     return [found[t] for t in range(len(tasks))]
+
+
+def _limits(given: int | None, device: torch.device, stochastic: float | None) -> dict[str, int]:
+    """Return how many bytes each engine may take: dense where the proxies are, all else here."""
+    here, there = (
+        free_memory(place) // 4 if given is None else given
+        for place in (torch.device("cpu"), device)
+    )
+    dense = there if stochastic is None else min(here, there)  # which is copied to the CPU
+    return {"dense": dense, "matrix-free": here, "graph": here}
+
+
+def _to_the_cpu(error: RuntimeError) -> bool:
+    """Warn that the device's memory ended; return False, that there is no more room on it."""
+    if "out of memory" not in str(error).lower():  # FAISS has no class of its own for it
+        raise error
+    warnings.warn(
+        "The selection ran out of the GPU's memory and goes on on the CPU. Give a memory_limit in "
+        "bytes that leaves room for what else is on the GPU.",
+        stacklevel=5,
+    )
+    return False
+
+
+def _on_cpu(proxies: Proxies) -> Proxies:
+    features = None if proxies.features is None else proxies.features.cpu()
+    return unchecked(Proxies, gradient=proxies.gradient.cpu(), features=features)
 
 
 def _at_once(
     tasks: Sequence[Task],
+    wave: Sequence[Sequence[int]],
     proxies_of: Callable[[Task], Proxies],
     device: torch.device,
-    limit: int,
     xi: float | None,
 ) -> dict[int, Medoids]:
-    """Take the medoids of all groups that fit, by their numbers, many groups at a time."""
-    found: dict[int, Medoids] = {}
-    for bucket in _buckets(tasks, limit):
-        sizes = [len(tasks[t].members) for t in bucket]
+    """Take the medoids of a wave of groups, by their numbers."""
+    batches = []
+    for bucket in wave:
+        mine = [tasks[t] for t in bucket]
+        sizes = [len(task.members) for task in mine]
         shape = len(bucket), sizes[0], sizes[0]
         distances = torch.zeros(shape, dtype=torch.float32, device=device)
-        for place, t in enumerate(bucket):
-            distances[place, : sizes[place], : sizes[place]] = proxies_of(tasks[t]).distances()
-        medoids = batched_medoids(distances, sizes, [tasks[t].share for t in bucket], xi)
-        reason = f"{len(bucket):,} groups of up to {sizes[0]:,} at once on {device.type}"
+        for matrix, n, task in zip(distances, sizes, mine, strict=True):
+            matrix[:n, :n] = proxies_of(task).distances()
+        shares, starts = [task.share for task in mine], [task.start for task in mine]
+        batches.append(Batch(distances, sizes, shares, starts, xi))
+    found: dict[int, Medoids] = {}
+    for bucket, batch, medoids in zip(wave, batches, batched_medoids(batches), strict=True):
+        groups = f"{len(bucket):,} groups of up to" if len(bucket) > 1 else "n ="
+        reason = f"{groups} {batch.sizes[0]:,} at once on {device.type}"
         found |= {t: replace(m, reason=reason) for t, m in zip(bucket, medoids, strict=True)}
     return found
 
 
-def _buckets(tasks: Sequence[Task], limit: int) -> list[list[int]]:
-    """Return which groups run at once: of like sizes, the largest first, within the limit."""
-    order = sorted(range(len(tasks)), key=lambda t: -len(tasks[t].members))
-    buckets: list[list[int]] = []
-    for t in order:
+def _waves(tasks: Sequence[Task], limit: int) -> list[list[list[int]]]:
+    """Return which groups run at once, the largest first: all of a wave are within the limit.
+
+    A wave has buckets of like sizes, which are padded to the largest of them.
+    """
+    waves: list[list[list[int]]] = []
+    left = 0
+    for t in sorted(range(len(tasks)), key=lambda t: -len(tasks[t].members)):
         n = len(tasks[t].members)
-        if 4 * n**2 > limit or len(tasks[t].start):
+        if 4 * n**2 > limit:
             continue
-        widest = len(tasks[buckets[-1][0]].members) if buckets else 0
-        if not buckets or 2 * n <= widest or 4 * widest**2 * (len(buckets[-1]) + 1) > limit:
-            buckets.append([])
-        buckets[-1].append(t)
-    return buckets
+        widest = len(tasks[waves[-1][-1][0]].members) if waves else 0
+        alike = 2 * n > widest
+        size = 4 * (widest if waves and alike else n) ** 2
+        if not waves or size > left:
+            waves.append([[t]])
+            size, left = 4 * n**2, limit
+        elif alike:
+            waves[-1][-1].append(t)
+        else:
+            waves[-1].append([t])
+        left -= size
+    return waves
 
 
 def check_options(
@@ -247,7 +317,9 @@ def check_options(
     return memory_limit, stochastic
 
 
-def _choose(proxies: Proxies, budget: int, engine: Engine, limit: int) -> tuple[str, str]:
+def _choose(
+    proxies: Proxies, budget: int, engine: Engine, limits: Mapping[str, int]
+) -> tuple[str, str]:
     """Return the engine for a group of proxies, and why.
 
     Raises:
@@ -260,10 +332,10 @@ def _choose(proxies: Proxies, budget: int, engine: Engine, limit: int) -> tuple[
         "graph": graph_bytes(n, d, budget),
     }
     if engine != "auto":
-        if needs[engine] > limit:
-            raise ValueError(too_small(n, limit, f"{engine} needs {needs[engine]:,}"))
+        if needs[engine] > limits[engine]:
+            raise ValueError(too_small(n, limits[engine], f"{engine} needs {needs[engine]:,}"))
         return engine, f"{engine} as asked for"
-    fits = [name for name in needs if needs[name] <= limit]
+    fits = [name for name in needs if needs[name] <= limits[name]]
     quick = n**2 * (d + 32) <= _WORK
     if "dense" in fits and n <= DENSE:
         return "dense", f"n = {n:,}: all distances are held"
@@ -272,4 +344,4 @@ def _choose(proxies: Proxies, budget: int, engine: Engine, limit: int) -> tuple[
     if "graph" in fits:
         return "graph", f"n = {n:,}, d = {d}: too many pairs to compare"
     least = min(needs, key=lambda name: needs[name])
-    raise ValueError(too_small(n, limit, f"the least, {least}, needs {needs[least]:,}"))
+    raise ValueError(too_small(n, limits[least], f"the least, {least}, needs {needs[least]:,}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import isqrt
 
@@ -24,6 +24,9 @@ from augloader.selection.greedy.memory import (
     too_small,
 )
 from augloader.selection.greedy.neighbors import Factors
+from augloader.selection.greedy.transfer import fetched, sent
+
+Listed = tuple[Ints, Floats, Longs]  # candidates, their distances, how many a row
 
 SAMPLE = 8_192  # points that the first medoids are chosen on
 _SEEDS = 16  # medoids chosen on the sample, at least
@@ -89,7 +92,7 @@ def on_sample(
     start = np.searchsorted(sample, given)
     points = proxies[torch.from_numpy(sample)]
     if len(sample) <= DENSE:
-        found = dense_medoids(points.distances().cpu(), budget, None, start)
+        found = dense_medoids(points.distances(), budget, None, start)
     else:
         found = matrix_free_medoids(points, budget, -1.0, start, limit, rng)
     order: Longs = sample[found.indices.numpy()]
@@ -123,39 +126,59 @@ def begin_from(proxies: Proxies, budget: int, seeds: Longs, xi2: float) -> Progr
 def _balls(proxies: Proxies, radii: Floats) -> Iterator[tuple[int, Longs, Ints, Floats]]:
     """Yield, block by block, (first row, sizes, candidates, distances) of the points' balls.
 
-    Squared distances come from float32 products, less a bound on their rounding error, so that no
-    candidate is lost; those that are found are then made exact.
+    Squared distances come from float32 products, on a GPU float64, less a bound on their rounding
+    error, so that no candidate is lost; those that are found are then made exact on the CPU.
     """
-    factors = Factors.of(proxies)
-    n, wide = len(factors), factors.h.shape[1]
-    g, h = torch.from_numpy(factors.g), torch.from_numpy(factors.h)
-    error = (g.shape[1] + wide + 16) * 2.0**-23  # of the sum of two squared norms
+    factors, device = Factors.of(proxies), proxies.device
+    n, wide, here = len(factors), factors.h.shape[1], device.type == "cpu"
+    g, h = (sent(torch.from_numpy(part), device) for part in (factors.g, factors.h))
+    if not here:  # whose products of float32 may be rounded to TF32
+        g, h = g.double(), h.double()
+    error = (g.shape[1] + wide + 16) * torch.finfo(g.dtype).eps  # of the sum of two squared norms
     lower = factors.norms * (1 - error)
-    limits = (radii.astype(np.float64) ** 2 - lower).astype(np.float32)
-    bias = torch.from_numpy(lower.astype(np.float32))
+    limits = torch.from_numpy(radii.astype(np.float64) ** 2 - lower).to(g.dtype)
+    bias = sent(torch.from_numpy(lower).to(g.dtype), device)
     rows = max(16, min(1024, BLOCK // n))
     left, right = -2 * g, g.T.contiguous()
     if not wide:  # the bias as one more column: all the work is the product's
         left = torch.cat([left, left.new_ones(n, 1)], 1)
         right = torch.cat([right, bias[None]])
-    products = left.new_empty(rows, n)
+    products, limits = left.new_empty(rows, n), sent(limits, device)
 
-    def ball(block: Floats, first: int, lines: slice) -> tuple[int, Longs, Ints, Floats]:
-        part = block[lines]
-        first += lines.start
-        here = slice(first, first + len(part))
-        ids, values, counts = scanned(part, limits[here])
-        kept = factors.refine(first, radii[here], ids, values, counts)
+    def ball(first: int, listed: Callable[[], Listed]) -> tuple[int, Longs, Ints, Floats]:
+        ids, values, counts = listed()
+        kept = factors.refine(first, radii[first : first + len(counts)], ids, values, counts)
         return first, counts, ids[:kept], values[:kept]
 
     with threads() as pool:
         share = -(-rows // torch.get_num_threads())
-        lines = [slice(start, start + share) for start in range(0, rows, share)]
         for first in range(0, n, rows):
             block = torch.mm(left[first : first + rows], right, out=products[: n - first])
             if wide:
                 block.mul_(h[first : first + rows] @ h.T).add_(bias)
-            yield from pool.map(partial(ball, block.numpy(), first), lines)
+            most = limits[first : first + rows]
+            parts = list(zip(block.split(share), most.split(share), strict=True))
+            listed: Sequence[Callable[[], Listed]] = (
+                [partial(scanned, *(x.numpy() for x in part)) for part in parts]
+                if here
+                else _listed(parts)
+            )
+            yield from pool.map(ball, range(first, first + len(block), share), listed)
+
+
+def _listed(parts: Sequence[tuple[Tensor, Tensor]]) -> list[Callable[[], Listed]]:
+    """Return what ``scanned`` returns of rows on a device, but for the values."""
+    found = []
+    for rows, limits in parts:
+        below = rows < limits[:, None]
+        found += [below.nonzero()[:, 1].int(), below.sum(1)]
+    arrays = [x.numpy() for x in fetched(found)]
+    pairs = zip(arrays[::2], arrays[1::2], strict=True)
+    return [partial(_with_room, ids, counts) for ids, counts in pairs]
+
+
+def _with_room(ids: Ints, counts: Longs) -> Listed:
+    return ids, np.empty(len(ids), np.float32), counts
 
 
 def final_gains(proxies: Proxies, run: Progress) -> Doubles:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import torch
+from torch import cuda
 
 DENSE = 16_384  # auto: the largest group whose distances are held
 BLOCK = 4 * 2**20  # entries of a block of distances
@@ -36,9 +37,13 @@ def graph_bytes(n: int, d: int, budget: int) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a device, within the limits of a container."""
+    """Return the bytes that are free on a device, within the limits of a container.
+
+    On a GPU what PyTorch has reserved and no tensor uses is free, too.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        reserved, used = (f(device) for f in (cuda.memory_reserved, cuda.memory_allocated))
+        return cuda.mem_get_info(device)[0] + reserved - used
     meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     found = re.search(r"MemAvailable:\s*(\d+)", meminfo.read_text()) if meminfo.exists() else None
     free = int(found[1]) * 1024 if found else 16 * 2**30

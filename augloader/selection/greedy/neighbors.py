@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,20 +11,21 @@ from torch import Tensor
 from augloader.core.compiled import Doubles, Floats, Ints, Longs
 from augloader.core.proxies import Proxies
 from augloader.selection.greedy import kernels
+from augloader.selection.greedy.search import index
+from augloader.selection.greedy.transfer import sent
 
 _BLOCK = 1024  # rows of a distance matrix held at a time
 _QUERIES = 16384  # points whose neighbours are searched at a time
 _FLAT = 8192  # up to here every pair is compared
-_MANY = 100_000  # points from which twice as many lists are searched
 _SKETCH = 256  # width of the vectors that stand for outer products in a search
 
 
 def nearest(points: Proxies, medoids: Proxies) -> tuple[Tensor, Tensor]:
     """Find the nearest medoid of every point.
 
-    Vectors are searched in a flat FAISS index, on the GPU where the points are there and FAISS was
-    built for it. Outer products g (x) h would need vectors of C * d numbers, so their exact
-    distances are compared block by block, from Gram matrices.
+    Vectors are searched in a flat FAISS index, on the GPU where the points are there; by PyTorch if
+    FAISS was not built for it. Outer products g (x) h would need vectors of C * d numbers, so their
+    exact distances are compared block by block, from Gram matrices.
 
     Args:
         points: n proxies; any points, not only those that the medoids were chosen from.
@@ -98,15 +98,15 @@ class Factors:
 
     @classmethod
     def of(cls, proxies: Proxies) -> Factors:
-        """Lay out proxies on the CPU."""
-        g = proxies.gradient.double()
+        """Lay out proxies on the CPU, which does it to the last bit alike for all devices."""
+        g = proxies.gradient.cpu().double()
         if proxies.features is None:
             left, right = (g - g.mean(0)).float(), g.new_empty(len(g), 0).float()
             norms = left.double().square().sum(1)
         else:
-            left, right = g.float(), proxies.features.float()
+            left, right = g.float(), proxies.features.cpu().float()
             norms = left.double().square().sum(1) * right.double().square().sum(1)
-        parts = (part.contiguous().cpu().numpy() for part in (left, right, norms))
+        parts = (part.contiguous().numpy() for part in (left, right, norms))
         return cls(*parts)
 
     def __len__(self) -> int:
@@ -122,9 +122,10 @@ def neighbor_graph(proxies: Proxies, k: int, *, seed: int = 0) -> NeighborGraph:
     """Find every point's k nearest neighbours, the point itself among them.
 
     Up to 8,192 points every pair is compared; more are searched in an inverted-file index of FAISS,
-    8 lists a point (16 from 100,000 points on), on the GPU where the points are there and FAISS was
-    built for it. Outer products are searched as 256-wide projections, twice as many neighbours as
-    asked for, and re-ranked. Distances are always exact, in float64 and rounded.
+    8 lists a point (16 from 100,000 points on). Where the points are on a GPU they are searched
+    there; if FAISS was not built for it, PyTorch compares all pairs. Outer products are searched as
+    256-wide projections, twice as many neighbours as asked for, and re-ranked. Distances are always
+    exact, in float64 and rounded.
 
     Args:
         proxies: n proxies.
@@ -146,21 +147,20 @@ def neighbor_graph(proxies: Proxies, k: int, *, seed: int = 0) -> NeighborGraph:
     n, factors = len(proxies), Factors.of(proxies)
     k = min(k, n)
     if proxies.features is None:
-        vectors, found = torch.from_numpy(factors.g), k
+        vectors, found = sent(torch.from_numpy(factors.g), proxies.device), k
     else:
-        vectors, found = proxies.project(_SKETCH, seed).gradient.cpu(), min(2 * k, n)
+        vectors, found = proxies.project(_SKETCH, seed).gradient, min(2 * k, n)
     vectors = (vectors - vectors.mean(0)).contiguous()
-    flat = n <= _FLAT
-    index = _index(vectors, flat, proxies.device)
+    search, all_pairs = index(vectors, n <= _FLAT)
     ids, distances = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
     for start in range(0, n, _QUERIES):
-        block = index.search(vectors[start : start + _QUERIES].numpy(), found)[1]
+        block = search(vectors[start : start + _QUERIES], found).cpu().numpy()
         own = np.arange(start, start + len(block))
         absent = ~(block == own[:, None]).any(1)  # among more than k duplicates
         block[absent, -1] = own[absent]
         near, far = _rank(factors, start, block, k)
         ids[start : start + len(block)], distances[start : start + len(block)] = near, far
-    return NeighborGraph(ids, distances, flat and proxies.features is None)
+    return NeighborGraph(ids, distances, all_pairs and proxies.features is None)
 
 
 def _rank(factors: Factors, first: int, block: Longs, k: int) -> tuple[Ints, Floats]:
@@ -180,31 +180,8 @@ def _rank(factors: Factors, first: int, block: Longs, k: int) -> tuple[Ints, Flo
     return np.take_along_axis(ids, order, 1), np.take_along_axis(values, order, 1)
 
 
-def _index(vectors: Tensor, flat: bool, device: torch.device) -> faiss.Index:
-    n, d = vectors.shape
-    index: faiss.Index = faiss.IndexFlatL2(d)
-    if not flat:
-        index = faiss.IndexIVFFlat(index, d, min(int(4 * n**0.5), n // 512))
-        index.cp.niter, index.cp.max_points_per_centroid = 6, 64
-        index.cp.min_points_per_centroid = 1
-        index.nprobe = 8 if n < _MANY else 16
-    index = _placed(index, device)
-    index.train(vectors.numpy())
-    index.add(vectors.numpy())
-    return index
-
-
-def _placed(index: faiss.Index, device: torch.device) -> faiss.Index:
-    """Move an index to the GPU that the points are on, where FAISS can use it."""
-    if device.type == "cuda" and faiss.get_num_gpus() > 0:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, index)
-    return index
-
-
 def _search(points: Tensor, medoids: Tensor) -> tuple[Tensor, Tensor]:
     centre = medoids.mean(0)  # FAISS expands the square: small norms keep it exact
-    index = _placed(faiss.IndexFlatL2(points.shape[1]), points.device)
-    index.add((medoids - centre).float().cpu().numpy())
-    found = torch.from_numpy(index.search((points - centre).float().cpu().numpy(), 1)[1][:, 0])
-    found = found.to(points.device)
+    search, _ = index((medoids - centre).float(), flat=True)
+    found = search((points - centre).float(), 1)[:, 0]
     return found, (points - medoids[found]).float().norm(dim=1)

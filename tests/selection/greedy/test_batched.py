@@ -7,7 +7,8 @@ from torch import Tensor
 
 from augloader import Proxies
 from augloader.selection import greedy_medoids
-from augloader.selection.greedy.batched import Found, _Groups, batched_greedy
+from augloader.selection.greedy import batched
+from augloader.selection.greedy.batched import Batch, Found, batched_greedy
 from tests.reference import naive_greedy
 
 SIZES = [90, 1, 37, 2, 64, 120]
@@ -148,6 +149,100 @@ def test_the_layout_changes_nothing() -> None:
     assert same(usual, batched_greedy(batch.mT.contiguous().mT, sizes, sizes // 2))
 
 
+@pytest.mark.parametrize("n", [37, 61, 99])
+def test_a_group_is_summed_alike_whatever_runs_beside_it(n: int) -> None:
+    """To the last bit, with twins in a group of odd size, and in every place of a batch."""
+    group = residuals(n // 2, 0).repeat(2, 2)
+    group = torch.cat([group, group[:1]])
+    group = torch.cat([group, group[:, :1]], 1)  # and a third of the first
+    assert len(group) % 2
+    alone = batched_greedy(group[None], torch.tensor([len(group)]), torch.tensor([n // 3]))[0]
+    assert alone.taken.max() < n // 2
+    for more in (1, 2, 30, 70):
+        others = [mixture(len(group) + more, 1), group, residuals(5, 2), group]
+        batch, sizes = padded(others)
+        for width in (1, 3, 32):
+            found = batched_greedy(batch, sizes, sizes.clamp(max=n // 3), width=width)
+            assert same([found[1], found[3]], [alone, alone])
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 7, 64, 65, 1000, 5001])
+def test_sums_fold_halves_so_that_zeros_at_the_end_change_nothing(m: int) -> None:
+    def folded(terms: list[float]) -> float:
+        while len(terms) > 1:
+            half = 2 ** ((len(terms) - 1).bit_length() - 1)
+            upper = terms[half:] + [0.0] * (2 * half - len(terms))
+            terms = [a + b for a, b in zip(terms[:half], upper, strict=True)]
+        return terms[0]
+
+    x = torch.rand(3, m, generator=torch.Generator().manual_seed(m), dtype=torch.float64)
+    expected = [folded(row) for row in x.tolist()]
+    for more in (0, 1, 5, m, 4000):
+        padded_with_0 = torch.nn.functional.pad(x, (0, more))
+        assert batched._summed(padded_with_0).tolist() == expected
+
+
+def test_every_gain_is_summed_so() -> None:
+    group = residuals(1001, 0)
+    one = batched_greedy(*padded([group]), torch.tensor([1]))[0]
+    row = group.double().max() - group.double()[one.taken[0]]
+    assert one.gains[0] == batched._summed(row.clone())
+    left = (group[one.taken[0]].double()[:, None] - group).clamp(min=0).T.contiguous()
+    left = batched._summed(left).index_fill_(0, one.taken, -torch.inf)
+    assert torch.equal(one.remaining, left)
+
+
+def test_twins_have_the_same_gain_in_any_batch() -> None:
+    x = torch.randn(17, 3, generator=torch.Generator().manual_seed(0))
+    group = Proxies(torch.cat([x, x, x[:1]])).distances()
+    for more in (0, 1, 2, 3, 64):
+        batch, sizes = padded([group, mixture(35 + more, 1)])
+        left = batched_greedy(batch, sizes, torch.tensor([4, 1]))[0].remaining
+        there = left > -torch.inf
+        twins = there[:17] & there[17:34]
+        assert torch.equal(left[:17][twins], left[17:34][twins])
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("xi", [None, 1.0])
+def test_begins_with_what_is_given(data: str, xi: float | None) -> None:
+    groups = [DATA[data](n, seed) for seed, n in enumerate((30, 7, 45))]
+    starts = [torch.tensor(given, dtype=torch.int64) for given in ([9, 2, 29], [], [44])]
+    batch, sizes = padded(groups)
+    budgets = torch.tensor([12, 3, 20])
+    found = batched_greedy(batch, sizes, budgets, xi=xi, starts=starts)
+    for group, start, budget, one in zip(groups, starts, budgets, found, strict=True):
+        usual = greedy_medoids(group, int(budget), xi=xi, start=start)
+        assert one.taken.tolist() == usual.indices.tolist()
+        assert one.seeds == usual.seeds
+        assert torch.equal(one.nearest, usual.nearest)
+        assert torch.equal(one.distances, usual.distances)
+        torch.testing.assert_close(one.gains, usual.gains, rtol=1e-9, atol=1e-9)
+        moves, expected = (sorted(m.tolist()) for m in (one.moves, usual.moves))
+        assert moves == expected
+    with pytest.raises(ValueError, match="start must be at most 12 distinct positions"):
+        batched_greedy(batch, sizes, budgets, starts=[torch.tensor([1, 1]), *starts[1:]])
+
+
+def test_the_history_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, sizes = padded([residuals(50, 0), mixture(31, 1)])
+    usual = batched_greedy(batch, sizes, sizes // 2)
+    monkeypatch.setattr(batched, "_HISTORY", 1)
+    for a, b in zip(usual, batched_greedy(batch, sizes, sizes // 2), strict=True):
+        assert torch.equal(a.moves, b.moves)
+        assert torch.equal(a.nearest, b.nearest)
+
+
+def test_goes_on_where_the_first_look_finds_a_group_unfinished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch, sizes = padded([mixture(120, 0), residuals(90, 1)])
+    usual = batched_greedy(batch, sizes, sizes // 3, width=4)
+    monkeypatch.setattr(batched, "_SURPLUS", -1)
+    monkeypatch.setattr(batched, "_MORE", 1)
+    assert same(usual, batched_greedy(batch, sizes, sizes // 3, width=4))
+
+
 def test_stops_where_greedy_medoids_does() -> None:
     groups = [DATA[data](150, seed) for data in DATA for seed in range(2)]
     batch, sizes = padded(groups)
@@ -164,7 +259,7 @@ def test_stops_where_greedy_medoids_does() -> None:
 
 def test_an_iteration_asks_for_no_value() -> None:
     """On the meta device there are none: reading one, or a shape that hangs on it, is an error."""
-    groups = state(torch.empty(3, 50, 50, device="meta"), torch.full((3,), 40, device="meta"))
+    groups = state(torch.empty(3, 50, 50, device="meta"))
     groups.refresh()
     groups.step()
     with pytest.raises(RuntimeError, match="meta"):
@@ -173,7 +268,7 @@ def test_an_iteration_asks_for_no_value() -> None:
 
 def test_an_iteration_works_in_place() -> None:
     """A graph goes on with the memory that it was captured with."""
-    groups = state(torch.stack([mixture(40, 0), mixture(40, 1)]), torch.full((2,), 40))
+    groups = state(torch.stack([mixture(40, 0), mixture(40, 1)]))
 
     def places() -> list[int]:
         return [part.data_ptr() for part in vars(groups).values() if isinstance(part, Tensor)]
@@ -185,9 +280,10 @@ def test_an_iteration_works_in_place() -> None:
     assert groups.count.tolist() == [[1]] * 2
 
 
-def state(distances: Tensor, sizes: Tensor) -> _Groups:
+def state(distances: Tensor) -> Batch:
     """A greedy before its first iteration."""
-    return _Groups(distances, sizes, sizes, distances.amax((1, 2)), 40, -1.0, 32)
+    groups = len(distances)
+    return Batch(distances, [40] * groups, [40] * groups, [torch.empty(0)] * groups)
 
 
 THREE = torch.zeros(2, 3, 3)
@@ -230,7 +326,7 @@ def test_bad_options() -> None:
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_an_iteration_does_not_wait_for_the_gpu() -> None:
     batch = torch.stack([residuals(40, seed) for seed in range(3)]).cuda()
-    groups = state(batch, torch.full((3,), 40, device="cuda"))
+    groups = state(batch)
     groups.refresh()
     groups.step()
     torch.cuda.set_sync_debug_mode("error")

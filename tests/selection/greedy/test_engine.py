@@ -20,7 +20,6 @@ from augloader.selection.greedy import engine as engine_module
 from augloader.selection.greedy import graph, matrix_free, memory, stochastic
 from augloader.selection.greedy.engine import Engine, Task, facility_location, facility_locations
 from augloader.selection.greedy.medoids import Medoids
-from augloader.selection.greedy.memory import free_memory
 from augloader.selection.greedy.neighbors import NeighborGraph
 from tests.reference import best_coverage, naive_greedy, objective
 from tests.selection.greedy.test_medoids import proxies, rounding
@@ -384,6 +383,11 @@ def test_the_stochastic_greedy_is_close_to_the_greedy() -> None:
 ROOM = 2**40
 
 
+def every(limit: int) -> dict[str, int]:
+    """The same limit for all engines."""
+    return dict.fromkeys(ENGINES, limit)
+
+
 def blank(n: int, d: int = 10) -> Proxies:
     return Proxies(torch.zeros(n, d))
 
@@ -402,7 +406,7 @@ def blank(n: int, d: int = 10) -> Proxies:
     ],
 )
 def test_auto_takes_the_first_that_fits(n: int, d: int, limit: int, engine: str) -> None:
-    name, reason = engine_module._choose(blank(n, d), n // 100 or 1, "auto", limit)
+    name, reason = engine_module._choose(blank(n, d), n // 100 or 1, "auto", every(limit))
     assert name == engine
     assert f"n = {n:,}" in reason
 
@@ -415,7 +419,7 @@ def test_a_limit_that_is_too_small_names_the_least(n: int, engine: Engine) -> No
     pattern = rf"memory_limit must .* {n:,} samples, got {least - 1:,} bytes: .*needs {least:,}\."
     with pytest.raises(ValueError, match=pattern):
         facility_location(blank(n), 2, engine=engine, memory_limit=least - 1)
-    assert engine_module._choose(blank(n), 2, engine, least)[0] in ENGINES
+    assert engine_module._choose(blank(n), 2, engine, every(least))[0] in ENGINES
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -437,8 +441,8 @@ def test_auto_falls_back_to_the_graph_where_the_balls_do_not_fit() -> None:
     points = gaussian(N, 10)
     with constants(SAMPLE=20, BLOCK=2**12, DENSE=1000):
         limit = 4 * 10**6
-        assert engine_module._choose(points, 300, "auto", limit)[0] == "matrix-free"
-        assert engine_module._choose(points, 300, "graph", limit)[0] == "graph"
+        assert engine_module._choose(points, 300, "auto", every(limit))[0] == "matrix-free"
+        assert engine_module._choose(points, 300, "graph", every(limit))[0] == "graph"
         with pytest.raises(ValueError, match="matrix-free needs about"):
             facility_location(points, 300, engine="matrix-free", memory_limit=limit)
         assert facility_location(points, 300, memory_limit=limit).engine == "graph"
@@ -449,7 +453,7 @@ import re, torch
 from pathlib import Path
 from augloader import Proxies
 from augloader.selection.greedy import engine as engine_module
-from augloader.selection.greedy import memory
+from augloader.selection.greedy import matrix_free, memory
 
 def peak():
     return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -467,10 +471,6 @@ print((peak() - before) / limit)
 def test_the_matrix_free_engine_keeps_its_memory_limit() -> None:
     ran = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=True)
     assert float(ran.stdout) <= 1
-
-
-def test_free_memory_is_some() -> None:
-    assert 2**20 < free_memory(torch.device("cpu")) < 2**50
 
 
 @pytest.mark.parametrize(
@@ -539,7 +539,7 @@ def test_groups_at_once_equal_groups_one_after_the_other() -> None:
         Task(members, max(1, len(members) // 3), none, seed)
         for seed, members in enumerate(torch.arange(400).split(sizes))
     ]
-    tasks[2] = replace(tasks[2], start=torch.tensor([4]))
+    tasks[2] = replace(tasks[2], start=torch.tensor([40, 4]))
     options: dict[str, Any] = {"engine": "auto", "memory_limit": None, "xi": None}
     cpu, limit = torch.device("cpu"), 4 * 120**2 - 1
 
@@ -547,16 +547,26 @@ def test_groups_at_once_equal_groups_one_after_the_other() -> None:
         return points[task.members]
 
     alone = facility_locations(tasks, proxies_of, cpu, stochastic=None, **options)
-    together = engine_module._at_once(tasks, proxies_of, cpu, limit, None)
-    assert sorted(together) == [0, 3, 4, 5, 6]  # not the largest, nor the one with a start
+    waves = engine_module._waves(tasks, limit)  # not the largest, which does not fit
+    assert [[[sizes[t] for t in bucket] for bucket in wave] for wave in waves] == [
+        [[94]],
+        [[70, 61]],
+        [[50], [3, 2]],
+    ]
+    together: dict[int, Medoids] = {}
+    for wave in waves:
+        together |= engine_module._at_once(tasks, wave, proxies_of, cpu, None)
+    assert sorted(together) == [0, 2, 3, 4, 5, 6]
     for t, found in together.items():
         assert found.indices.tolist() == alone[t].indices.tolist()
-        assert torch.equal(found.sizes, alone[t].sizes)
+        assert torch.equal(found.nearest, alone[t].nearest)
+        assert torch.equal(found.distances, alone[t].distances)
+        assert found.seeds == alone[t].seeds
+        for k in range(1, len(found.indices) + 1):
+            assert torch.equal(found.sizes_of(k), alone[t].sizes_of(k))
         torch.testing.assert_close(found.gains, alone[t].gains)
         torch.testing.assert_close(found.rest, alone[t].rest)
         assert "at once on cpu" in found.reason
-    buckets = engine_module._buckets(tasks, limit)
-    assert [[sizes[t] for t in bucket] for bucket in buckets] == [[94], [70, 61], [3, 2]]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -582,3 +592,93 @@ def test_distances_beyond_float32_are_refused(options: dict[str, Any]) -> None:
     x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).double()
     with pytest.raises(ValueError, match=r"distances must be finite in float32, got (inf|nan|\d)"):
         facility_location(Proxies(x * 1e39), 5, **options)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), "FAISS"])
+def test_without_room_on_the_gpu_the_cpu_goes_on(
+    at_once: bool, error: Any, monkeypatch: pytest.MonkeyPatch, gpu: Any
+) -> None:
+    """It is said once, and what the GPU had finished is kept."""
+    if error == "FAISS":
+        error = RuntimeError("Error: 'err == cudaSuccess' failed: CUDA malloc error out of memory")
+    points = gaussian(120)
+    tasks = [
+        Task(members, 6, torch.tensor([3]), seed)
+        for seed, members in enumerate(torch.arange(120).split(40))
+    ]
+    there = Proxies(points.gradient.cuda())
+    cpu, device = torch.device("cpu"), torch.device("cuda")
+    options: dict[str, Any] = {"memory_limit": None, "xi": None, "stochastic": None}
+    plain, plain_at_once, calls = engine_module._medoids, engine_module._at_once, []
+
+    def full(*args: Any) -> Any:
+        calls.append(args)
+        raise error
+
+    def medoids(task: Task, proxies: Proxies, *args: Any) -> Medoids:
+        if proxies.device.type == "cpu":
+            return plain(task, proxies, *args)
+        return full() if task.seed == 1 else plain(task, proxies, *args)
+
+    monkeypatch.setattr(engine_module, "_at_once", full if at_once else plain_at_once)
+    monkeypatch.setattr(engine_module, "_medoids", medoids)
+    engine: Engine = "auto" if at_once else "graph"
+    with pytest.warns(UserWarning, match="ran out of the GPU's memory and goes on on the CPU") as w:
+        found = facility_locations(
+            tasks, lambda task: there[task.members], device, engine=engine, **options
+        )
+    assert len(w) == len(calls) == 1
+    here = facility_locations(
+        tasks, lambda task: points[task.members], cpu, engine=engine, **options
+    )
+    for a, b in zip(found, here, strict=True):
+        assert torch.equal(a.indices, b.indices)
+        assert torch.equal(a.nearest, b.nearest)
+
+
+def test_other_errors_of_the_gpu_are_raised(monkeypatch: pytest.MonkeyPatch, gpu: Any) -> None:
+    def broken(*args: Any) -> Any:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(engine_module, "_at_once", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        facility_location(Proxies(gaussian(20).gradient.cuda()), 3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "way", [{"engine": "auto"}, {"engine": "matrix-free"}, {"engine": "graph"}, {"stochastic": 0.2}]
+)
+@pytest.mark.parametrize("start", [[], [5, 70, 2]])
+def test_a_pretended_gpu_equals_the_cpu(
+    form: str, way: dict[str, Any], start: list[int], gpu: Any
+) -> None:
+    points, _ = residuals(form, 99)
+    features = None if points.features is None else points.features.cuda()
+    there = Proxies(points.gradient.cuda(), features)
+    here = facility_location(points, 12, start=torch.tensor(start, dtype=torch.int64), **way)
+    found = facility_location(there, 12, start=torch.tensor(start, dtype=torch.int64), **way)
+    assert found.indices.tolist() == here.indices.tolist()
+    assert torch.equal(found.nearest, here.nearest)
+    assert found.seeds == here.seeds
+    for k in range(1, 13):
+        assert torch.equal(found.sizes_of(k), here.sizes_of(k))
+        assert found.bound(k) == pytest.approx(here.bound(k), rel=1e-6)
+    for name in ("gains", "rest", "distances"):
+        torch.testing.assert_close(getattr(found, name), getattr(here, name), rtol=1e-6, atol=1e-6)
+
+
+def test_large_groups_find_their_balls_on_the_gpu(gpu: Any) -> None:
+    """Beyond the seeds; what is found there is made exact on the CPU, to the last bit."""
+    for form in FORMS:
+        points, _ = residuals(form, 300)
+        features = None if points.features is None else points.features.cuda()
+        there = Proxies(points.gradient.cuda(), features)
+        radii = points.distances().topk(9, largest=False).values[:, -1].numpy()
+        for here, found in zip(
+            matrix_free._balls(points, radii), matrix_free._balls(there, radii), strict=True
+        ):
+            assert here[0] == found[0]
+            for a, b in zip(here[1:], found[1:], strict=True):
+                np.testing.assert_array_equal(a, b)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from augloader import Proxies
 from augloader.selection import greedy_medoids
+from augloader.selection.greedy.batched import Batch
 from augloader.selection.greedy.dense import batched_medoids
 from augloader.selection.greedy.medoids import Medoids
 from tests.reference import best_coverage, coverage, naive_greedy
@@ -36,7 +37,9 @@ def rounding(points: Proxies) -> float:
 
 def by_batch(distances: Tensor, budget: int, xi: float | None = None) -> Medoids:
     """The code that runs on a GPU, here on the CPU."""
-    return batched_medoids(distances[None], [len(distances)], [budget], xi)[0]
+    none = torch.empty(0, dtype=torch.int64)
+    batch = Batch(distances[None], [len(distances)], [budget], [none], xi)
+    return batched_medoids([batch])[0][0]
 
 
 Engine = Callable[..., Medoids]
