@@ -42,7 +42,6 @@ from tests.augment.mixed import (
     copied,
     gammas,
     net,
-    on_cuda,
     portions,
     rows,
     same,
@@ -671,7 +670,7 @@ def test_a_batch_of_mixed_rows_alone_reports_nothing() -> None:
 # On the GPU -------------------------------------------------------------------------------------
 
 
-@on_cuda
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("kind", [Mixup, CutMix])
 def test_mixing_does_not_wait_for_the_gpu(kind: type[Mixup | CutMix]) -> None:
