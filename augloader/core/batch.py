@@ -150,6 +150,11 @@ class Sample(NamedTuple):
         Index, copy, epoch, strength and mixed stay where the loader left them, on the CPU. They are
         used there, to draw random parameters and to store reports; reading them back from a GPU
         would make every step wait for it.
+
+        Args:
+            device: where to.
+            non_blocking: copy to a device as pinned memory arrives. Copies to the CPU are always
+                waited for: their memory holds anything until then.
         """
         moved = ("input", "target", "weight", "extra")
         return self._replace(
@@ -259,8 +264,12 @@ def take(value: Any, rows: Tensor) -> Any:
 
 
 def move(value: Any, device: torch.device | str, non_blocking: bool = True) -> Any:
-    """Return ``value`` with every tensor in it on ``device``; what holds none is kept."""
-    return _mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking), value)
+    """Return ``value`` with every tensor in it on ``device``; what holds none is kept.
+
+    Copies to the CPU are waited for.
+    """
+    later = non_blocking and torch.device(device).type != "cpu"
+    return _mapped(lambda tensor: tensor.to(device, non_blocking=later), value)
 
 
 def pinned(value: Any) -> Any:
