@@ -269,23 +269,24 @@ def move(value: Any, device: torch.device | str, non_blocking: bool = True) -> A
     Copies to the CPU are waited for.
     """
     later = non_blocking and torch.device(device).type != "cpu"
-    return _mapped(lambda tensor: tensor.to(device, non_blocking=later), value)
+    return mapped(lambda tensor: tensor.to(device, non_blocking=later), value)
 
 
 def pinned(value: Any) -> Any:
     """Return ``value`` with every tensor in it that is on the CPU in page-locked memory."""
-    return _mapped(
+    return mapped(
         lambda tensor: tensor if tensor.device.type != "cpu" else tensor.pin_memory(), value
     )
 
 
-def _mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Return ``value`` with every tensor in it changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: _mapped(change, part) for key, part in value.items()}
+        return {key: mapped(change, part) for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_mapped(change, part) for part in value))
+        return type(value)(*(mapped(change, part) for part in value))
     if isinstance(value, list | tuple):
-        return type(value)(_mapped(change, part) for part in value)
+        return type(value)(mapped(change, part) for part in value)
     return value

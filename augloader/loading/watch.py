@@ -7,7 +7,6 @@ from warnings import warn
 
 import torch.distributed as dist
 
-from augloader.core.batch import Sample
 from augloader.distributed.draws import require_once
 from augloader.loading.passes import Progress
 from augloader.loading.plan import Draws
@@ -108,18 +107,6 @@ class Watch:
                 "takes no parameter named strength: it is applied in full. Give it one, or pass "
                 'WeightedAugmentedDataset(..., ungraded="probability").',
             )
-
-    def reported(self, batch: Sample, copies: int, compared: bool) -> None:
-        """Count a reported batch, and keep its draws' names where ranks compare them.
-
-        Rows that ``HardestOf`` gave other copies have no names.
-        """
-        names = None
-        if compared:
-            index, copy, weight = (x.cpu().numpy() for x in (batch.index, batch.copy, batch.weight))
-            self.progress.renamed |= bool((copy > copies).any())
-            names = (index * (copies + 1) + copy)[(copy <= copies) & (weight > 0)]
-        self.progress.record(len(batch.index), names)
 
     def compare(self, progress: Progress, group: dist.ProcessGroup) -> None:
         """Raise on all ranks where several reported the same draws of an epoch; once an epoch."""

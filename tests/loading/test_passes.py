@@ -73,7 +73,7 @@ def test_what_a_cut_epoch_says(
     part = progress.begun(list(range(30)))
     _ = [next(part.index) for _ in range(made)]
     for rows in batches:
-        progress.record(rows, None)
+        progress.record(rows)
     assert progress.cut(30, reported) == words
 
 
