@@ -380,13 +380,14 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
 
         Cost: the strategy's; with a group see ``augloader.distributed.selection``.
         """
-        self._settle()
         state = self._state
         if self.group is not None:
             what = "of reports" if evidence is None else "given"
             same = {"strategy": self.strategy, "epoch": self.epoch, "evidence": what}
             same |= {"epochs": self.epochs, "stale": stale}
             collectives.require_same({**self._arguments(), **same}, self.group)
+        self._settle()
+        if self.group is not None:
             self._watch.compare(self._watch.before, self.group)
         selection = choose(
             self.strategy,
