@@ -31,6 +31,7 @@ processes, the meta device proper.
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 import warnings
 from collections import Counter
@@ -51,6 +52,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 aten, CUDA, META = torch.ops.aten, torch.device("cuda", 0), torch.device("meta")
 _raw: Any = torch._C.TensorBase  # whose attributes are not patched
+_OWN = {__file__, contextlib.__file__}
 _TORCH = str(Path(torch.__file__).parent)
 _VALUE_READ = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _MORE_READ = (aten._linalg_check_errors, aten._linalg_eigh, aten._linalg_svd, aten.isin)
@@ -151,7 +153,7 @@ class Gpu(TorchDispatchMode):
     def line(self) -> str:
         for frame, line in traceback.walk_stack(None):
             name = frame.f_code.co_filename
-            if name != __file__ and not name.startswith(_TORCH) and self.where(name):
+            if name not in _OWN and not name.startswith(_TORCH) and self.where(name):
                 return f"{Path(name).name}:{line} {frame.f_code.co_name}"
         return "elsewhere"
 
