@@ -24,7 +24,7 @@ class Mixing:
 
     Raises:
         TypeError: another dtype.
-        ValueError: shapes that differ, values out of range.
+        ValueError: another device, shapes that differ, values out of range.
 
     Example:
         >>> Mixing(torch.tensor([1, 0]), torch.tensor([0.75, 1.0])).mixed
@@ -44,6 +44,10 @@ class Mixing:
             if not isinstance(value, Tensor) or value.dtype != dtype:
                 raise TypeError(
                     f"{name} must be a {dtype} tensor, got {described(value)}. Convert it."
+                )
+            if value.device.type != "cpu":
+                raise ValueError(
+                    f"{name} must be on the CPU, got {value.device}. Give {name}.cpu()."
                 )
         if self.partner.ndim != 1 or self.partner.shape != self.lam.shape:
             raise ValueError(
@@ -137,7 +141,9 @@ class Mixing:
 
 def beside(rows: Tensor, x: Tensor) -> Tensor:
     """Return one number a row in x's dtype, on its device and of its dimensions."""
-    return rows.to(x.device, x.dtype, non_blocking=True).view(-1, *[1] * (x.ndim - 1))
+    # Without waiting towards a device alone: on the CPU what has not arrived is anything.
+    moved = rows.to(x.device, x.dtype, non_blocking=x.device.type != "cpu")
+    return moved.view(-1, *[1] * (x.ndim - 1))
 
 
 def described(value: object) -> str:

@@ -150,6 +150,11 @@ class Sample(NamedTuple):
         Index, copy, epoch, strength and mixed stay where the loader left them, on the CPU. They are
         used there, to draw random parameters and to store reports; reading them back from a GPU
         would make every step wait for it.
+
+        Args:
+            device: where to.
+            non_blocking: copy to a device as pinned memory arrives. Copies to the CPU are always
+                waited for: their memory holds anything until then.
         """
         moved = ("input", "target", "weight", "extra")
         return self._replace(
@@ -259,24 +264,29 @@ def take(value: Any, rows: Tensor) -> Any:
 
 
 def move(value: Any, device: torch.device | str, non_blocking: bool = True) -> Any:
-    """Return ``value`` with every tensor in it on ``device``; what holds none is kept."""
-    return _mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking), value)
+    """Return ``value`` with every tensor in it on ``device``; what holds none is kept.
+
+    Copies to the CPU are waited for.
+    """
+    later = non_blocking and torch.device(device).type != "cpu"
+    return mapped(lambda tensor: tensor.to(device, non_blocking=later), value)
 
 
 def pinned(value: Any) -> Any:
     """Return ``value`` with every tensor in it that is on the CPU in page-locked memory."""
-    return _mapped(
+    return mapped(
         lambda tensor: tensor if tensor.device.type != "cpu" else tensor.pin_memory(), value
     )
 
 
-def _mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Return ``value`` with every tensor in it changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: _mapped(change, part) for key, part in value.items()}
+        return {key: mapped(change, part) for key, part in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_mapped(change, part) for part in value))
+        return type(value)(*(mapped(change, part) for part in value))
     if isinstance(value, list | tuple):
-        return type(value)(_mapped(change, part) for part in value)
+        return type(value)(mapped(change, part) for part in value)
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -121,18 +121,8 @@ class Memory:
         self, index: Tensor, strength: Tensor, given: dict[str, Tensor]
     ) -> tuple[Columns, Tensor, Columns]:
         """Return the columns, the samples that are visited, and their new rows; write nothing."""
-        needs = self.learner.needs
-        if not needs:
+        if not self.learner.needs:
             return {}, index, {}
-        if needs - given.keys():
-            asked, lacking = (
-                sorted(ARGUMENTS.get(name, name) for name in names)
-                for names in (needs, needs - given.keys())
-            )
-            raise ValueError(
-                f"report must be given {' and '.join(asked)} for the rule {self.learner!r}, got "
-                f"no {' and no '.join(lacking)}. Report them in every step."
-            )
         if self.learner.view == "clean":
             clean = strength == 0
             index, given = index[clean], {name: part[clean] for name, part in given.items()}
@@ -153,6 +143,19 @@ class Memory:
                 "its update method."
             )
         return columns, index, {name: values.detach() for name, values in new.items()}
+
+
+def require_needs(learner: Learner, given: Set[str]) -> None:
+    """Raise ValueError unless a report holds what a learner needs; ``given`` are names."""
+    needs = learner.needs
+    if needs - given:
+        asked, lacking = (
+            sorted(ARGUMENTS.get(name, name) for name in names) for names in (needs, needs - given)
+        )
+        raise ValueError(
+            f"report must be given {' and '.join(asked)} for the rule {learner!r}, got "
+            f"no {' and no '.join(lacking)}. Report them in every step."
+        )
 
 
 def clone(columns: Columns) -> Columns:

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from augloader.core.checks import (
-    as_tensor,
     count_and_first,
     require_bool,
     require_finite,
@@ -25,6 +24,7 @@ from augloader.core.checks import (
 from augloader.core.deprecated import renamed
 from augloader.core.evidence import EVIDENCE, Evidence
 from augloader.core.proxies import Proxies, residual
+from augloader.feedback.forms import COLUMNS, formed, require_width
 from augloader.feedback.guards import (
     earliest,
     raise_missing,
@@ -43,20 +43,14 @@ from augloader.feedback.learners import (
     clone,
     merge_columns,
 )
+from augloader.feedback.pending import Pending, Settled
 from augloader.feedback.strength import Constant, StrengthRule, require_rule
 from augloader.feedback.views import PERIOD, UNKNOWN, Weakest
 
 _VERSION = 2  # of saved states
-_COLUMNS = ("losses", "logits", "proxies")
 _EVIDENCE = ("labels", "losses", "proxies", "forgetting")  # what reports tell
 _DERIVED = ("losses", "proxies")  # which logits and labels give too
 _SAVED = {"strength": "memory", "forgetting": "forgetting"}  # learners, and their keys in a state
-_ROWS = {  # what to do about rows of another shape
-    "losses": 'Compute the loss with reduction="none"; of pixels or tokens report their mean.',
-    "logits": "Report one row of class scores a sample; of pixels or tokens, and in regression, "
-    "report loss and proxy instead.",
-    "proxies": "Report one row a sample: pool or flatten its values.",
-}
 
 
 class SampleTable:
@@ -79,6 +73,10 @@ class SampleTable:
         TypeError: n not an integer, a rule that is none.
         ValueError: n below 1, another dtype.
 
+    Attributes:
+        pending: reports of a sampler whose values are still on their way from a GPU. Whatever is
+            read of the table waits for them.
+
     Memory: 24 n bytes, for each kind of value reported 12 n bytes and n rows in ``dtype`` (logits
     of CIFAR-10 in float16: 1.6 MB), and the rule's.
 
@@ -90,6 +88,10 @@ class SampleTable:
         >>> table.visits
         tensor([1, 0, 1])
     """
+
+    visits, _labels = Settled[Tensor](), Settled[Tensor]()
+    _columns, _period = Settled[dict[str, Weakest]](), Settled[int]()
+    _memories = Settled[dict[str, Memory]]()
 
     def __init__(
         self,
@@ -108,15 +110,16 @@ class SampleTable:
             )
         self.dtype = dtype
         self.rule = require_rule("rule", rule)
+        self.pending = Pending()
         self.visits = torch.zeros(self.n, dtype=torch.int64, device="cpu")
         self._labels = torch.full_like(self.visits, -1)
-        self._columns: dict[str, Weakest] = {}
+        self._columns = {}
         self._period = 0  # refresh periods that are over
         self._shared = self.visits.clone()  # visits that all ranks know of
-        learners: dict[str, Learner] = {"strength": self.rule}
+        self._learners: dict[str, Learner] = {"strength": self.rule}
         if forgetting:
-            learners["forgetting"] = ForgettingEvents()
-        self._memories = {name: Memory(learner, self.n) for name, learner in learners.items()}
+            self._learners["forgetting"] = ForgettingEvents()
+        self._memories = {name: Memory(made, self.n) for name, made in self._learners.items()}
 
     @renamed(losses="loss", proxies="proxy", labels="target")
     def report(
@@ -151,19 +154,13 @@ class SampleTable:
 
         Cost: O(b C); waits for the device the values are on.
         """
+        self.pending.settle()
         index = require_index(index, self.n)
         epoch = require_epoch(epoch)
         weakness = require_weakness(strength, index)
-        moved = {
-            name: as_tensor(ARGUMENTS[name], part, "Report a row a sample.").cpu()
-            for name, part in zip((*_COLUMNS, "labels"), (loss, logits, proxy, target), strict=True)
-            if part is not None
-        }
-        rows = {k: self._stored(k, part, index) for k, part in moved.items() if k in _COLUMNS}
-        if not rows:
-            raise ValueError(
-                "report must be given loss, logits or proxy, got none. Pass one of them."
-            )
+        given = {"loss": loss, "logits": logits, "proxy": proxy, "target": target}
+        moved = {name: part.cpu() for name, part in self.formed(len(index), given).items()}
+        rows = {k: self._stored(k, part, index) for k, part in moved.items() if k in COLUMNS}
         if "labels" in moved:
             classes = moved["logits"].shape[1] if "logits" in moved else None
             moved["labels"] = require_target(moved["labels"], index, classes)
@@ -180,6 +177,16 @@ class SampleTable:
             for name, values in new.items():
                 columns[name][visited] = values
         self.visits[index] += 1
+
+    def formed(self, b: int, given: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        """Return a report of b samples by column, or raise what is wrong whatever its values are.
+
+        Args:
+            b: number of samples.
+            given: loss, logits, proxy and target, as of ``report``, by these names.
+        """
+        # Past the descriptor: this waits for no report under way.
+        return formed(b, given, vars(self)["_columns"], self._learners)
 
     def strengths(self, generator: np.random.Generator) -> Tensor:
         """Return every sample's strength by the rule, from what was reported so far.
@@ -210,7 +217,7 @@ class SampleTable:
 
         Cost: O(n).
         """
-        require_one_of("name", name, (*_COLUMNS, "labels", "forgetting"))
+        require_one_of("name", name, (*COLUMNS, "labels", "forgetting"))
         order, _ = self._source(name, earliest(epoch, stale))
         return (order == UNKNOWN).nonzero().flatten()
 
@@ -290,7 +297,7 @@ class SampleTable:
 
     def rows(self, index: Tensor) -> SampleTable:
         """Return a table of (m,) samples alone, m >= 1, with what was reported of them."""
-        part = SampleTable(len(index), dtype=self.dtype, forgetting="forgetting" in self._memories)
+        part = SampleTable(len(index), dtype=self.dtype, forgetting="forgetting" in self._learners)
         for name in part._memories.keys() - {"strength"}:  # which is no evidence
             columns = self.learnt[name].items()
             part._memories[name].columns = {k: v[index] for k, v in columns}
@@ -337,7 +344,7 @@ class SampleTable:
                 "Give every rank the same data set."
             )
         for name, theirs in other._columns.items():
-            self._check_width(name, theirs.width)
+            require_width(self._columns, name, theirs.width)
         for name, theirs in other._columns.items():
             self._columns[name] = self._column(name, theirs.width).merged(theirs)
         for name, memory in self._memories.items():
@@ -354,7 +361,7 @@ class SampleTable:
     @property
     def learns(self) -> bool:
         """Whether anything is learnt from reports beyond a refresh period."""
-        return any(memory.learner.needs for memory in self._memories.values())
+        return any(learner.needs for learner in self._learners.values())
 
     @property
     def learnt(self) -> dict[str, Columns]:
@@ -416,7 +423,7 @@ class SampleTable:
             for name, known in state["columns"].items()
         }
         for name, column in columns.items():
-            self._check_width(name, column.width)
+            require_width(self._columns, name, column.width)
         plain = [state[name].clone() for name in ("visits", "shared", "labels")]
         # All of it was read: only now does anything change.
         self.visits, self._shared, self._labels = plain
@@ -427,7 +434,12 @@ class SampleTable:
     @property
     def kind(self) -> str:
         """What tables must have in common to be merged."""
-        return _kind(self.n, self.dtype, repr(self.rule), self._memories)
+        return _kind(self.n, self.dtype, repr(self.rule), self._learners)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickle and copy, with all reports under way."""
+        self.pending.settle()
+        return vars(self)
 
     def _column(self, name: str, width: tuple[int, ...]) -> Weakest:
         """Return a column, made where there is none yet."""
@@ -437,27 +449,9 @@ class SampleTable:
 
     def _stored(self, name: str, values: Tensor, index: Tensor) -> Tensor:
         """Return reported values, on the CPU, as they are kept, or raise."""
-        argument = ARGUMENTS[name]
-        if not values.is_floating_point():
-            raise TypeError(f"{argument} must be floating, got {values.dtype}. Report raw values.")
-        ndim = 1 if name == "losses" else 2
-        if values.ndim != ndim or len(values) != len(index) or not values.numel():
-            shape = f"({len(index)},)" if ndim == 1 else f"({len(index)}, width)"
-            raise ValueError(
-                f"{argument} must have shape {shape}, got {tuple(values.shape)}. {_ROWS[name]}"
-            )
-        self._check_width(name, tuple(values.shape[1:]))
-        stored = values.to(self.dtype)
-        require_finite(argument, stored, f"Stored as {self.dtype}: has training diverged?", index)
+        stored, advice = values.to(self.dtype), f"Stored as {self.dtype}: has training diverged?"
+        require_finite(ARGUMENTS[name], stored, advice, index)
         return stored
-
-    def _check_width(self, name: str, width: tuple[int, ...]) -> None:
-        column = self._columns.get(name)
-        if column is not None and column.width != width:
-            raise ValueError(
-                f"{ARGUMENTS[name]} must keep the width {column.width} of earlier reports, "
-                f"got {width}. Use one table for one model."
-            )
 
     def _order(self, name: str, since: int) -> Tensor:
         """Return the (n,) ``Weakest.order`` of what was reported or counted under a name."""

@@ -183,6 +183,7 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         Where the last round of batches is not full the loader may have filled it up from the first:
         neither is looked at then.
         """
+        self.table.pending.settle()
         progress = self._watch.progress
         if not progress.names or progress.renamed or self.num_replicas == 1:
             return False

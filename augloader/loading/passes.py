@@ -8,7 +8,7 @@ from warnings import warn
 
 import numpy as np
 
-from augloader.core.batch import Draw
+from augloader.core.batch import Draw, Sample
 
 
 class Pass:
@@ -85,11 +85,18 @@ class Progress:
         for part in self.passes:
             part.end(why)
 
-    def record(self, rows: int, names: np.ndarray[Any, Any] | None) -> None:
-        """Count a reported batch; ``names`` are kept where ranks compare them."""
+    def record(self, rows: int) -> None:
+        """Count a reported batch."""
         self.reported, self.batch = self.reported + rows, max(self.batch, rows)
-        if names is not None:
-            self.names.append(names)
+
+    def name(self, batch: Sample, copies: int) -> None:
+        """Keep the names of a reported batch's draws, which ranks compare.
+
+        Rows that ``HardestOf`` gave other copies have no names.
+        """
+        index, copy, weight = (x.cpu().numpy() for x in (batch.index, batch.copy, batch.weight))
+        self.renamed |= bool((copy > copies).any())
+        self.names.append((index * (copies + 1) + copy)[(copy <= copies) & (weight > 0)])
 
     def cut(self, share: int) -> str | None:
         """Say how the epoch was cut, or return None.

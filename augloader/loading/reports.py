@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from augloader.core.batch import Sample
+
+
+def require_rows(batch: Sample, given: Mapping[str, Tensor | None]) -> None:
+    """Raise TypeError or ValueError unless a report is of a Sample batch, with as many values.
+
+    Args:
+        batch: as the loader gave it.
+        given: values of the rows by name, or None.
+    """
+    if not isinstance(batch, Sample) or not isinstance(batch.index, Tensor):
+        raise TypeError(
+            f"batch must be the Sample batch of the loader, got {type(batch).__name__}. "
+            "Report other batches with sampler.table.report(index, ...)."
+        )
+    b = len(batch.index)
+    for name, values in given.items():
+        if values is not None and not isinstance(values, Tensor):
+            raise TypeError(
+                f"{name} must be a tensor, got {type(values).__name__}. Report tensors with a "
+                "row a sample."
+            )
+        if values is not None and values.shape[:1] != (b,):
+            raise ValueError(
+                f"{name} must have {b} rows, as the batch, got shape "
+                f'{tuple(values.shape)}. Compute the loss with reduction="none".'
+            )
 
 
 def weakest_views(
@@ -21,7 +48,7 @@ def weakest_views(
     weight 0, which only fill up an epoch.
 
     Args:
-        batch: the Sample batch that the loader gave, b rows on any device.
+        batch: that passes ``require_rows`` with them, b rows on any device.
         given: values of the rows by name, (b, ...), or None.
         mixed: (b,) bool, or True: which rows are mixed, beside those the batch says are; or False:
             none, whatever it says.
@@ -30,34 +57,17 @@ def weakest_views(
         The samples, (m,) int64 ascending, their views' strengths, (m,) float32, and the values.
 
     Raises:
-        TypeError: batch is not a Sample batch, values that are no tensors.
-        ValueError: other numbers of rows, the same draw twice.
+        ValueError: other numbers of weights or of what is mixed, the same draw twice.
 
     Cost: O(b log b), and waiting for the values' device.
     """
-    if not isinstance(batch, Sample) or not isinstance(batch.index, Tensor):
-        raise TypeError(
-            f"batch must be the Sample batch of the loader, got {type(batch).__name__}. "
-            "Report other batches with sampler.table.report(index, ...)."
-        )
-    index, copies, strength = (
-        part.detach().cpu() for part in (batch.index, batch.copy, batch.strength)
+    index, b = batch.index.detach().cpu(), len(batch.index)
+    copies, strength = (
+        torch.as_tensor(part).detach().cpu().expand(b) for part in (batch.copy, batch.strength)
     )
-    b = len(index)
     weighed = _flag("weight", batch.weight, b)
     unmixed = ~_flag("mixed", False if mixed is False else batch.mixed, b)
     unmixed &= ~_flag("mixed", False if mixed is None else mixed, b)
-    for name, values in given.items():
-        if values is not None and not isinstance(values, Tensor):
-            raise TypeError(
-                f"{name} must be a tensor, got {type(values).__name__}. Report tensors with a "
-                "row a sample."
-            )
-        if values is not None and values.shape[:1] != (b,):
-            raise ValueError(
-                f"{name} must have {b} rows, as the batch, got shape "
-                f'{tuple(values.shape)}. Compute the loss with reduction="none".'
-            )
     names = (index * (int(copies.max()) + 1 if b else 1) + copies).numpy()[weighed]
     if len(np.unique(names)) < len(names):
         raise ValueError(
@@ -88,6 +98,21 @@ def require_epoch(batch: Sample, epoch: int) -> None:
             "loader began an epoch before set_epoch did, as endless loaders do, or went on with an "
             "old one; or the last batch was reported after set_epoch."
         )
+
+
+@contextmanager
+def named_report(batch: Sample, epoch: int) -> Iterator[None]:
+    """Add to an error which report it is of, where it is raised in a later step."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        first = ", ".join(map(str, batch.index[:5].tolist()))
+        error.args = (
+            f"{error} It is of an earlier report, of epoch {epoch} and a batch that begins with "
+            f"samples {first}, whose values have come from the GPU since. "
+            "sampler.report_at_once = True waits for them in each report.",
+        )
+        raise
 
 
 def _flag(name: str, given: object, b: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.utils.data import Sampler
 
-from augloader.core.batch import Draw, Sample
-from augloader.core.checks import require_dataset, require_int
+from augloader.core.batch import Draw
+from augloader.core.checks import require_bool, require_dataset, require_int
 from augloader.core.deprecated import formerly, renamed
 from augloader.core.evidence import Evidence, Selection
 from augloader.core.schedule import Every, Schedule
@@ -33,15 +32,14 @@ from augloader.loading.plan import (
     EpochPlan,
     Weighting,
 )
-from augloader.loading.reports import require_epoch, weakest_views
+from augloader.loading.reporting import Reporting
 from augloader.loading.resuming import Resumable
-from augloader.loading.soft import class_labels
 from augloader.loading.state import State
 from augloader.loading.watch import Watch
 from augloader.selection.strategy import Strategy, require_strategy
 
 
-class CoresetSampler(Resumable, Sampler[Draw]):
+class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
     """Yield each epoch's draws: a base at strength 0, and strong copies of the selected samples.
 
     An epoch is the base and r copies of each of the k selected samples, shuffled together. A copy
@@ -98,6 +96,8 @@ class CoresetSampler(Resumable, Sampler[Draw]):
             (transformers, Keras, Ignite) and would cut the epochs that are longer.
         seed: 0 or more.
         table_dtype: torch.float32 or torch.float16, how reported values are kept.
+        report_at_once: whether each report waits for its values where they are on a GPU; see
+            ``report``.
         group: the ranks whose reports and selection are one. All of them call ``refresh`` and, if
             the rule or ``Forgetting`` learns from reports, ``set_epoch``; where they disagree all
             raise the same error. A sampler with a group cannot be pickled or copied.
@@ -150,6 +150,7 @@ class CoresetSampler(Resumable, Sampler[Draw]):
         constant_length: bool = False,
         seed: int = 0,
         table_dtype: torch.dtype = torch.float32,
+        report_at_once: bool = False,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         self.group = None if group is None else collectives.require_group(group)
@@ -186,6 +187,8 @@ class CoresetSampler(Resumable, Sampler[Draw]):
                 'base must be "full" and copies 1 or more to count forgetting, got '
                 f"base={base!r} and copies={copies}. Other epochs lack clean views of some samples."
             )
+        require_bool("report_at_once", report_at_once, "True waits for the GPU in each report.")
+        self.report_at_once = report_at_once
         self.table = SampleTable(n, dtype=table_dtype, rule=rule, forgetting=counting)
         self._watch = Watch(data)
         self._state = self._begun(0, None, None)
@@ -286,6 +289,7 @@ class CoresetSampler(Resumable, Sampler[Draw]):
         """Make what was learnt from reports the same on all ranks, where an epoch begins."""
         if self.table.learns:
             collectives.require_same({"epoch": f"{epoch}, resumed" if resumed else epoch}, group)
+            self._settle()
             self._watch.compare(self._watch.progress, group)
             if not resumed:
                 merge_learnt(self.table, group)
@@ -382,6 +386,8 @@ class CoresetSampler(Resumable, Sampler[Draw]):
             same = {"strategy": self.strategy, "epoch": self.epoch, "evidence": what}
             same |= {"epochs": self.epochs, "stale": stale}
             collectives.require_same({**self._arguments(), **same}, self.group)
+        self._settle()
+        if self.group is not None:
             self._watch.compare(self._watch.before, self.group)
         selection = choose(
             self.strategy,
@@ -401,53 +407,6 @@ class CoresetSampler(Resumable, Sampler[Draw]):
         self._watch.refreshed()
         self._watch.look_at(draws)
         return selection
-
-    def report(
-        self,
-        batch: Sample,
-        *,
-        loss: Tensor | None = None,
-        logits: Tensor | None = None,
-        proxy: Tensor | None = None,
-        target: Tensor | None = None,
-        mixed: Tensor | bool | None = None,
-    ) -> None:
-        """Tell the table what a training step found out; call it once a batch.
-
-        Of a sample's draws in the batch the one with the lowest strength counts. Rows that were
-        mixed with others are left out, as their outputs are no evidence of one sample, and so are
-        rows of weight 0, which only fill up an epoch.
-
-        Args:
-            batch: the Sample batch that the loader gave, on any device.
-            loss: (b,) losses with reduction="none", or None.
-            logits: (b, C) or None; with them the target must be (b,) class labels, or one-hot or
-                smoothed rows, or what mixing made of them.
-            proxy: (b, d) gradient proxies or embeddings of your own, or None.
-            target: (b,) class labels, or groups of your own to select by; None takes the batch's
-                where logits are given.
-            mixed: (b,) bool, or True for all rows: which were mixed outside of augloader, as by
-                timm's Mixup, beside those that the batch says are mixed; False: none, whatever it
-                says, as where targets are soft for another reason.
-
-        Raises:
-            TypeError: batch is not a Sample.
-            ValueError: wrong lengths, the same draw twice, another epoch's, indices out of range,
-                NaN or infinite values, targets of several classes. Nothing has changed then.
-
-        Cost: O(b C), and waiting for the values' device.
-        """
-        given = {"loss": loss, "logits": logits, "proxy": proxy, "target": target}
-        if logits is not None and target is None:
-            given["target"] = getattr(batch, "target", None)
-        found = weakest_views(batch, given, mixed)
-        require_epoch(batch, self.epoch)
-        if found is not None:
-            index, strength, values = found
-            if "target" in values:
-                values["target"] = class_labels(values["target"])
-            self.table.report(index, strength=strength, epoch=self.epoch, **values)
-        self._watch.reported(batch, self.copies, self.group is not None)
 
     def summary(self) -> None:
         """Print this epoch's draws, strengths, weights and selection as a table.

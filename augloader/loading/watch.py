@@ -8,7 +8,6 @@ from warnings import warn
 import torch.distributed as dist
 from torch import Tensor
 
-from augloader.core.batch import Sample
 from augloader.distributed.draws import require_once
 from augloader.loading.passes import Progress
 from augloader.loading.plan import Draws
@@ -117,23 +116,14 @@ class Watch:
                 'WeightedAugmentedDataset(..., ungraded="probability").',
             )
 
-    def reported(self, batch: Sample, copies: int, compared: bool) -> None:
-        """Count a reported batch, and keep its draws' names where ranks compare them.
-
-        Rows that ``HardestOf`` gave other copies have no names.
-        """
-        if isinstance(batch.epoch, Tensor) and (batch.epoch < 0).any():
+    def reported(self, epoch: object) -> None:
+        """Warn where a batch that was reported is of no sampler's epoch."""
+        if isinstance(epoch, Tensor) and epoch.device.type == "cpu" and (epoch < 0).any():
             self._tell(
                 "no epoch",
                 "rows of no epoch were reported: their loader has no sampler of augloader. Give it "
                 "sampler=sampler, without shuffle=True.",
             )
-        names = None
-        if compared:
-            index, copy, weight = (x.cpu().numpy() for x in (batch.index, batch.copy, batch.weight))
-            self.progress.renamed |= bool((copy > copies).any())
-            names = (index * (copies + 1) + copy)[(copy <= copies) & (weight > 0)]
-        self.progress.record(len(batch.index), names)
 
     def compare(self, progress: Progress, group: dist.ProcessGroup) -> None:
         """Raise on all ranks where several reported the same draws of an epoch; once an epoch."""

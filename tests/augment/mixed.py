@@ -19,7 +19,6 @@ seeds = st.integers(0, 2**32 - 1)
 gammas = st.floats(0.01, 20)
 portions = st.sampled_from([0.0, 1.0]) | st.floats(0, 1, width=32)
 masses = st.just(0.0) | st.floats(2**-20, 100, width=32)
-on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
 def rows(

@@ -11,6 +11,7 @@ from augloader import CutMix, Sample
 from augloader.augment import Mixing
 from augloader.augment.blend import beside, described
 from tests.augment.mixed import C, assert_worded, batches, blended, rows, seeds
+from tests.pretend_cuda import Gpu
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,6 +55,13 @@ def test_where_nothing_is_mixed_it_is_the_tensor_itself() -> None:
     mixing = mixing_of(lam=(1.0, 1.0), box=torch.zeros(2, 4, dtype=torch.int64))
     assert mixing.blend(x) is x
     assert mixing.paste(x) is x
+
+
+def test_numbers_of_rows_have_arrived_where_they_go_to_the_cpu(pretended: Gpu) -> None:
+    lam = torch.tensor([0.5, 1.0])
+    assert beside(lam.cuda(), torch.zeros(2, 3)).flatten().equal(lam)
+    with pytest.raises(ValueError, match=r"lam must be on the CPU, got cuda:0. Give lam.cpu\(\)"):
+        Mixing(torch.tensor([1, 0]), lam.cuda())
 
 
 def test_helpers() -> None:

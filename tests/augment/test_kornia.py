@@ -82,7 +82,7 @@ CASES: dict[str, tuple[Callable[[float], Operation], bool]] = {
 }
 each = pytest.mark.parametrize("name", CASES)
 MAGNITUDE = [name for name, (_, magnitude) in CASES.items() if magnitude]
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def make(name: str, p: float = 1.0, seed: int = 0) -> AdaptiveStrengthTransform:

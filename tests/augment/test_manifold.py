@@ -36,7 +36,6 @@ from tests.augment.mixed import (
     hooks,
     loss_of,
     net,
-    on_cuda,
     portions,
     rows,
     same,
@@ -316,7 +315,7 @@ def test_the_table_leaves_out_what_manifold_mixup_mixed() -> None:
     assert (sampler.table.visits == 1).all()
 
 
-@on_cuda
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("layer", ["", "1"])
 def test_manifold_mixup_does_not_wait_for_the_gpu(layer: str) -> None:

@@ -42,7 +42,6 @@ from tests.augment.mixed import (
     copied,
     gammas,
     net,
-    on_cuda,
     portions,
     rows,
     same,
@@ -671,7 +670,7 @@ def test_a_batch_of_mixed_rows_alone_reports_nothing() -> None:
 # On the GPU -------------------------------------------------------------------------------------
 
 
-@on_cuda
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("kind", [Mixup, CutMix])
 def test_mixing_does_not_wait_for_the_gpu(kind: type[Mixup | CutMix]) -> None:
@@ -681,6 +680,31 @@ def test_mixing_does_not_wait_for_the_gpu(kind: type[Mixup | CutMix]) -> None:
     with without_waiting():
         out = mixer(there)
     assert_as_on_the_cpu(out, mixer(batch))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+@pytest.mark.parametrize("plain", ["copy", "epoch", "both"])
+def test_an_index_on_the_gpu_beside_plain_numbers(kind: type[Mixup | CutMix], plain: str) -> None:
+    whole = soft_rows()._replace(copy=torch.zeros(16, dtype=torch.int64))
+    numbers = {"copy": 0} if plain == "copy" else {"epoch": 0}
+    numbers |= {"copy": 0} if plain == "both" else {}
+    there = whole._replace(index=whole.index.cuda(), **numbers).to("cuda")
+    assert_as_on_the_cpu(kind(C)(there), kind(C)(whole))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stays", ["target", "weight", "input"])
+def test_fields_may_be_on_different_devices(stays: str) -> None:
+    batch = soft_rows()
+    out, here = (
+        Mixup(C)(batch.to("cuda")._replace(**{stays: getattr(batch, stays)})),
+        Mixup(C)(batch),
+    )
+    for name in ("input", "target", "weight"):
+        found = getattr(out, name)
+        assert found.is_cuda == (name != stays)
+        torch.testing.assert_close(found.cpu(), getattr(here, name), rtol=1e-5, atol=1e-6)
 
 
 # What it raises ---------------------------------------------------------------------------------

@@ -29,7 +29,6 @@ import strategies
 import transform
 
 from augloader import Loss, Rank, Sample, StableInfluence
-from augloader.augment.pixels import fused
 from tests.scripts import run
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -454,9 +453,8 @@ def test_transform_makes_images_that_use_all_levels() -> None:
     assert floats.tolist() == pytest.approx([0, 1])
 
 
-@pytest.mark.skipif(
-    not (torch.cuda.is_available() and fused.available()), reason="needs CUDA and Triton"
-)
+@pytest.mark.gpu
+@pytest.mark.triton
 def test_transform_measures_the_device() -> None:
     config = transform.Config(4, 32, 1, "cuda")
     rows = transform.rows_of(config, transform.measure(config, rounds=1, seconds=1e-3))

@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 
 from augloader import Draw, Sample
 from augloader.core.batch import SMALL, by_value, stack, take
+from tests.pretend_cuda import Gpu
 
 
 def test_a_plain_index_draws_at_full_strength() -> None:
@@ -252,3 +253,49 @@ def test_keys_name_the_draws() -> None:
     batch = Sample(None, None, torch.tensor([7, 8]), None, None, torch.tensor([2, 0]))
     assert batch.keys.tolist() == [[0, 7, 2], [0, 8, 0]]
     assert one.keys.dtype == batch.keys.dtype == torch.int64
+
+
+def test_keys_are_beside_the_index(pretended: Gpu) -> None:
+    index = torch.tensor([7, 8]).cuda()
+    for copy_, epoch in ((0, 4), (torch.tensor([0, 0]), 4), (0, torch.tensor([4, 4]))):
+        keys = Sample(None, None, index, None, None, copy_, epoch).keys
+        assert keys.tolist() == [[4, 7, 0], [4, 8, 0]]
+    assert Sample(None, None, index, None, None).keys.is_cuda
+
+
+# Devices ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("back", ["cpu", torch.device("cpu")])
+def test_a_batch_is_back_on_the_cpu_when_to_returns(
+    pretended: Gpu, back: torch.device | str
+) -> None:
+    mask, x = torch.ones(2, 4), torch.rand(2, 3)
+    batch = Sample(
+        x, torch.tensor([1, 0]), torch.arange(2), torch.ones(2), torch.ones(2), extra=({"m": mask},)
+    )
+    there = batch.to("cuda")
+    assert there.input.is_cuda
+    assert there.extra[0]["m"].is_cuda
+    assert same(there.to(back), batch)
+    assert same(there.to(back, non_blocking=True), batch)
+
+
+def test_what_is_on_the_cpu_or_the_device_already_is_not_copied(pretended: Gpu) -> None:
+    batch = Sample(torch.rand(2, 3), None, torch.arange(2), torch.ones(2), torch.ones(2))
+    assert batch.to("cpu").input is batch.input
+    there = batch.to("cuda")
+    pretended.clear()
+    assert there.to("cuda").weight is there.weight
+    assert not pretended.waits
+    assert not pretended.copies
+
+
+def test_a_pinned_batch_goes_to_the_device_without_waiting(pretended: Gpu) -> None:
+    batch = Sample(torch.rand(2, 3), None, torch.arange(2), torch.ones(2), torch.ones(2))
+    there = batch.pin_memory().to("cuda")
+    assert not pretended.waits
+    assert there.input.cpu().equal(batch.input)
+    assert there.pin_memory().input is there.input  # is left where it is
+    batch.to("cuda", non_blocking=False)
+    assert pretended.waits

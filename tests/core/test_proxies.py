@@ -173,7 +173,7 @@ def test_labels_of_the_wrong_length_or_kind() -> None:
         residual(torch.zeros(2, 3), torch.zeros(2, 3))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("factored", [False, True])
 def test_gpu_distances_equal_the_cpu(factored: bool) -> None:
     torch.manual_seed(0)

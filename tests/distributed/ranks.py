@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar, NamedTuple
@@ -45,6 +46,7 @@ from augloader.distributed.selection import select
 from augloader.distributed.tables import share_of
 from augloader.feedback import SampleTable
 from augloader.selection import allocate
+from tests.pretend_cuda import pretend_cuda
 
 N, EPOCHS, BATCH = 60, 5, 8
 WORLDS = (1, 2, 3)
@@ -329,6 +331,28 @@ def training(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, Any]:
         sampler.set_epoch(EPOCHS)
         found[view].append(([], None, sampler.table.visits))
     return found
+
+
+def accumulating(rank: int, world: int, group: dist.ProcessGroup) -> list[Any]:
+    """Sum an epoch's gradient in steps of which the last alone meets the ranks; report each."""
+    rows, net = data(N), DistributedDataParallel(nn.Linear(5, 3), process_group=group)
+    net.load_state_dict({name: torch.ones_like(p) for name, p in net.state_dict().items()})
+    sampler = DistributedCoresetSampler(
+        rows, Uniform(), fraction=0.3, strength=StableInfluence(window=2), group=group, seed=5
+    )
+    sampler.refresh()
+    draws = list(sampler)
+    for start in range(0, len(draws), BATCH):
+        given = batch(draws[start : start + BATCH])
+        with nullcontext() if start + BATCH >= len(draws) else net.no_sync():
+            x, target = rows[given.index]
+            logits = net(x)
+            loss = nn.functional.cross_entropy(logits, target, reduction="none")
+            (loss * given.weight).sum().mul(world / N).backward()
+        sampler.report(given, loss=loss, logits=logits, target=target)
+    sampler.set_epoch(1)
+    gradients = [p.grad for p in net.parameters()]
+    return [*gradients, sampler.table.visits, sampler.strengths]
 
 
 def scheduled(rank: int, world: int, group: dist.ProcessGroup) -> list[Any]:
@@ -623,6 +647,24 @@ def _diverged(rank: int, world: int, group: dist.ProcessGroup) -> object:
     return sweep(net, data(), LastLayerGradient(), group=group)
 
 
+def _late(begin: Callable[[CoresetSampler], object], **options: Any) -> Failing:
+    """What is wrong with a report of rank 1 is found when the values have come from the GPU."""
+
+    def run(rank: int, world: int, group: dist.ProcessGroup) -> object:
+        with pretend_cuda() as gpu:
+            gpu.behind = 10**6
+            sampler = DistributedCoresetSampler(
+                range(N), Uniform(), count=6, group=group, **options
+            )
+            sampler.refresh()
+            given = batch(list(sampler)[:4])
+            loss = torch.full((4,), torch.nan if rank == 1 else 0.5)
+            sampler.report(given, loss=loss.cuda())
+            return begin(sampler)
+
+    return run
+
+
 def _sharded_twice(rank: int, world: int, group: dist.ProcessGroup) -> object:
     """A loader, as accelerate's, that takes every world-th batch of what this rank was given."""
     return _reported(list(range(rank, 100, world)), group)
@@ -776,6 +818,21 @@ FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
     "contradicting": (_contradicting, ValueError, "labels must be the same on every rank, got 79"),
     "data order": (_reordered, ValueError, r"labels must be the same on every rank, got .*order"),
     "diverged": (_diverged, ValueError, r"must be finite, got .*non-finite rows.*\(On rank 1.\)"),
+    "late": (
+        _late(lambda sampler: sampler.set_epoch(0)),
+        ValueError,
+        r"loss must be finite, got .* of epoch 0 .*\(On rank 1.\)",
+    ),
+    "late, of what learns": (
+        _late(lambda sampler: sampler.set_epoch(0), strength=StableInfluence("loss")),
+        ValueError,
+        r"loss must be finite, got .* of epoch 0 .*\(On rank 1.\)",
+    ),
+    "late, before a refresh": (
+        _late(lambda sampler: sampler.refresh()),
+        ValueError,
+        r"loss must be finite, got .* of epoch 0 .*\(On rank 1.\)",
+    ),
     "sharded twice": (_sharded_twice, RuntimeError, "must be sharded once.*use CoresetSampler"),
     "pickled": (_pickled, TypeError, "without a process group to be pickled or copied.*state_dict"),
     "replicas": (_too_many, ValueError, "must be the group's, . and 0|1|2, got 9 and"),
@@ -801,7 +858,7 @@ def run(rank: int, world: int, folder: str) -> None:
     group = dist.group.WORLD
     assert group is not None
     scenarios = [selections, separable, received, training, scheduled, counting, gaps, sweeping]
-    scenarios += [draws, wrapping]
+    scenarios += [draws, wrapping, accumulating]
     scenarios += [failures] * (world > 1)
     found = {scenario.__name__: scenario(rank, world, group) for scenario in scenarios}
     torch.save(found, f"{folder}/{rank}.pt")

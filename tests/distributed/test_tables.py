@@ -147,3 +147,16 @@ def test_ranks_know_of_every_sample_what_a_single_table_does(found: Found, world
                 losses[indices] = mine
             assert same(losses, known)
     assert set(outcomes) == {True, False}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_steps_without_a_meeting_of_ranks_report_as_any_others(found: Found, world: int) -> None:
+    alone = found[1][0]["accumulating"]
+    for rank in found[world]:
+        *gradients, visits, strengths = rank["accumulating"]
+        assert all(
+            torch.allclose(a, b, atol=1e-5) for a, b in zip(gradients, alone[:-2], strict=True)
+        )
+        assert (visits >= 1).all()
+        assert same(visits, found[world][0]["accumulating"][-2])
+        assert same(strengths, alone[-1])

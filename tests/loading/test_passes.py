@@ -73,7 +73,7 @@ def test_what_a_cut_epoch_says(
     part = progress.begun(list(range(30)))
     _ = [next(part.index) for _ in range(made)]
     for rows in batches:
-        progress.record(rows, None)
+        progress.record(rows)
     said = progress.cut(reported)
     assert said is None if words is None else str(said).startswith(words)
 

@@ -249,7 +249,7 @@ def test_progress_shows_a_bar_and_needs_tqdm(
         sweep(Net(), data(), None, progress=True)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_model_on_the_gpu() -> None:
     model = Net()
     here = sweep(model, data(), LastLayerGradient())

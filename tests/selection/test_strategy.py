@@ -330,7 +330,7 @@ def test_uniform_follows_its_generator_and_is_uniform() -> None:
     assert np.abs(counts - 500).max() < 97
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_gpu_proxies_give_the_same_selection() -> None:
     given = evidence()
     assert given.proxies is not None

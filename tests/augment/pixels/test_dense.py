@@ -212,7 +212,7 @@ def test_compiles_to_one_graph(backend: str) -> None:
     assert differing(out, apply_dense(images, op, magnitude, theta))[1] <= 1e-3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.gpu
 def test_runs_in_a_cuda_graph() -> None:
     images, theta, (op, magnitude) = photos(60, 3, (17, 23)), maps(60), chains(60, 2)
     expected = apply_dense(images, op, magnitude, theta)

@@ -22,7 +22,6 @@ from tests.augment.pixels.test_dense import MAGNITUDES, chains, differing, maps,
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
-CUDA = torch.cuda.is_available() and not INTERPRETED
 # Interpreters before Triton 3.7 fail with later numpy.
 OLD = fused.available() and tuple(map(int, version("triton").split(".")[:2])) < (3, 7)
 LATE_NUMPY = tuple(map(int, version("numpy").split(".")[:2])) >= (2, 4)
@@ -44,11 +43,6 @@ def _rounds_twice() -> bool:
 
 
 TWICE = INTERPRETED and fused.available() and _rounds_twice()
-
-on_device = pytest.mark.skipif(
-    not (CUDA or INTERPRETED), reason="needs CUDA; the interpreter runs it in the last test"
-)
-on_cuda = pytest.mark.skipif(not CUDA, reason="needs CUDA")
 
 
 def both(*given: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
@@ -77,7 +71,7 @@ def require_close(out: Tensor, expected: Tensor, interpolation: str) -> None:
     assert share <= (2e-3 if TWICE else 1e-3)
 
 
-@on_device
+@pytest.mark.triton
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 def test_every_operation_equals_dense(interpolation: Interpolation, channels: int) -> None:
@@ -88,7 +82,7 @@ def test_every_operation_equals_dense(interpolation: Interpolation, channels: in
     require_close(out, expected, interpolation)
 
 
-@on_device
+@pytest.mark.triton
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize(("channels", "size"), [(3, (16, 32)), (1, (5, 70)), (3, (1, 1))])
 def test_chains_equal_dense(channels: int, size: tuple[int, int], length: int) -> None:
@@ -97,7 +91,7 @@ def test_chains_equal_dense(channels: int, size: tuple[int, int], length: int) -
     require_close(out, expected, "nearest")
 
 
-@on_device
+@pytest.mark.triton
 def test_chains_of_colour_alone_equal_dense() -> None:
     """Every stage reads what the one before it left."""
     images, (op, magnitude) = photos(24, 3, (9, 14)), chains(24, 3, seed=1)
@@ -107,7 +101,7 @@ def test_chains_of_colour_alone_equal_dense() -> None:
     require_close(out, expected, "nearest")
 
 
-@on_device
+@pytest.mark.triton
 def test_statistics_are_of_the_whole_image() -> None:
     op = torch.tensor([[ops.CONTRAST], [ops.AUTO_CONTRAST], [ops.EQUALIZE]])
     size = (70, 61)
@@ -118,7 +112,7 @@ def test_statistics_are_of_the_whole_image() -> None:
     require_close(out, expected, "nearest")
 
 
-@on_device
+@pytest.mark.triton
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 def test_neutral_rows_stay_as_they_are(interpolation: Interpolation) -> None:
     op = torch.tensor([o for o in range(len(ops.OPS)) if o not in ops.GATED])[:, None]
@@ -128,7 +122,7 @@ def test_neutral_rows_stay_as_they_are(interpolation: Interpolation) -> None:
     assert torch.equal(out, images)
 
 
-@on_device
+@pytest.mark.triton
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 def test_levels_are_scaled_and_cast(dtype: torch.dtype) -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 8, 32).expand(1, 3, 8, 32)
@@ -147,7 +141,7 @@ def test_levels_are_scaled_and_cast(dtype: torch.dtype) -> None:
     torch.testing.assert_close(out.double(), (levels / 255.0 - m) / s, rtol=close, atol=close / 4)
 
 
-@on_device
+@pytest.mark.triton
 def test_empty_batches_and_other_strides() -> None:
     images, theta, (op, magnitude) = photos(4, 3, (9, 14)), maps(4), chains(4, 2)
     out, expected = both(images[:0], op[:0], magnitude[:0], theta[:0])
@@ -160,7 +154,8 @@ def test_empty_batches_and_other_strides() -> None:
     assert torch.equal(images, before)
 
 
-@on_cuda
+@pytest.mark.gpu
+@pytest.mark.triton
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("size", [(32, 32), (97, 64), (224, 224)])
 @pytest.mark.parametrize("length", [1, 2, 3])
@@ -172,7 +167,8 @@ def test_large_batches_equal_dense(
     require_close(out, expected, interpolation)
 
 
-@on_cuda
+@pytest.mark.gpu
+@pytest.mark.triton
 def test_offsets_exceed_32_bits() -> None:
     if torch.cuda.get_device_properties(0).total_memory < 16 * 2**30:
         pytest.skip("needs 16 GiB of GPU memory")
@@ -187,7 +183,8 @@ def test_offsets_exceed_32_bits() -> None:
     assert torch.equal(out[-1].cpu(), expected)
 
 
-@on_cuda
+@pytest.mark.gpu
+@pytest.mark.triton
 def test_the_host_waits_for_nothing_and_graphs_capture_it() -> None:
     images, theta, (op, magnitude) = photos(60, 3, (17, 23)), maps(60), chains(60, 2)
     given = [x.cuda() for x in (images, op, magnitude, theta)]

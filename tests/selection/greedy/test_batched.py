@@ -322,7 +322,7 @@ def test_bad_options() -> None:
         batched_greedy(THREE, FULL, FULL, width=0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_an_iteration_does_not_wait_for_the_gpu() -> None:
     batch = torch.stack([residuals(40, seed) for seed in range(3)]).cuda()
@@ -338,7 +338,8 @@ def test_an_iteration_does_not_wait_for_the_gpu() -> None:
     assert groups.count.tolist() == [[2]] * 3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.slow  # where a device is pretended
+@pytest.mark.gpu
 @pytest.mark.parametrize("xi", [None, 0.5])
 def test_gpu_equals_the_cpu(xi: float | None) -> None:
     groups = [DATA[data](n, n) for data in DATA for n in (1, 2, 300, 1500)]

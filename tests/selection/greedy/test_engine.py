@@ -511,7 +511,7 @@ def test_many_groups_are_each_a_run_of_its_own(way: dict[str, Any]) -> None:
         assert torch.equal(found.nearest, alone.nearest)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("way", [*WAYS, {"engine": "auto"}])
 @pytest.mark.parametrize("start", [[], [5, 700, 2]])

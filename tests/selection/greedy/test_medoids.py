@@ -197,7 +197,7 @@ def test_bad_input(
         greedy_medoids(distances, budget, xi=xi)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_gpu_equals_the_cpu() -> None:
     distances = proxies("outer", 2000).distances()
     here, there = greedy_medoids(distances, 600), greedy_medoids(distances.cuda(), 600)

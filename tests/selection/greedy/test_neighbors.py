@@ -137,7 +137,7 @@ def test_more_duplicates_than_neighbours(form: str, n: int) -> None:
     assert assert_graph(neighbor_graph(alike, 20), alike, 20) == 1
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("form", ["vector", "outer"])
 @pytest.mark.parametrize("n", [3000, 10_000])
 def test_gpu_graph_is_as_good(form: str, n: int) -> None:
@@ -147,7 +147,7 @@ def test_gpu_graph_is_as_good(form: str, n: int) -> None:
     assert assert_graph(graph, points, 32) >= 0.9
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("form", ["vector", "outer"])
 def test_gpu_index_agrees_with_the_cpu(form: str) -> None:
     points = proxies(form, 5000, 1)
