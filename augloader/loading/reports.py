@@ -42,7 +42,7 @@ def weakest_views(
     index, copies, strength = (
         part.detach().cpu() for part in (batch.index, batch.copy, batch.strength)
     )
-    b = len(index)
+    b, strength = len(index), strength.float()  # which Lightning casts to its true half precision
     weighed = _flag("weight", batch.weight, b)
     given_mixed = False if mixed is None else mixed
     unmixed = ~_flag("mixed", batch.mixed, b) & ~_flag("mixed", given_mixed, b)

@@ -277,7 +277,8 @@ def gradient_norms(
             every = one.expand(len(positions), -1)
             given = batch.target.cpu() if isinstance(batch.target, Tensor) else batch.target
             target = _check_target(given, every, positions).to(device, non_blocking=True)
-            parts = gradients(trained, moved.input, target).values()
+            with computed_in(device, None):  # as for backward(): the forward pass casts alone
+                parts = gradients(trained, moved.input, target).values()
             squares = [part.float().flatten(1).square().sum(1) for part in parts]
             norms.append(torch.stack(squares).sum(0).sqrt())
     found = torch.cat(norms)

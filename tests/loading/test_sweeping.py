@@ -370,6 +370,7 @@ def test_gradient_norms_are_those_of_single_backward_passes(batch_size: int) -> 
 
 
 def test_gradient_norms_count_what_is_trained() -> None:
+    torch.manual_seed(0)
     model = Net()
     whole = gradient_norms(model, data())
     for parameter in model.parameters():
