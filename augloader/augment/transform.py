@@ -103,8 +103,10 @@ class AdaptiveStrengthTransform(nn.Module):
 
     Cost:
         A few passes over the rows that are changed and a copy of the batch; measured speeds are in
-        benchmarks/README.md. On CUDA, uint8 images take two fused kernels a batch where Triton is
-        installed; float images are checked for their range, which waits for the device.
+        benchmarks/README.md. On CUDA, uint8 images take two fused kernels a batch; a warning says
+        where Triton cannot compile them. Named policies wait for no device where strengths and keys
+        are on the CPU, as ``Sample.to`` leaves them. So the range of float images on a GPU is
+        checked behind: values outside raise in a later call, when the check has come back.
 
     Example:
         >>> strong = AdaptiveStrengthTransform("trivial", seed=0)
