@@ -11,7 +11,7 @@ from torch import Tensor
 
 from augloader.augment.pixels import fused
 
-_BROKEN = (RuntimeError, OSError, ImportError, CalledProcessError)  # what Triton raises
+_BROKEN = (AssertionError, CalledProcessError, ImportError, OSError, RuntimeError)  # of Triton
 _refused: list[str] = []  # why they are not used, in this process
 
 

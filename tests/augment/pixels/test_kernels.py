@@ -38,7 +38,8 @@ ERRORS = [
     RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
     CalledProcessError(1, ["gcc", "main.c"]),
     FileNotFoundError("ptxas"),
-    ImportError("libcuda.so: cannot open shared object file"),
+    AssertionError("libcuda.so cannot found!"),
+    ImportError("cuda_utils.so: cannot open shared object file"),
     CompilationError("at 3:4"),
 ]
 
