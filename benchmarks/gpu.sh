@@ -5,7 +5,8 @@
 #                                      where there is one, and the speed of selection and transform
 #   benchmarks/gpu.sh train            Table 4, 200 epochs of ResNet-20, as many rows as fit, and the
 #                                      loader; the next call with the same $OUT goes on with the rest
-#   benchmarks/gpu.sh check --dry      the same steps on a CPU, with tiny sizes, to test this script
+#   benchmarks/gpu.sh check --dry      the same steps on a CPU, with tiny sizes or as far as they go
+#                                      without a GPU, to test this script
 #
 # Environment: OUT, a folder for what comes out (gpu-results): a text for each step, JSON, and
 # steps.jsonl with every step's exit code and seconds. STEPS, names of the only steps to take. WHEELS, a folder of wheels that the machine
@@ -94,7 +95,7 @@ else
     limit=400
     if [ -n "$dry" ]; then
         table=("$python" benchmarks/papers.py table4 --help) limit=60
-        loader=(--quick --device cpu --tensors 300 --files 30 --jpegs 6)
+        loader=(--help)
     else
         table+=(--device cuda --schedule paper --data "${DATA:-}")
         loader=(--device cuda --threads 8 --output "$OUT")

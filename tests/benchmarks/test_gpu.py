@@ -1,4 +1,4 @@
-"""The script for a machine with a GPU: its steps, what it leaves, and that none takes another down."""
+"""The script for a machine with a GPU: its steps, and that none takes another down."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the script is for Linux")
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
@@ -17,6 +18,10 @@ PYTHON = """#!/usr/bin/env bash
 echo "$@" >>"$CALLS"
 case "$*" in *"$FAILS"*) echo broken; exit 3 ;; esac
 echo '{"fine": true}'
+"""
+SANITIZER = """#!/bin/sh
+shift 4
+exec "$@"
 """
 
 
@@ -30,10 +35,7 @@ def faked(tmp_path: Path, *words: str, fails: str, **environment: str) -> Any:
     """Call the script with a python that does nothing, but for one step that fails."""
     folder = tmp_path / "bin"
     folder.mkdir(exist_ok=True)
-    for name, text in (
-        ("python3", PYTHON),
-        ("compute-sanitizer", '#!/bin/sh\nshift 4\nexec "$@"\n'),
-    ):
+    for name, text in (("python3", PYTHON), ("compute-sanitizer", SANITIZER)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     path = f"{folder}:{os.environ['PATH']}"
@@ -86,6 +88,9 @@ def test_what_is_not_known_is_refused_with_the_usage(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_it_fails_unless_dry(tmp_path: Path) -> None:
+    done = call(tmp_path, "check", STEPS="versions")
+    assert done.returncode == (not torch.cuda.is_available())
+    (tmp_path / "out" / "steps.jsonl").unlink()
     done = call(tmp_path, "check", "--dry", STEPS="versions")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "torch" in json.loads((tmp_path / "out" / "versions.json").read_text())
