@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from augloader.augment.pixels import fused
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the script is for Linux")
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
 PYTHON = """#!/usr/bin/env bash
@@ -88,17 +90,16 @@ def test_what_is_not_known_is_refused_with_the_usage(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_it_fails_unless_dry(tmp_path: Path) -> None:
-    done = call(tmp_path, "check", STEPS="versions")
-    assert done.returncode == (not torch.cuda.is_available())
-    (tmp_path / "out" / "steps.jsonl").unlink()
-    done = call(tmp_path, "check", "--dry", STEPS="versions")
-    assert done.returncode == 0, done.stdout + done.stderr
+    for words, rc in (((), int(not torch.cuda.is_available())), (("--dry",), 0)):
+        done = call(tmp_path, "check", *words, STEPS="versions")
+        assert done.returncode == rc, done.stdout + done.stderr
+        assert steps(tmp_path) == {"versions": rc}
     assert "torch" in json.loads((tmp_path / "out" / "versions.json").read_text())
-    assert steps(tmp_path) == {"versions": 0}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["check", "train"])
-def test_the_steps_run_dry(tmp_path: Path, mode: str) -> None:
-    done = call(tmp_path, mode, "--dry")
+@pytest.mark.skipif(not fused.available(), reason="needs Triton")
+def test_the_kernels_are_compared_dry(tmp_path: Path) -> None:
+    done = call(tmp_path, "check", "--dry", STEPS="kernels")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "out" / "kernels.json").read_text())["wrong"] == []
