@@ -60,6 +60,9 @@ def train(
 ) -> Outcome:
     """Train one run; in a process of the pool."""
     torch.set_num_threads(threads)
+    # The last run's code and CUDA graphs, which hold its memory: Dynamo compiles a function for
+    # eight networks, and runs it as it is from then on.
+    torch.compiler.reset()
     warm_up(device)
     given = _decoded(data, row.problem, schedule)
     return Trainer(row.problem, schedule, row.method, seed, given, device).run()

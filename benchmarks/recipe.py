@@ -296,9 +296,8 @@ class Trainer:
             weight_decay=schedule.decay,
             fused=device.type == "cuda",
         )
-        self.data = WeightedAugmentedDataset(
-            TensorDataset(train.images.to(device), train.labels.to(device))
-        )
+        self.columns = train.images.to(device), train.labels.to(device)
+        self.data = WeightedAugmentedDataset(TensorDataset(*self.columns))
         self.sampler = method.sampler(self.data, schedule, classes, seed)
         names = method.policy.split("+") if method.policy else []
         self.strong = [strong(name, seed + i * 2**33) for i, name in enumerate(names)]
@@ -350,6 +349,26 @@ class Trainer:
         which = torch.as_tensor(mixed.mixed).expand(len(batch.index))
         # A CUDA graph overwrites what it returned.
         return loss.detach(), losses.detach().clone(), logits.detach().clone(), which
+
+    def warm_up(self) -> None:
+        """Compile the step for this network, batch and kind of target; the network stays as it was.
+
+        A CUDA graph is recorded in the second call, and replayed from the third on.
+        """
+        rows = torch.arange(self.batch) % len(self.data)
+        pixels, labels = (column[rows.to(self.device)] for column in self.columns)
+        if self.mixer is not None:
+            pixels = pixels.float()
+        ones = torch.ones(self.batch)
+        batch = Sample(pixels, labels, rows, ones.to(self.device), ones)
+        before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.train()
+        for _ in range(3):
+            with self.mixed(batch) as mixed:
+                loss, *_ = self.forward(mixed.input, mixed.target, mixed.weight)
+            loss.backward()
+            self.optimizer.zero_grad()
+        self.model.load_state_dict(before)
 
     def chunks(self, rows: int) -> Iterator[Sample]:
         """Yield the epoch's draws on the device, so many at a time, augmented."""
@@ -412,6 +431,8 @@ class Trainer:
         """Train to the end."""
         rows = swept = 0
         loss = 0.0
+        if self.device.type == "cuda":
+            self.warm_up()
         for epoch in range(self.epochs):
             self.sampler.set_epoch(epoch)
             if self.sampler.refresh_due:

@@ -120,7 +120,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 with timed(record, "sweep_s"):
                     last = args.proxy == "lastlayer"
                     proxy = augloader.LastLayerGradient() if last else augloader.Residual()
-                    evidence = augloader.sweep(model, data, proxy, batch_size=args.batch)
+                    evidence = augloader.sweep(
+                        model, data, proxy, batch_size=args.batch, autocast=args.autocast
+                    )
             with timed(record, "select_s"):
                 sampler.refresh(evidence)
 

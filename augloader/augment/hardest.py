@@ -15,6 +15,7 @@ from augloader.augment.transform import AdaptiveStrengthTransform
 from augloader.core.batch import Sample, take
 from augloader.core.checks import count_and_first, require_finite, require_int
 from augloader.core.modules import eval_mode, unwrapped
+from augloader.core.precision import autocast_dtype, computed_in
 
 _ALONE = "Candidates have no masks: augment by AdaptiveStrengthTransform, which moves them."
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -29,15 +30,26 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     logits = logits.float()
     if target.ndim == 2 and logits.ndim == 2:
         target = target.to(logits.dtype)
-        bad = (target.sum(1) - 1).abs() > 0.01  # as float16 and bfloat16 round probabilities
-        if bad.any():
-            raise ValueError(
-                "target must be class indices, or rows that sum to 1, for cross-entropy, got "
-                f"{count_and_first(bad, 'other rows')}. Of several labels a row pass loss=lambda "
-                "logits, target: F.binary_cross_entropy_with_logits(logits, target, "
-                'reduction="none").mean(1).'
-            )
+        if target.device.type != "cpu":  # NaN is found where the losses are waited for
+            losses = F.cross_entropy(logits, target, reduction="none")
+            return losses.masked_fill(_unlike_one(target), torch.nan)
+        _require_sums(target)
     return F.cross_entropy(logits, target, reduction="none")
+
+
+def _unlike_one(target: Tensor) -> Tensor:
+    return (target.float().sum(1) - 1).abs() > 0.01  # as float16 and bfloat16 round probabilities
+
+
+def _require_sums(target: Tensor) -> None:
+    bad = _unlike_one(target)
+    if bad.any():
+        raise ValueError(
+            "target must be class indices, or rows that sum to 1, for cross-entropy, got "
+            f"{count_and_first(bad, 'other rows')}. Of several labels a row pass loss=lambda "
+            "logits, target: F.binary_cross_entropy_with_logits(logits, target, "
+            'reduction="none").mean(1).'
+        )
 
 
 class HardestOf:
@@ -61,6 +73,8 @@ class HardestOf:
         keep: S, 1 to K. S = K scores nothing.
         loss: (logits, target) -> (m,) losses; cross-entropy by default, of class indices or of rows
             of probabilities. For several labels a row give a loss of your own.
+        autocast: precision of the model's passes. None is that of the ``torch.autocast`` around the
+            call; a dtype, True and False as for ``sweep``.
 
     Raises:
         TypeError: another transform, numbers that are not integers; when called, not a Sample.
@@ -69,7 +83,7 @@ class HardestOf:
             its ``untouched`` does not name.
 
     Cost: for m rows with strength > 0, K m augmentations and, where S < K, as many forward passes
-    without gradient, in parts of at most the batch's rows; waits for the device. Models in
+    without gradient, in parts of at most the batch's rows; waits for the device once. Models in
     FullyShardedDataParallel, whose forward pass communicates, are not supported.
 
     Example:
@@ -94,6 +108,7 @@ class HardestOf:
         candidates: int,
         keep: int = 1,
         loss: Loss = cross_entropy,
+        autocast: bool | torch.dtype | None = None,
     ) -> None:
         if not isinstance(transform, AdaptiveStrengthTransform):
             raise TypeError(
@@ -113,6 +128,8 @@ class HardestOf:
                 f"loss must be a function, got {loss!r}. Pass (logits, target) -> (m,)."
             )
         self.loss = loss
+        autocast_dtype(torch.device("cpu"), autocast)
+        self.autocast = autocast
 
     def __call__(self, batch: Sample, model: nn.Module) -> Sample:
         """Augment a batch; the model, its modes, statistics and gradients are left as they are.
@@ -182,7 +199,7 @@ class HardestOf:
         out = take(batch._replace(input=None), row)
         return out._replace(  # type: ignore[no-any-return]
             input=take(images, position),
-            weight=out.weight * share.to(out.weight),
+            weight=out.weight * share.to(out.weight, non_blocking=True),
             copy=keys[position, 2],
         )
 
@@ -191,9 +208,12 @@ class HardestOf:
         # Other ranks may have nothing to score: this forward pass must not wait for theirs.
         inner = unwrapped(model)
         found: list[Any] = []
+        dtype = autocast_dtype(images.device, self.autocast)
         with eval_mode(inner), torch.no_grad():
             for part, labels in zip(images.split(rows), target.split(rows), strict=True):
-                losses = self.loss(inner(part), labels)
+                with computed_in(images.device, dtype):
+                    logits = inner(part)
+                losses = self.loss(logits, labels)
                 if not isinstance(losses, Tensor):
                     raise TypeError(
                         f"loss must return a tensor, got {type(losses).__name__}. Return (m,) "
@@ -206,5 +226,8 @@ class HardestOf:
                     )
                 found.append(losses.float())
         losses = torch.cat(found).cpu()
+        self.transform.require_arrived()  # as all has that was before
+        if self.loss is cross_entropy and target.ndim == 2 and not losses.isfinite().all():
+            _require_sums(target)
         require_finite("losses of candidates", losses, "Has training diverged?")
         return losses

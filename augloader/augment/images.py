@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,15 +27,47 @@ def require_images(images: Tensor) -> None:
         )
 
 
-def require_range(images: Tensor) -> None:
-    """Raise unless floating images lie in [0, 1]; waits for their device."""
-    if images.dtype == torch.uint8 or not images.numel():
-        return
-    low, high = float(images.detach().amin()), float(images.detach().amax())
+class RangeCheck:
+    """Raise unless floating images lie in [0, 1]: at once, but on a GPU without waiting for it.
+
+    There the smallest and the largest value are copied to the host while it goes on. Where they
+    are outside, the first call that finds them arrived raises. Nothing is checked while a CUDA
+    graph is captured.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: deque[tuple[torch.cuda.Event, Tensor]] = deque()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy without what is under way."""
+        return type(self), ()
+
+    def __call__(self, images: Tensor) -> None:
+        """Check images, and what has arrived of earlier ones."""
+        self.arrived()
+        if images.dtype == torch.uint8 or not images.numel():
+            return
+        images = images.detach()
+        if not images.is_cuda:
+            _require_range(float(images.amin()), float(images.amax()))
+        elif not torch.cuda.is_current_stream_capturing():
+            ends = torch.stack(images.aminmax()).to("cpu", torch.float32, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(images.device))
+            self._under_way.append((event, ends))
+
+    def arrived(self) -> None:
+        """Raise for what has arrived of earlier images; waits for nothing."""
+        while self._under_way and self._under_way[0][0].query():
+            low, high = self._under_way.popleft()[1].tolist()
+            _require_range(low, high, " of an earlier batch")
+
+
+def _require_range(low: float, high: float, when: str = "") -> None:
     if not (low >= -_SLACK and high <= 1 + _SLACK):
         raise ValueError(
-            f"images must be in [0, 1] where they are floating, got values from {low:g} to "
-            f"{high:g}. Augment before normalising, or pass uint8; what resizing or noise made "
+            f"images must be in [0, 1] where they are floating, got values{when} from {low:g} "
+            f"to {high:g}. Augment before normalising, or pass uint8; what resizing or noise made "
             "overshoot, cut off by images.clamp(0, 1)."
         )
 

@@ -141,13 +141,13 @@ class KorniaOperations:
         for rows, _ in params.steps:
             mask[rows] = True
         changed = mask.nonzero().flatten()
-        index = changed.to(images.device)
+        index = changed.to(images.device, non_blocking=True)
         work = out[index].to(torch.promote_types(images.dtype, torch.float32))
         if images.dtype == torch.uint8:
             work = work / 255
         for op, (rows, values) in zip(self._operations, params.steps, strict=True):
             if len(rows) > 0:
-                at = torch.searchsorted(changed, rows).to(images.device)
+                at = torch.searchsorted(changed, rows).to(images.device, non_blocking=True)
                 # Kornia moves the parameters to the images' device, and keeps the dict.
                 with _usual(images.device):
                     work = work.index_copy(0, at, op(work[at], params=dict(values)))

@@ -149,7 +149,9 @@ def _mask(mask: Tensor, images: int, rows: Tensor, matrix: Tensor, outside: floa
 
 
 def _points(points: Tensor, matrix: Tensor, height: int, width: int) -> Tensor:
-    return warp_points(points.cpu(), matrix, height, width).to(points.device)
+    if points.device.type == "mps":  # which has no float64
+        return warp_points(points.cpu(), matrix, height, width).to(points.device)
+    return warp_points(points, matrix, height, width)
 
 
 def _boxes(boxes: tv_tensors.BoundingBoxes, matrix: Tensor) -> tv_tensors.BoundingBoxes:
@@ -160,7 +162,8 @@ def _boxes(boxes: tv_tensors.BoundingBoxes, matrix: Tensor) -> tv_tensors.Boundi
     corners = boxes_of.convert_bounding_box_format(
         boxes.as_subclass(Tensor).double(), boxes.format, tv_tensors.BoundingBoxFormat.XYXY
     )
-    corners = corners[:, [0, 1, 2, 1, 2, 3, 0, 3]]
+    left, top, right, bottom = corners.unbind(1)  # by a list of numbers a GPU would be waited for
+    corners = torch.stack([left, top, right, top, right, bottom, left, bottom], 1)
     moved = _points(corners, matrix, *boxes.canvas_size).view(-1, 4, 2)
     around = torch.cat([moved.amin(1), moved.amax(1)], 1)
     plain = boxes_of.convert_bounding_box_format(

@@ -15,11 +15,11 @@ from torchvision import tv_tensors
 
 from augloader.augment.images import (
     DTYPES,
+    RangeCheck,
     laid_out_as,
     require_channels,
     require_fill,
     require_images,
-    require_range,
 )
 from augloader.augment.kornia import KorniaOperations, KorniaParams
 from augloader.augment.lying import names_of
@@ -103,8 +103,10 @@ class AdaptiveStrengthTransform(nn.Module):
 
     Cost:
         A few passes over the rows that are changed and a copy of the batch; measured speeds are in
-        benchmarks/README.md. On CUDA, uint8 images take two fused kernels a batch where Triton is
-        installed; float images are checked for their range, which waits for the device.
+        benchmarks/README.md. On CUDA, uint8 images take two fused kernels a batch; a warning says
+        where Triton cannot compile them. Named policies wait for no device where strengths and keys
+        are on the CPU, as ``Sample.to`` leaves them. So the range of float images on a GPU is
+        checked behind: values outside raise in a later call, when the check has come back.
 
     Example:
         >>> strong = AdaptiveStrengthTransform("trivial", seed=0)
@@ -178,6 +180,7 @@ class AdaptiveStrengthTransform(nn.Module):
             if min(deviations) <= 0:
                 raise ValueError(f"std must be above 0, got {std}. Give each channel's deviation.")
             self._output = Output(dtype or torch.float32, means, deviations)
+        self._range = RangeCheck()
         # Of the own generator; torch cannot send a Generator itself to spawned workers.
         self._state: Tensor | None = None
         self._worker_seed: int | None = None  # the worker that the state was made for
@@ -191,6 +194,10 @@ class AdaptiveStrengthTransform(nn.Module):
     def untouched(self) -> tuple[str, ...]:
         """Names of what stays in place though it lies on the images."""
         return self._untouched
+
+    def require_arrived(self) -> None:
+        """Raise for float images outside [0, 1], as far as checks on a GPU have come back."""
+        self._range.arrived()
 
     @property
     def output(self) -> Output:
@@ -377,7 +384,7 @@ class AdaptiveStrengthTransform(nn.Module):
     def _applied(self, images: Tensor, params: Params | KorniaParams) -> Tensor:
         """Do ``apply`` for images of a supported type and the parameters' shape."""
         batch = (images if images.ndim == 4 else images.unsqueeze(0)).as_subclass(Tensor)
-        require_range(batch)
+        self._range(batch)
         constants = {"fill": self._fill, "mean": self._output.mean, "std": self._output.std}
         for name, values in constants.items():
             require_channels(name, values, batch.shape[1])

@@ -249,7 +249,7 @@ def take(value: Any, rows: Tensor) -> Any:
         rows: (m,) int64 on the CPU.
     """
     if isinstance(value, Tensor):
-        return value[rows.to(value.device)]
+        return value[rows.to(value.device, non_blocking=True)]
     if isinstance(value, np.ndarray):
         return value[rows.numpy()]
     if isinstance(value, Mapping):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from augloader.core.batch import Sample
 from augloader.core.evidence import Evidence
+from augloader.core.precision import autocast_dtype
 from augloader.core.proxies import LastLayerGradient, Residual
 from augloader.loading.distributed_sampler import DistributedCoresetSampler
 from augloader.loading.sampler import CoresetSampler
@@ -55,7 +57,8 @@ class CoresetCallback(Callback):
         reports: sweep for the first selection only, and refresh from reports from then on.
         network: name of the submodule that maps inputs to logits; "" is the LightningModule itself,
             by its ``forward``.
-        **options: of ``sweep``, as ``batch_size=512``.
+        **options: of ``sweep``, as ``batch_size=512``; without ``autocast`` the trainer's
+            ``precision`` is taken.
 
     Raises:
         TypeError: no sampler, or with several ranks one that does not shard: Lightning would shard
@@ -265,7 +268,15 @@ class CoresetCallback(Callback):
             model = model.get_submodule(self.network)
         elif group is not None and trainer.model is not None:
             model = trainer.model  # in DistributedDataParallel: sweep gives it rank 0's buffers
-        return sweep(model, self.data, self.proxy, group=group, **self.options)
+        options = {"autocast": _autocast(trainer), **self.options}
+        return sweep(model, self.data, self.proxy, group=group, **options)
+
+
+def _autocast(trainer: Trainer) -> torch.dtype | bool:
+    """Return the half precision that training_step runs in, mixed or true, or False."""
+    with trainer.precision_plugin.forward_context():
+        dtype = autocast_dtype(trainer.strategy.root_device, None) or torch.get_default_dtype()
+    return dtype if dtype in (torch.float16, torch.bfloat16) else False
 
 
 def _draws_from(loader: Any, sampler: CoresetSampler) -> bool:

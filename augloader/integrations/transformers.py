@@ -46,7 +46,8 @@ class CoresetTrainer(Trainer):
         *given: as for Trainer.
         sampler: of the training loader, over ``train_dataset``.
         evidence: a function that returns it where a refresh is due, as
-            ``lambda: sweep(network, data, LastLayerGradient())``; None refreshes from reports.
+            ``lambda: sweep(network, data, LastLayerGradient())``, called in the precision that
+            ``bf16`` or ``fp16`` give the training; None refreshes from reports.
         **options: as for Trainer; ``train_dataset`` is the WeightedAugmentedDataset.
 
     Raises:
@@ -163,11 +164,16 @@ class CoresetTrainer(Trainer):
         loss = (found["loss"] * draw.weight.to(found["loss"].device)).mean()
         return (loss, outputs) if return_outputs else loss
 
+    def _evidence(self) -> Any:
+        """Return the evidence, swept in the training's precision."""
+        with self.accelerator.autocast():
+            return self.evidence() if callable(self.evidence) else self.evidence
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader over the sampler, its first epoch begun where nothing is selected."""
         sampler = self.sampler
         if sampler.selection is None and sampler.refresh_due:
-            sampler.begin(sampler.epoch, self.evidence)
+            sampler.begin(sampler.epoch, self._evidence)
         loader: DataLoader[Any] = super().get_train_dataloader()
         parts: list[Any] = [loader]
         for name in ("batch_sampler", "batch_sampler", "sampler"):
@@ -258,7 +264,7 @@ class _Epochs(TrainerCallback):
         torch.save({"ranks": ranks, **saved}, _state_file(folder, args.process_index))
 
     def _begin(self) -> None:
-        self.trainer.sampler.begin(self.epoch, self.trainer.evidence)
+        self.trainer.sampler.begin(self.epoch, self.trainer._evidence)
         self._require(len(self.trainer.sampler), self.length)
 
     def _require(self, length: int, other: int) -> None:

@@ -17,6 +17,8 @@ class Tap:
         self.name, self.head = name, head
         self.biased = getattr(head, "bias", None) is not None
         self.seen: tuple[Tensor, Tensor] | None = None
+        self.same: Tensor | None = None  # whether its outputs were the logits
+        self.shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # of logits and output
 
     def __enter__(self) -> Tap:
         """Begin to listen."""
@@ -33,7 +35,11 @@ class Tap:
         self.seen = (inputs[0], output)
 
     def features(self, logits: Tensor) -> Tensor:
-        """Return the head's last input, (b, d) or with a bias (b, d + 1), in float32."""
+        """Return the head's last input, (b, d) or with a bias (b, d + 1), in float32.
+
+        Whether the head's outputs are the logits is seen at once on the CPU. On a device, which
+        would have to be waited for, it is kept for ``require_same``.
+        """
         if self.seen is None:
             raise RuntimeError(
                 f"head {self.name!r} must be called in the forward pass, got no call. Name the "
@@ -41,13 +47,13 @@ class Tap:
             )
         h, out = self.seen
         self.seen = None
-        same = out.shape == logits.shape  # NaN logits are the model's too, and reported as such
-        if not (same and torch.allclose(out.float(), logits, rtol=0, atol=0, equal_nan=True)):
-            raise ValueError(
-                f"head {self.name!r} must return the model's logits {tuple(logits.shape)}, got "
-                f"another output {tuple(out.shape)}. Name the last layer: "
-                'LastLayerGradient(head="fc").'
-            )
+        self.shapes = tuple(logits.shape), tuple(out.shape)
+        if out.shape == logits.shape:
+            # NaN logits are the model's too, and reported as such.
+            same = ((out == logits) | (out.isnan() & logits.isnan())).all()
+            self.same = same if self.same is None else self.same & same
+        if out.shape != logits.shape or out.device.type == "cpu":
+            self.require_same()
         if h.ndim != 2:
             raise ValueError(
                 f"head {self.name!r} must take (n, d) features, got {tuple(h.shape)}. "
@@ -55,6 +61,15 @@ class Tap:
             )
         h = h.float()
         return torch.cat([h, h.new_ones(len(h), 1)], 1) if self.biased else h
+
+    def require_same(self) -> None:
+        """Raise unless the outputs of the head were the logits; waits for their device."""
+        wanted, got = self.shapes
+        if wanted != got or (self.same is not None and not self.same):
+            raise ValueError(
+                f"head {self.name!r} must return the model's logits {wanted}, got another output "
+                f'{got}. Name the last layer: LastLayerGradient(head="fc").'
+            )
 
 
 def head_of(model: nn.Module, name: str | None) -> tuple[str, nn.Module]:

@@ -65,6 +65,7 @@ def weakest_views(
     copies, strength = (
         torch.as_tensor(part).detach().cpu().expand(b) for part in (batch.copy, batch.strength)
     )
+    strength = strength.float()  # which Lightning casts to its true half precision
     weighed = _flag("weight", batch.weight, b)
     unmixed = ~_flag("mixed", False if mixed is False else batch.mixed, b)
     unmixed &= ~_flag("mixed", False if mixed is None else mixed, b)

@@ -14,9 +14,10 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.parallel import DistributedDataParallel
 
 from augloader.core.batch import Sample
-from augloader.core.checks import require_finite, require_labels
+from augloader.core.checks import require_finite, require_labels, unchecked
 from augloader.core.evidence import Evidence
 from augloader.core.modules import device_of, eval_mode, unwrapped
+from augloader.core.precision import autocast_dtype, computed_in
 from augloader.core.proxies import LastLayerGradient, Proxies, Residual, unchecked_residual
 from augloader.distributed import collectives
 from augloader.loading.heads import Tap, head_of
@@ -41,7 +42,7 @@ def sweep(
     num_workers: int = 0,
     collate_fn: Callable[[list[Any]], Any] | None = None,
     forward: Forward | None = None,
-    autocast: bool | None = None,
+    autocast: bool | torch.dtype | None = None,
     progress: bool | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Evidence:
@@ -66,7 +67,9 @@ def sweep(
             models that take more than one tensor or return objects; the batch is on the model's
             device, moved by its own ``to`` or, in mappings and sequences, tensor by tensor. None is
             ``model(batch.input), batch.target``.
-        autocast: run in torch's mixed precision; None does so on accelerators that have it.
+        autocast: precision of the forward passes. None is that of the ``torch.autocast`` around
+            this call, float32 without one; a dtype, bfloat16 or float16, casts to it; True to
+            bfloat16 where the device computes in it, else to float16; False not at all.
         progress: show a bar (needs tqdm); None does so where a terminal is attached.
         group: None, or the ranks that share the work, all of which call this: each sweeps its
             share, samples rank, rank + world, ..., and 16 of the next rank's, to see that both hold
@@ -88,9 +91,10 @@ def sweep(
         RuntimeError: the head was not called in the forward pass.
         ImportError: progress without tqdm.
         UserWarning, once a sweep: the data drew random numbers.
-        With a group every rank raises what one did; an ImportError as RuntimeError.
+        With a group every rank raises what one did; an ImportError as RuntimeError. On a GPU what
+        values tell (another head, labels of forward out of range, NaN) raises after the last batch.
 
-    Cost: one forward pass a sample; memory n (C + d) floats.
+    Cost: one forward pass a sample; memory n (C + d) floats. Waits for a GPU once, at the end.
 
     Example:
         >>> data = [(torch.tensor([1.0, 0.0]), 0), (torch.tensor([0.0, 1.0]), 1)]
@@ -135,14 +139,13 @@ def _sweep(
     num_workers: int,
     collate_fn: Callable[[list[Any]], Any] | None,
     forward: Forward | None,
-    autocast: bool | None,
+    autocast: bool | torch.dtype | None,
     bar: bool | None,
 ) -> Evidence:
     """Sweep all samples, or the share of a place (rank, world)."""
     view = unaugmented(data, own=forward is not None)
     device = device_of(model)
-    if autocast is None:
-        autocast = device.type != "cpu" and torch.amp.is_autocast_available(device.type)
+    dtype = autocast_dtype(device, autocast)
     share = None if place is None else _share(len(view), *place)
     if share is not None and not len(share):
         return Evidence(len(view), indices=share)
@@ -155,27 +158,50 @@ def _sweep(
     with eval_mode(model), tap, torch.no_grad(), Fixed(0):
         for batch, positions in batches(loader, "sweep", bar):
             moved = on(batch, device)
-            with torch.autocast(device.type, enabled=autocast):
+            with computed_in(device, dtype):
                 found, target = _outputs(model, moved, forward)
             logits = _check_logits(found, len(positions))
-            target = _check_target(target, logits, positions).to(device)
+            if forward is None:
+                target = batch.target  # on the CPU, where checking it waits for nothing
+            target = _check_target(target, logits, positions).to(device, non_blocking=True)
             logits = logits.float()
             labels.append(target)
-            losses.append(F.cross_entropy(logits, target, reduction="none"))
+            within = target.clamp(0, logits.shape[1] - 1)  # what is not is found below
+            losses.append(F.cross_entropy(logits, within, reduction="none"))
             if proxy is not None:
-                gradients.append(unchecked_residual(logits, target))
+                gradients.append(unchecked_residual(logits, within))
             if tap.head is not None:
                 features.append(tap.features(logits))
     home = torch.device("cpu") if device.type == "mps" else device  # distances need float64
-    gathered = [torch.cat(part).to(home) if part else None for part in (gradients, features)]
+    parts = [torch.cat(part).to(home) for part in (labels, losses, gradients, features) if part]
+    _require_sound(parts, logits.shape[1], tap, len(view), share)
+    target, loss, *rest = parts
+    proxies = unchecked(Proxies, gradient=rest[0], features=None) if rest else None
+    inputs = None
+    if len(rest) > 1:
+        proxies = unchecked(Proxies, gradient=rest[0], features=rest[1])
+        inputs = rest[1][:, :-1] if tap.biased else rest[1]  # the bias's input is a column of ones
+    known = {"labels": target, "losses": loss, "proxies": proxies, "features": inputs}
+    return Evidence(len(view), indices=share).with_checked(**known)
+
+
+def _require_sound(
+    parts: list[Tensor], classes: int, tap: Tap, n: int, share: Tensor | None
+) -> None:
+    """Raise unless labels, losses and proxies of a sweep hold; waits for their device once."""
+    target, loss, *rest = parts
+    flags = [((target >= 0) & (target < classes)).all()]
+    flags += [part.isfinite().all() for part in (loss, *rest)]
+    flags += [] if tap.same is None else [tap.same.to(loss.device)]
+    if torch.stack(flags).all():
+        return
+    if tap.same is not None:
+        tap.require_same()
+    samples = torch.arange(n, device="cpu") if share is None else share
+    require_labels("target", target, len(target), classes, samples)
     # The losses first: where they are not finite, they name the samples of a share.
-    evidence = Evidence(len(view), losses=torch.cat(losses).to(home), indices=share)
-    proxies = None if gathered[0] is None else Proxies(gathered[0], gathered[1])
-    inputs = gathered[1]
-    if inputs is not None and tap.biased:
-        inputs = inputs[:, :-1]  # without the column of ones, which is the bias's input
-    known = {"labels": torch.cat(labels).to(home), "proxies": proxies, "features": inputs}
-    return evidence.with_checked(**known)
+    Evidence(n, losses=loss, indices=share)
+    Proxies(*rest)
 
 
 def gradient_norms(
@@ -185,6 +211,7 @@ def gradient_norms(
     batch_size: int = 32,
     num_workers: int = 0,
     collate_fn: Callable[[list[Sample]], Sample] | None = None,
+    autocast: bool | torch.dtype | None = None,
 ) -> Tensor:
     """Return the norm of each sample's gradient by all parameters, GraNd: ||grad_theta L_i||.
 
@@ -199,6 +226,8 @@ def gradient_norms(
         batch_size: samples whose gradients are held at a time.
         num_workers: worker processes that fetch the samples.
         collate_fn: stacks Samples into a batch; None takes torch's default.
+        autocast: as for ``sweep``. Torch refuses some models in it, as on the CPU those with batch
+            norm: pass False.
 
     Returns:
         (n,) float32 on the model's device.
@@ -220,6 +249,7 @@ def gradient_norms(
     Source: Paul, Ganguli & Dziugaite (2021), Def. 2.1.
     """
     view, device = unaugmented(data), device_of(model)
+    dtype = autocast_dtype(device, autocast)
     # A copy: functional_call does not give a module that has two names its parameters back.
     model = deepcopy(model).eval()
     trained = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
@@ -230,7 +260,8 @@ def gradient_norms(
         )
 
     def loss(parameters: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
-        logits = functional_call(model, parameters, (image.unsqueeze(0),))
+        with computed_in(device, dtype):
+            logits = functional_call(model, parameters, (image.unsqueeze(0),))
         return F.cross_entropy(logits.float(), label.unsqueeze(0))
 
     gradients = vmap(grad(loss), in_dims=(None, 0, 0))
@@ -240,11 +271,14 @@ def gradient_norms(
         for batch, positions in batches(loader, "gradient norms"):
             moved = on(batch, device)
             if not norms:
-                with torch.no_grad():  # of one image, to know the number of classes
+                # Of one image, to know the number of classes.
+                with torch.no_grad(), computed_in(device, dtype):
                     one = _check_logits(model(moved.input[:1]), 1)
             every = one.expand(len(positions), -1)
-            target = _check_target(batch.target, every, positions).to(device)
-            parts = gradients(trained, moved.input, target).values()
+            given = batch.target.cpu() if isinstance(batch.target, Tensor) else batch.target
+            target = _check_target(given, every, positions).to(device, non_blocking=True)
+            with computed_in(device, None):  # as for backward(): the forward pass casts alone
+                parts = gradients(trained, moved.input, target).values()
             squares = [part.float().flatten(1).square().sum(1) for part in parts]
             norms.append(torch.stack(squares).sum(0).sqrt())
     found = torch.cat(norms)
@@ -308,7 +342,10 @@ def _check_logits(logits: Any, n: int) -> Tensor:
 
 
 def _check_target(target: Any, logits: Tensor, positions: Tensor) -> Tensor:
-    """Return class labels as int64, or raise an error that names the samples."""
+    """Return class labels as int64, or raise an error that names the samples.
+
+    Values on another device than the CPU are left to be checked without waiting for it.
+    """
     if not isinstance(target, Tensor):
         raise TypeError(
             f"target must collate to a tensor of class labels, got {type(target).__name__}. "
@@ -316,4 +353,7 @@ def _check_target(target: Any, logits: Tensor, positions: Tensor) -> Tensor:
         )
     if target.is_floating_point() and target.ndim == 1:
         raise TypeError(f"target must be integer class labels, got {target.dtype}. {_OTHERS}")
-    return require_labels("target", target, len(logits), logits.shape[1], positions)
+    here = target.device.type == "cpu"
+    values = target if here else torch.zeros(target.shape, dtype=target.dtype, device="cpu")
+    checked = require_labels("target", values, len(logits), logits.shape[1], positions)
+    return checked if here else target.long()

@@ -29,6 +29,8 @@ from augloader import (
     Uniform,
     WeightedAugmentedDataset,
 )
+from augloader.augment.pixels import kernels
+from tests.pretend_cuda import pretend_cuda
 from tests.reference import random_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -377,6 +379,61 @@ def test_scores_under_autocast_are_the_models() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         HardestOf(strong(), candidates=3, loss=loss)(rows(MIXED), Net())
     assert set(seen) == {torch.bfloat16}
+
+
+def test_the_precision_of_the_models_passes() -> None:
+    seen: list[torch.dtype] = []
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        seen.append(logits.dtype)
+        return F.cross_entropy(logits.float(), target, reduction="none")
+
+    batch = rows(MIXED)
+    for autocast, wanted in ((True, torch.bfloat16), (torch.float16, torch.float16)):
+        HardestOf(strong(), candidates=3, loss=loss, autocast=autocast)(batch, Net())
+        assert seen.pop() == wanted
+    with torch.autocast("cpu", torch.bfloat16):
+        HardestOf(strong(), candidates=3, loss=loss, autocast=False)(batch, Net())
+    assert seen.pop() == torch.float32
+    with pytest.raises(ValueError, match="autocast must be None, True, False"):
+        HardestOf(strong(), candidates=3, autocast="bf16")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float", "probabilities", "all kept"])
+def test_a_gpu_is_waited_for_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "usable", lambda: False)
+    batch = rows(MIXED)
+    if kind == "float":
+        batch = batch._replace(input=batch.input / 255)
+    if kind == "probabilities":
+        batch = batch._replace(target=torch.eye(C)[batch.target])
+    hardest = HardestOf(strong(), candidates=3, keep=3 if kind == "all kept" else 2)
+    expected = hardest(batch, Net())
+    with pretend_cuda() as gpu:
+        there, model = batch.to("cuda"), Net().to("cuda")
+        hardest(there, model)
+        gpu.clear()
+        out = hardest(there, model)
+        assert gpu.waits.total() <= (kind != "all kept"), gpu.report()
+        assert torch.equal(out.index, expected.index)
+        torch.testing.assert_close(out.weight.cpu(), expected.weight)
+
+
+def test_what_is_wrong_on_a_gpu_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "usable", lambda: False)
+    batch, hardest = rows(MIXED), HardestOf(strong(), candidates=2)
+    with pretend_cuda():
+        there, model = batch.to("cuda"), Net().to("cuda")
+        several = torch.ones(len(MIXED), C).to("cuda")
+        with pytest.raises(ValueError, match="rows that sum to 1"):
+            hardest(there._replace(target=several), model)
+        with pytest.raises(ValueError, match=r"images must be in \[0, 1\]"):
+            hardest(there._replace(input=there.input.float()), model)
+        broken = Net().to("cuda")
+        with torch.no_grad():
+            next(broken.parameters()).fill_(torch.nan)
+        with pytest.raises(ValueError, match="losses of candidates must be finite"):
+            hardest(there, broken)
 
 
 @pytest.mark.parametrize("strength", [[1.0], MIXED, [1.0] * 7])

@@ -50,6 +50,7 @@ from tests.augment.mixed import (
     targets,
     without_waiting,
 )
+from tests.pretend_cuda import pretend_cuda
 from tests.reference import random_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -668,6 +669,22 @@ def test_a_batch_of_mixed_rows_alone_reports_nothing() -> None:
 
 
 # On the GPU -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["classes", "probabilities"])
+@pytest.mark.parametrize("mixer", [Mixup(C), CutMix(C)], ids=lambda mixer: type(mixer).__name__)
+def test_a_gpu_is_not_waited_for(mixer: Mixup | CutMix, target: str) -> None:
+    images, strength = torch.rand(6, 3, 8, 8), torch.linspace(0, 1, 6)
+    labels = torch.arange(6) % C if target == "classes" else torch.eye(C)[torch.arange(6) % C]
+    batch = Sample(images, labels, torch.arange(6), torch.ones(6), strength)
+    expected = mixer(batch)
+    with pretend_cuda() as gpu:
+        there = batch.to("cuda")
+        gpu.clear()
+        mixed = mixer(there)
+        assert not gpu.waits, gpu.report()
+        assert torch.equal(mixed.input.cpu(), expected.input)
+        assert torch.equal(mixed.target.cpu(), expected.target)
 
 
 @pytest.mark.gpu

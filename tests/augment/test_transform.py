@@ -17,10 +17,13 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from augloader import Draw, Sample, WeightedAugmentedDataset
+from augloader.augment.pixels import kernels
 from augloader.augment.pixels.geometry import compose
 from augloader.augment.pixels.ops import GEOMETRY, IDENTITY
 from augloader.augment.policies import POLICIES, Params
+from augloader.augment.targets import follow
 from augloader.augment.transform import AdaptiveStrengthTransform
+from tests.pretend_cuda import pretend_cuda
 from tests.reference import (
     as_dtype,
     naive_warp,
@@ -1287,3 +1290,64 @@ def test_mask_fill() -> None:
         AdaptiveStrengthTransform("rand", mask_fill=-100)(
             given._replace(target=tv_tensors.Mask(masks.byte()))
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("name", [*POLICIES, "kornia"])
+def test_a_gpu_is_not_waited_for(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton's kernels, which are not pretended, wait for nothing either; see test_fused."""
+    monkeypatch.setattr(kernels, "usable", lambda: False)
+    affine = K.RandomAffine(30.0, p=1.0), K.RandomHorizontalFlip()
+    policy = affine if name == "kornia" else (name,)
+    strong = AdaptiveStrengthTransform(*policy, mean=(0.4,), std=(0.3,))
+    images, strength = batch(8, dtype=dtype), torch.linspace(0, 1, 8)
+    label, index = torch.arange(8), torch.arange(8)
+    masked = name not in ("kornia", "augmix")
+    with pretend_cuda() as gpu:
+        given = Sample(images, label, index, torch.ones(8), strength).to("cuda")
+        if masked:
+            given = given._replace(extra=tv_tensors.Mask(torch.ones(8, 20, 26).to("cuda")))
+        strong(given)  # what depends on the size alone is made once
+        gpu.clear()
+        out = strong(given)
+        assert not gpu.waits, gpu.report()
+        assert out.input.is_cuda
+        assert out.input.cpu().isfinite().all()
+
+
+def test_boxes_on_a_gpu_follow_as_on_the_cpu() -> None:
+    strong = AdaptiveStrengthTransform("rand", seed=3)
+    images, strength, keys = batch(6), torch.ones(6), keys_of(6)
+    corners = torch.tensor([[2.0, 3.0, 9.5, 8.0]])
+
+    def boxes(device: str) -> list[tv_tensors.BoundingBoxes]:
+        there = corners.to(device)
+        form = tv_tensors.BoundingBoxFormat.XYXY
+        made = tv_tensors.BoundingBoxes(there, format=form, canvas_size=(20, 26))
+        return [made] * 6
+
+    expected = strong((images, boxes("cpu")), strength, keys=keys)[1]
+    with pretend_cuda() as gpu:
+        moved = strong.sample(images.shape, strength, keys=keys)
+        given = boxes("cuda")
+        gpu.clear()
+        found = follow(given, moved)
+        assert not gpu.waits, gpu.report()
+        here = [box.as_subclass(Tensor).cpu() for box in found]
+    assert not all(torch.equal(box, corners) for box in here)
+    for box, other in zip(here, expected, strict=True):
+        assert torch.equal(box, other.as_subclass(Tensor))
+
+
+def test_float_images_on_a_gpu_raise_behind() -> None:
+    strong = AdaptiveStrengthTransform("cutout")
+    with pretend_cuda():
+        images = batch(2, dtype=torch.float32).to("cuda")
+        strong(images + 2, 1.0)
+        with pytest.raises(ValueError, match=r"in \[0, 1\].*of an earlier batch"):
+            strong(images, 1.0)
+        strong(images, 1.0)
+        strong.require_arrived()
+        pickle.loads(pickle.dumps(strong))

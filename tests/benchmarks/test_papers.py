@@ -156,6 +156,31 @@ def test_how_many_images_are_trained_on(method: Method, rows: list[int], swept: 
     assert (found.seconds["sweep"] > 0) == (swept > 0)
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("mix", ["mixup", "manifold", None])
+def test_warming_up_compiles_what_is_trained_and_changes_nothing(
+    mix: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = Method("mixed", Uniform(), 1.0, base="none", policy=None if mix else "auto", mix=mix)
+    trainer = Trainer(CLEAN, TINY, method, 0, given(), CPU)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    forward, kinds = trainer.forward, []
+
+    def noted(*batch: Any) -> Any:
+        kinds.append(tuple((part.shape, part.dtype) for part in batch))
+        return forward(*batch)
+
+    monkeypatch.setattr(trainer, "forward", noted)
+    trainer.warm_up()
+    assert len(kinds) == 3
+    assert all(torch.equal(value, before[k]) for k, value in trainer.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+    trainer.sampler.set_epoch(0)
+    trainer.refresh()
+    trainer.epoch(0)
+    assert len(set(kinds)) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("mix", ["mixup", "manifold", "cutmix", None])

@@ -280,6 +280,31 @@ def test_a_checkpoint_of_an_end_goes_on_with_another_length(
     assert torch.equal(rest.layer.weight, whole.layer.weight)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_a_sweep_runs_in_the_trainers_precision(tmp_path: Path, precision: Any) -> None:
+    seen: list[tuple[bool, torch.dtype]] = []
+
+    class Noted(Network):
+        def forward(self, inputs: Tensor) -> Tensor:
+            logits = super().forward(inputs)
+            seen.append((self.training, logits.dtype))
+            return logits
+
+    sampler = learning()
+    callback, loader = (
+        CoresetCallback(sampler, dataset()),
+        DataLoader(dataset(), 8, sampler=sampler),
+    )
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", devices=1, callbacks=[callback], precision=precision,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(Noted(), loader)
+    wanted = torch.float32 if precision == "32-true" else torch.bfloat16
+    assert set(seen) == {(False, wanted), (True, wanted)}
+
+
 def test_reports_make_refreshes_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     swept = []
     monkeypatch.setattr("augloader.integrations.lightning.sweep", lambda *_, **__: swept.append(1))

@@ -156,6 +156,25 @@ def test_every_planned_draw_is_trained_on_once(tmp_path: Path) -> None:
     assert known.labels.tolist() == [i % CLASSES for i in range(N)]
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_sweep_runs_in_the_trainings_precision(tmp_path: Path, bf16: bool) -> None:
+    model = Images()
+    seen: list[torch.dtype] = []
+
+    def evidence() -> Any:
+        def forward(model: Any, batch: Any) -> Any:
+            logits = model(batch.input)
+            seen.append(logits.dtype)
+            return logits, batch.target
+
+        # Not accelerate's forward, which casts by itself once the training has begun.
+        plain = nn.Sequential(nn.Flatten(), model.layer)
+        return sweep(plain, dataset(), LastLayerGradient(), forward=forward)
+
+    trainer(tmp_path, planned(), model, evidence, bf16=bf16).train()
+    assert set(seen) == {torch.bfloat16 if bf16 else torch.float32}
+
+
 def test_the_loss_is_weighted_and_accumulated(tmp_path: Path) -> None:
     """One step over all batches of an epoch is one of plain SGD on the mean of their means."""
     options = {"optim": "sgd", "max_grad_norm": 0.0, "gradient_accumulation_steps": 7}

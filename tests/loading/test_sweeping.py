@@ -20,6 +20,7 @@ from augloader import (
 from augloader.core import residual
 from augloader.loading import gradient_norms
 from augloader.loading.sweeping import _sweep
+from tests.pretend_cuda import pretend_cuda
 from tests.reference import random_state
 
 
@@ -203,7 +204,7 @@ def test_messages_name_samples() -> None:
     y[47], x[40, 1] = 9, torch.nan
     with pytest.raises(ValueError, match=r"target must be in \[0, 3\).*\(first samples 47\)"):
         sweep(Net(), TensorDataset(x, y), Residual(), batch_size=16)
-    options: tuple[Any, ...] = (16, 0, None, None, None, False)
+    options: tuple[Any, ...] = (16, 0, None, None, False, None)
     with pytest.raises(ValueError, match=r"losses must be finite, got 1 .*\(first samples 40\)"):
         _sweep(Net(), TensorDataset(x, y * 0), Residual(), (1, 3), *options)
 
@@ -235,6 +236,90 @@ def test_autocast_on_request_gives_nearly_the_same() -> None:
     assert mixed.gradient.dtype == torch.float32
     assert not torch.equal(exact.gradient, mixed.gradient)
     torch.testing.assert_close(exact.gradient, mixed.gradient, atol=0.02, rtol=0.1)
+
+
+def test_autocast_is_the_one_around_the_call() -> None:
+    model, given = Net(), data()
+
+    def swept(autocast: bool | torch.dtype | None = None) -> Tensor:
+        proxies = sweep(model, given, LastLayerGradient(), autocast=autocast).proxies
+        assert proxies is not None
+        return torch.cat([proxies.gradient, proxies.distances()], 1)
+
+    plain, half = swept(), swept(torch.bfloat16)
+    assert not torch.equal(plain, half)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(swept(), half)
+        assert torch.equal(swept(False), plain)
+    with torch.autocast("cpu", torch.float16):
+        assert torch.equal(swept(), swept(torch.float16))
+        assert torch.equal(swept(True), half)
+    with pytest.raises(ValueError, match=r"autocast must be .* got torch.float64"):
+        swept(torch.float64)
+
+
+def test_gradient_norms_follow_the_autocast_around_the_call() -> None:
+    model, given = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), data(9)
+    plain, half = gradient_norms(model, given), gradient_norms(model, given, autocast=True)
+    assert half.dtype == torch.float32
+    assert not torch.equal(plain, half)
+    torch.testing.assert_close(plain, half, atol=0.02, rtol=0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(gradient_norms(model, given), half)
+        assert torch.equal(gradient_norms(model, given, autocast=False), plain)
+
+
+def test_training_goes_on_in_the_autocast_block_of_a_sweep() -> None:
+    model = Net()
+    with torch.autocast("cpu", torch.bfloat16):
+        sweep(model, data(), None)
+        loss = model(torch.ones(2, 5)).float().square().sum()
+    loss.backward()
+    assert model.head.weight.grad is not None
+
+
+FORWARDS: dict[str, Any] = {
+    "none": (None, LastLayerGradient()),
+    "own": (lambda model, batch: (model(batch[0]), batch[1]), LastLayerGradient()),
+    "losses": (None, None),
+}
+
+
+@pytest.mark.parametrize("kind", FORWARDS)
+def test_a_sweep_waits_for_a_gpu_once(kind: str) -> None:
+    forward, proxy = FORWARDS[kind]
+    model, given = Net(), data()
+    here = sweep(model, given, proxy, forward=forward)
+    with pretend_cuda() as gpu:
+        model.to("cuda")
+        gpu.clear()
+        there = sweep(model, given, proxy, forward=forward, batch_size=16)
+        assert gpu.waits.total() <= 1, gpu.report()
+        assert there.losses is not None
+        assert there.losses.is_cuda
+        torch.testing.assert_close(there.losses.cpu(), here.losses)
+        if there.proxies is not None and here.proxies is not None:
+            torch.testing.assert_close(there.proxies.gradient.cpu(), here.proxies.gradient)
+        gpu.clear()
+        norms = gradient_norms(model, given, batch_size=16)
+        assert gpu.waits.total() <= 1, gpu.report()
+        assert torch.isfinite(norms.cpu()).all()
+
+
+def test_what_is_wrong_on_a_gpu_raises_after_the_last_batch() -> None:
+    x, y = data().tensors
+    wrong, broken = y.clone(), x.clone()
+    wrong[41], broken[17, 2] = 3, torch.nan
+    with pretend_cuda():
+        model = Net().to("cuda")
+        for forward, labels in ((None, wrong), (FORWARDS["own"][0], wrong)):
+            with pytest.raises(ValueError, match=r"target must be in \[0, 3\).*samples 41\)"):
+                sweep(model, TensorDataset(x, labels), Residual(), forward=forward, batch_size=16)
+        with pytest.raises(ValueError, match=r"losses must be finite, got 1 .*indices 17\)"):
+            sweep(model, TensorDataset(broken, y), LastLayerGradient(), batch_size=16)
+        other = nn.Sequential(Net(), nn.Hardtanh(-0.01, 0.01)).to("cuda")
+        with pytest.raises(ValueError, match=r"head '0\.head' must return the model's logits"):
+            sweep(other, TensorDataset(x, y), LastLayerGradient())
 
 
 def test_progress_shows_a_bar_and_needs_tqdm(
@@ -285,6 +370,7 @@ def test_gradient_norms_are_those_of_single_backward_passes(batch_size: int) -> 
 
 
 def test_gradient_norms_count_what_is_trained() -> None:
+    torch.manual_seed(0)
     model = Net()
     whole = gradient_norms(model, data())
     for parameter in model.parameters():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from augloader.augment.pixels import fused
+from augloader.augment.pixels import kernels
 from augloader.augment.pixels.colour import recolour
 from augloader.augment.pixels.dense import apply_dense
 from augloader.augment.pixels.geometry import Interpolation, warp_
@@ -79,11 +78,11 @@ def apply_params(
     Returns:
         (B, C, H, W) in the output's dtype, beside the images.
 
-    Cost: see ``recolour``, ``warp_`` and ``fused.apply_fused``.
+    Cost: see ``recolour``, ``warp_``, ``apply_dense`` and ``fused.apply_fused``.
     """
     chained = params.op.shape[2] > 0
     if chained and params.mix is None and _fusible(images) and output.dtype != torch.float64:
-        return fused.apply_fused(
+        made = kernels.apply_fused(
             images,
             *_on_device(params, 0, images),
             interpolation=interpolation,
@@ -92,6 +91,8 @@ def apply_params(
             std=_each(output.std, images) if output.normalised else None,
             dtype=output.dtype or torch.uint8,
         )
+        if made is not None:
+            return made
     if params.mix is not None:
         out = _mixed(images, params, interpolation, fill)
     else:
@@ -107,14 +108,7 @@ def _each(values: tuple[float, ...], images: Tensor) -> tuple[float, ...]:
 
 
 def _fusible(images: Tensor) -> bool:
-    return images.is_cuda and images.dtype == torch.uint8 and fused.available()
-
-
-def _whole_chains(images: Tensor) -> Callable[..., Tensor] | None:
-    """Return what applies whole chains at once on the images' device; None: group the rows."""
-    if _fusible(images):
-        return fused.apply_fused
-    return apply_dense if images.is_cuda and images.dtype == torch.uint8 else None
+    return images.is_cuda and images.dtype == torch.uint8 and kernels.usable()
 
 
 def _chain(
@@ -125,10 +119,15 @@ def _chain(
     fill: tuple[float, ...],
 ) -> Tensor:
     """Return a copy of the images after their m-th chain."""
-    apply = _whole_chains(images)
-    if apply is not None and params.op.shape[2]:
-        arguments = _on_device(params, m, images)
-        return apply(images, *arguments, interpolation=interpolation, fill=fill)
+    fusible = _fusible(images)
+    if params.op.shape[2] and (fusible or (images.is_cuda and images.dtype == torch.uint8)):
+        chain = _on_device(params, m, images)
+        made = None
+        if fusible:
+            made = kernels.apply_fused(images, *chain, interpolation=interpolation, fill=fill)
+        if made is None:
+            made = apply_dense(images, *chain, interpolation=interpolation, fill=fill)
+        return made
     # Half precision is computed in float32, and rounded once.
     out = recolour(images.to(_exact(images)), params.op[:, m], params.magnitude[:, m])
     rows = params.moved[m]

@@ -152,9 +152,17 @@ def _equalize_(images: Tensor, op: Array, magnitude: Array) -> None:
     n, c = images.shape[:2]
     index = images.flatten(2).to(torch.int32)  # int64 would be four times as slow to look up
     index += torch.arange(0, n * c * 256, 256, dtype=torch.int32, device=index.device).view(n, c, 1)
-    histogram = torch.bincount(index.view(-1), minlength=n * c * 256).view(n * c, 256)
-    table = equalize_table(histogram).view(-1)
+    table = equalize_table(_counts(index.view(-1), n * c * 256).view(n * c, 256)).view(-1)
     torch.index_select(table, 0, index.view(-1), out=images.view(-1))
+
+
+def _counts(index: Tensor, size: int) -> Tensor:
+    """Return how often each number below ``size`` occurs."""
+    if index.device.type == "cpu":
+        return torch.bincount(index, minlength=size)
+    # bincount would wait for the device, to see how many numbers there are.
+    ones = index.new_ones(()).expand_as(index)
+    return index.new_zeros(size).scatter_add_(0, index.long(), ones)
 
 
 def equalize_table(histogram: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ except ImportError:  # no Triton for this system: the kernels below stay plain f
 
 _DTYPES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16)
 _BLOCK = 4096  # pixels that a program of _tables reads at a time, at most
+_LANES = 128  # pixels that it reads at a time, at least: fewer lanes than threads count some twice
 _TILE = (16, 32)  # rows and columns of the output that a program of _render makes
 
 _FIRST_COLOUR = constexpr(ops.COLOUR[0])
@@ -89,9 +90,10 @@ def apply_fused(
         dtype: uint8, float32, float16 or bfloat16.
 
     Returns:
-        (B, C, H, W) in ``dtype``: the levels of ``apply_dense`` on the CPU, bit for bit with
-        "nearest"; with "bilinear" a few may differ by one. v / 255 is rounded once; a normalised
-        value differs from torch's three rounded steps in the last bits.
+        (B, C, H, W) in ``dtype``, in channels-last memory format where the images are: the levels
+        of ``apply_dense`` on the CPU, bit for bit with "nearest"; with "bilinear" a few may differ
+        by one. v / 255 is rounded once; a normalised value differs from torch's three rounded steps
+        in the last bits.
 
     Raises:
         RuntimeError: Triton is not installed, or the images are not on a CUDA device.
@@ -120,21 +122,25 @@ def apply_fused(
     if not (images.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
         raise RuntimeError(f"images must be on CUDA, got {images.device}. Use apply_dense.")
 
+    given = images
     images, op, magnitude, theta = (x.contiguous() for x in (images, op, magnitude, theta))
     rows, channels, height, width = images.shape
     length = op.shape[1]
-    out = torch.empty(images.shape, dtype=dtype, device=images.device)
+    last = not given.is_contiguous() and given.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    out = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=layout)
     if not out.numel():
         return out
     tables = images.new_empty((rows, channels, 256))
     between = images.new_empty((min(max(length - 1, 0), 2), *images.shape))
-    block = min(_BLOCK, next_power_of_2(height * width))
+    block = min(_BLOCK, max(_LANES, next_power_of_2(height * width)))
     tiles = rows * cdiv(height, _TILE[0]) * cdiv(width, _TILE[1])
     fills, means, stds = (_each(values, channels) for values in (fill, mean, std))
     scale = 1 / (255 * stds)
     coarse = scale.astype(np.float32).astype(np.float64)  # with the rest, more exact than float32
-    constants = {"FILL": fills, "SCALE": coarse, "REST": scale - coarse, "SHIFT": -means / stds}
-    parts = {name: tuple(values.tolist()) for name, values in constants.items()}
+    # As single numbers in the call, not compiled into the kernels: new ones are no new kernels.
+    constants = (fills, coarse, scale - coarse, -means / stds)
+    numbers = [float(values[c % channels]) for values in constants for c in range(3)]
     with torch.cuda.device_of(images):
         # Stages are counted from the last, whose pixels go through theta to the output.
         for behind in range(max(length, 1) - 1, -1, -1):
@@ -147,8 +153,9 @@ def apply_fused(
                 *chain,
                 theta,
                 after,
+                *numbers,
                 **shape,
-                **parts,
+                LAST=last and not behind,
                 BILINEAR=interpolation == "bilinear",
                 TILE_Y=_TILE[0],
                 TILE_X=_TILE[1],
@@ -291,13 +298,22 @@ def _render(
     W,
     theta,
     out,
+    fill_0,
+    fill_1,
+    fill_2,
+    scale_0,
+    scale_1,
+    scale_2,
+    rest_0,
+    rest_1,
+    rest_2,
+    shift_0,
+    shift_1,
+    shift_2,
     C: tl.constexpr,
     K: tl.constexpr,
     BEHIND: tl.constexpr,
-    FILL: tl.constexpr,
-    SCALE: tl.constexpr,
-    REST: tl.constexpr,
-    SHIFT: tl.constexpr,
+    LAST: tl.constexpr,
     BILINEAR: tl.constexpr,
     TILE_Y: tl.constexpr,
     TILE_X: tl.constexpr,
@@ -315,11 +331,14 @@ def _render(
     shown = (y < H) & (x < W)
     size = tl.cast(H, tl.int64) * W
     stage = (number, amount, image + row * C * size, tables + row * C * 256)
-    out += row * C * size + y * W + x
+    fills, scales = (fill_0, fill_1, fill_2), (scale_0, scale_1, scale_2)
+    rests, shifts = (rest_0, rest_1, rest_2), (shift_0, shift_1, shift_2)
+    step = 1 if LAST else size  # from a channel to the next
+    out += row * C * size + (y * W + x) * (C if LAST else 1)
     if BEHIND > 0:
         for c in tl.static_range(C):
             value = _value(stage, c, y, x, shown, H, W, C)
-            tl.store(out + c * size, value.to(tl.uint8), mask=shown)
+            tl.store(out + c * step, value.to(tl.uint8), mask=shown)
     else:
         at_y = _position(theta + row * 6 + 3, y, x, H, H, W)
         at_x = _position(theta + row * 6, y, x, W, H, W)
@@ -330,13 +349,13 @@ def _render(
                     y0 = tl.floor(at_y) + tap // 2
                     x0 = tl.floor(at_x) + tap % 2
                     weight = (1 - tl.abs(at_y - y0)) * (1 - tl.abs(at_x - x0))
-                    value += weight * _sample(stage, c, y0, x0, shown, FILL[c], H, W, C)
+                    value += weight * _sample(stage, c, y0, x0, shown, fills[c], H, W, C)
             else:
-                value = _sample(stage, c, _round(at_y), _round(at_x), shown, FILL[c], H, W, C)
-            value = _round(value + FILL[c])
+                value = _sample(stage, c, _round(at_y), _round(at_x), shown, fills[c], H, W, C)
+            value = _round(value + fills[c])
             if out.dtype.element_ty != tl.uint8:
-                value = tl.fma(value, SCALE[c], tl.fma(value, REST[c], SHIFT[c]))
-            tl.store(out + c * size, value.to(out.dtype.element_ty), mask=shown)
+                value = tl.fma(value, scales[c], tl.fma(value, rests[c], shifts[c]))
+            tl.store(out + c * step, value.to(out.dtype.element_ty), mask=shown)
 
 
 @jit

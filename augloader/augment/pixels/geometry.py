@@ -166,7 +166,8 @@ def _axes(
     """
     xs = torch.linspace((1 - width) / 2, (width - 1) / 2, width, dtype=dtype, device=device)
     ys = torch.linspace((1 - height) / 2, (height - 1) / 2, height, dtype=dtype, device=device)
-    half = torch.tensor([[width / 2], [height / 2]], dtype=dtype, device=device)
+    half = torch.tensor([[width / 2], [height / 2]], dtype=dtype, device="cpu")
+    half = half.to(device, non_blocking=True)
     return xs, ys[:, None], half
 
 
@@ -181,7 +182,7 @@ def warp_mask(masks: Tensor, rows: Tensor, matrix: Tensor, outside: float = 0) -
     out, height, width = masks.clone(), *masks.shape[-2:]
     if not len(rows):
         return out
-    index = rows.to(masks.device)
+    index = rows.to(masks.device, non_blocking=True)
     chosen = masks.index_select(0, index).reshape(len(rows), -1, height, width)
     pieces = chosen.element_size() // 2 if chosen.dtype in _LARGE else 1
     if pieces > 1:

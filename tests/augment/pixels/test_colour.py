@@ -25,6 +25,7 @@ from augloader.augment.pixels.ops import (
     SOLARIZE,
 )
 from augloader.augment.pixels.rows import chunk, put_, take, to_levels
+from tests.pretend_cuda import pretend_cuda
 from tests.reference import as_dtype, sample_images, torchvision_operation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -222,3 +223,16 @@ def test_take_put_and_to_levels() -> None:
     like = torch.zeros(1, dtype=torch.uint8)
     assert to_levels(torch.tensor([0.0, 0.99, 254.99, 255.0]), like).tolist() == [0, 0, 254, 255]
     assert to_levels(torch.tensor([0.99]), torch.zeros(1).double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_no_operation_waits_for_a_gpu(dtype: torch.dtype) -> None:
+    images = as_dtype(sample_images("smooth", len(COLOUR), 3, 9, 11), dtype)
+    op, magnitude = torch.tensor(COLOUR)[:, None], torch.full((len(COLOUR), 1), 0.5)
+    expected = recolour(images, op, magnitude)
+    with pretend_cuda() as gpu:
+        there = images.to("cuda")
+        gpu.clear()
+        out = recolour(there, op, magnitude)
+        assert not gpu.waits, gpu.report()
+        assert torch.equal(out.cpu(), expected)

@@ -7,6 +7,7 @@ in another process.
 import os
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -89,6 +90,30 @@ def test_chains_equal_dense(channels: int, size: tuple[int, int], length: int) -
     images, theta, (op, magnitude) = photos(12, channels, size), maps(12), chains(12, length)
     out, expected = both(images, op, magnitude, theta, fill=(9.0,))
     require_close(out, expected, "nearest")
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("size", [(2, 2), (8, 8)])
+def test_images_of_fewer_pixels_than_threads_equal_dense(size: tuple[int, int]) -> None:
+    """A histogram of fewer lanes than threads once counted some pixels several times."""
+    assert size[0] * size[1] < fused._LANES
+    op, magnitude = every_operation(1)
+    images, theta = photos(len(op), 3, size), maps(len(op))
+    out, expected = both(images, op, magnitude, theta, fill=(9.0,))
+    require_close(out, expected, "nearest")
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_channels_last_images_stay_so(dtype: torch.dtype) -> None:
+    images, theta, (op, magnitude) = photos(4, 3, (9, 35)), maps(4), chains(4, 2)
+    given = [x.to(DEVICE) for x in (images, op, magnitude, theta)]
+    plain = apply_fused(*given, fill=(0.0, 9.5, 255.0), dtype=dtype)
+    last = given[0].contiguous(memory_format=torch.channels_last)
+    out = apply_fused(last, *given[1:], fill=(0.0, 9.5, 255.0), dtype=dtype)
+    assert plain.is_contiguous()
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(out, plain)
 
 
 @pytest.mark.triton
@@ -234,6 +259,28 @@ def test_triton_stays_optional() -> None:
         "assert not fused.available()\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+POINTERS = {"op": "*i64", "magnitude": "*fp32", "theta": "*fp32", "out": "*fp16"}
+POINTERS |= dict.fromkeys(("images", "before", "tables"), "*u8")
+SIZES = {"H": "i32", "W": "i32"}
+COMPILED = {"C": 3, "K": 2, "BEHIND": 0, "BLOCK": 128, "TILE_Y": 16, "TILE_X": 32}
+COMPILED |= {"LAST": True, "BILINEAR": True}
+
+
+@pytest.mark.skipif(INTERPRETED, reason="once is enough")
+@pytest.mark.skipif(not fused.available(), reason="needs Triton")
+@pytest.mark.parametrize("name", ["_tables", "_render"])
+def test_kernels_compile_for_a_gpu_whatever_fill_mean_and_std(name: str) -> None:
+    """Triton needs no GPU to compile for one; what is no constant here is a number of the call."""
+    compiler = import_module("triton.compiler")
+    target = import_module("triton.backends.compiler").GPUTarget("cuda", 90, 32)
+    kernel = vars(fused)[name]
+    constants = {p.name: COMPILED[p.name] for p in kernel.params if p.is_constexpr}
+    kinds = POINTERS | SIZES | dict.fromkeys(constants, "constexpr")
+    signature = {p.name: kinds.get(p.name, "fp32") for p in kernel.params}
+    source = compiler.ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    assert compiler.compile(source, target=target, options={"enable_fp_fusion": False})
 
 
 @pytest.mark.slow
