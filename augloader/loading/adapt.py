@@ -29,7 +29,7 @@ class Adapted:
         transform: the transform; of one with random numbers of its own, a copy.
         name: what it is for.
         by_keyword: whether it is called as Albumentations' are.
-        asks: which of strength and keys it takes.
+        asks: which of strength and keys it is given.
         takes: by keyword, the names that it takes; None: any.
     """
 
@@ -41,7 +41,7 @@ class Adapted:
 
     @property
     def takes_strength(self) -> bool:
-        """Whether it is given the draw's strength."""
+        """Whether it is given a strength: as the strong transform the draw's, else 1."""
         return "strength" in self.asks
 
     def __call__(self, image: Any, draw: Draw) -> Any:
@@ -118,8 +118,8 @@ class Adapted:
 
     def _given(self, draw: Draw) -> dict[str, Any]:
         given: dict[str, Any] = {}
-        if "strength" in self.asks:
-            given["strength"] = draw.strength
+        if "strength" in self.asks:  # a draw's is that of its strong augmentation
+            given["strength"] = draw.strength if self.name == "strong" else 1.0
         if "keys" in self.asks:
             names = np.array([max(draw.epoch, 0), draw.index, draw.copy], np.int64)
             given["keys"] = torch.from_numpy(names)
@@ -146,7 +146,11 @@ def adapt(name: str, transform: Transform | Adapted | None) -> Adapted | None:
         parameters: Mapping[str, inspect.Parameter] = inspect.signature(called).parameters
     except ValueError:  # some built-ins have no signature
         return Adapted(transform, name)
-    asks = frozenset({"strength", "keys"} & parameters.keys())
+    own_names = frozenset({"strength", "keys"} & parameters.keys())
+    asks = own_names
+    if name != "strong" and "strength" in asks:
+        default = parameters["strength"].default  # None stands for none, as in our own transform
+        asks -= set() if default is None or default is inspect.Parameter.empty else {"strength"}
     image = parameters.get("image")
     known = any(
         kind.__module__.split(".")[0] == "albumentations" for kind in type(transform).__mro__
@@ -161,7 +165,7 @@ def adapt(name: str, transform: Transform | Adapted | None) -> Adapted | None:
         name,
         by_keyword=True,
         asks=asks,
-        takes=None if any_name else frozenset(parameters) - asks,
+        takes=None if any_name else frozenset(parameters) - own_names,
     )
 
 

@@ -42,8 +42,9 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             Any callable on one image: torchvision, PIL, Kornia (a batch dimension of one that it
             adds is dropped) or Albumentations (called with ``image=`` as an (H, W, C) array, and of
             an input (image, mask) with ``mask=``; its random numbers depend on the draw). One with
-            a parameter named ``strength`` is given the draw's, and one with a parameter named
-            ``keys`` the draw's (3,) int64 epoch, index and copy, to seed its random numbers with.
+            a parameter named ``strength`` is given the draw's; weak, final and clean ones keep its
+            default, or are given 1 where it has none. Any with a parameter named ``keys`` is given
+            the draw's (3,) int64 epoch, index and copy, to seed its random numbers with.
             Or a list of m of them, f_T(z) = {z_1, ..., z_m}, as ``translations(3)``: copy j is
             augmented by the j-th, and the sampler must be built with ``copies=m``.
         final: transform of every draw's input, and of the clean view's (to tensor, normalise), or
