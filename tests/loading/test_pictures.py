@@ -11,7 +11,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from augloader import Draw, WeightedAugmentedDataset
-from augloader.loading.pictures import leaves, picture, size_of
+from augloader.core.lying import leaves
+from augloader.loading.pictures import picture, size_of
 
 MODES = (
     *("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"),
