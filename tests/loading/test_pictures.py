@@ -191,7 +191,8 @@ def test_what_lies_on_no_image_stays_in_silence(item: tuple[Any, ...]) -> None:
 
 
 def test_a_wrapped_loader_refuses_plain_masks_too() -> None:
-    plain = DataLoader([HIDDEN["(H, W)"]] * 4, 2)
+    items: Any = [HIDDEN["(H, W)"]] * 4
+    plain: DataLoader[Any] = DataLoader(items, 2)
     for untouched in ((), ("target",)):
         loader, sampler = wrap(
             plain, Uniform(), fraction=0.5, strong=lambda x: x + 1, untouched=untouched
