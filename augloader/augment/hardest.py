@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from augloader.augment.images import require_images
-from augloader.augment.lying import require_none_lying
 from augloader.augment.transform import AdaptiveStrengthTransform
 from augloader.core.batch import Sample, take
 from augloader.core.checks import count_and_first, require_finite, require_int
+from augloader.core.lying import require_none_lying
 from augloader.core.modules import eval_mode, unwrapped
 from augloader.core.precision import autocast_dtype, computed_in
 

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from augloader.augment.blend import Mixing, beside, described
-from augloader.augment.lying import names_of, require_none_lying
 from augloader.core.batch import Sample
 from augloader.core.checks import (
     count_and_first,
@@ -27,6 +26,7 @@ from augloader.core.checks import (
 )
 from augloader.core.deprecated import formerly, renamed
 from augloader.core.keyed import uniforms
+from augloader.core.lying import names_of, require_none_lying
 from augloader.core.schedule import Course, Schedule
 
 Array = np.ndarray[Any, Any]

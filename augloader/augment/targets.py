@@ -11,9 +11,9 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as boxes_of
 
 from augloader.augment.kornia import KorniaParams
-from augloader.augment.lying import FOLLOWING, Place, lying, walked
 from augloader.augment.pixels.geometry import warp_mask, warp_points
 from augloader.augment.policies import Params
+from augloader.core.lying import Place, follows, lying, start, walked
 
 _PLAIN_BOXES = (
     tv_tensors.BoundingBoxFormat.XYXY,
@@ -37,8 +37,8 @@ def follow(
         target: a ``Mask`` of shape (B, ..., H, W), resampled by nearest, or (..., H, W) for one
             image; ``BoundingBoxes`` (each becomes the box around its moved corners, clamped to the
             canvas as torchvision does) and ``KeyPoints`` of one image; integers are rounded. A
-            mapping or a tuple of these; a list with one entry an image for a batch. Colour
-            operations leave them all alone, and cut-outs too.
+            mapping or a tuple of these; for a batch a list with one entry an image, or a tuple
+            with one mapping an image. Colour operations leave them all alone, and cut-outs too.
         params: of a policy, for the batch, or of one row for one image.
         row: the image of the batch that the target is of; None: of all of them.
         mask_fill: value of masks outside the moved image; bool masks are False there.
@@ -49,7 +49,8 @@ def follow(
         TypeError: a mask, boxes or points for geometric Kornia operations.
         ValueError: where the policy has geometry: a plain tensor of the images' size, plain boxes,
             points or masks by their key, another image; another size than the images', a list of
-            another length, boxes or points of a whole batch in one tensor, rotated boxes, a mixture
+            another length, or of masks that may be of one image or of all, boxes or points of a
+            whole batch in one tensor, rotated boxes, a mixture
             of several geometries (AugMix), a ``mask_fill`` that the mask's dtype cannot hold.
 
     Cost: O(pixels) for masks, O(1) for each box; a loop over the entries of a list.
@@ -65,7 +66,7 @@ def follow(
     images, size = params.shape[0] if row is None else 1, tuple(params.shape[2:])
 
     def moved(leaf: Any, place: Place) -> Any:
-        if isinstance(leaf, FOLLOWING):
+        if follows(leaf):
             return _moved(leaf, params, place.row, mask_fill)
         got = lying(leaf, place, images, size)
         if got:
@@ -79,7 +80,7 @@ def follow(
             )
         return leaf
 
-    return walked(moved, target, Place(name, row=row), images, untouched)
+    return walked(moved, target, start(name, row), images, untouched)
 
 
 def _moved(target: Any, params: Params | KorniaParams, row: int | None, mask_fill: float) -> Any:

@@ -22,7 +22,6 @@ from augloader.augment.images import (
     require_images,
 )
 from augloader.augment.kornia import KorniaOperations, KorniaParams
-from augloader.augment.lying import names_of
 from augloader.augment.pixels.apply import Output, apply_params
 from augloader.augment.pixels.geometry import Interpolation
 from augloader.augment.policies import POLICIES, AugMix, Params, Policy
@@ -36,6 +35,7 @@ from augloader.core.checks import (
     require_strengths,
 )
 from augloader.core.keyed import uniforms
+from augloader.core.lying import names_of
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -221,9 +221,10 @@ class AdaptiveStrengthTransform(nn.Module):
         Args:
             images: (B, C, H, W) or (C, H, W); or a tuple of images and what follows their
                 geometry: torchvision's Mask, BoundingBoxes and KeyPoints, in mappings, in tuples,
-                or in a list with one entry an image; or a Sample, of a batch or of one image. Its
-                input is augmented by its own strength and keys (a batch by Kornia operations
-                without keys), and what its target and extra fields hold of the above follows.
+                or in a list, or a tuple of mappings, with one entry an image; or a Sample, of a
+                batch or of one image. Its input is augmented by its own strength and keys (a batch
+                by Kornia operations without keys), and what its target and extra fields hold of
+                the above follows.
             strength: see ``sample``; on the CPU or the images' device. None for a Sample.
             generator: see ``sample``. Beside a Sample it is drawn from in place of its keys.
             keys: see ``sample``. None for a Sample.
@@ -242,12 +243,10 @@ class AdaptiveStrengthTransform(nn.Module):
         if generator is None and (self.keyed or images.keys.ndim == 1):
             keys = images.keys
         out, params = self._augmented(images.input, images.strength, generator, keys, "input")
-        extra = images.extra  # a list of fields, where the default collate made it; not of images
-        moved = self._follow(tuple(extra) if isinstance(extra, list) else extra, params, "extra")
         return images._replace(
             input=out,
             target=self._follow(images.target, params, "target"),
-            extra=list(moved) if isinstance(extra, list) else moved,
+            extra=self._follow(images.extra, params, "extra"),
         )
 
     def _follow(self, target: Any, params: Params | KorniaParams, name: str) -> Any:

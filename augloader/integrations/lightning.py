@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
@@ -32,7 +33,8 @@ class CoresetCallback(Callback):
             return {"loss": (losses * batch.weight).mean(), "losses": losses, "logits": logits}
 
     Reported are "losses", "logits", "proxy" and "target" of what it returns; "batch" is the Sample
-    that they belong to where it is not the loader's: after mixing or ``HardestOf``.
+    that they belong to where it is not the loader's: after mixing or ``HardestOf``. The loss alone
+    is enough where sweeps tell the strategy all it needs, and the strength rule needs nothing.
 
     The first epoch is prepared in ``on_fit_start``, every other at the end of the one before it:
     earlier than Lightning asks the loader for its length. Lightning would go on with the length of
@@ -63,7 +65,10 @@ class CoresetCallback(Callback):
     Raises:
         TypeError: no sampler, or with several ranks one that does not shard: Lightning would shard
             it, and repeat draws.
-        RuntimeError: Lightning trains on a loader without this sampler.
+        RuntimeError: Lightning trains on a loader without this sampler; ``Tuner.lr_find`` and
+            ``scale_batch_size``, which run without callbacks, are given the sampler's loader before
+            it has a selection.
+        ValueError: a training step that returns the loss alone where reports are needed.
         What ``sweep``, ``refresh`` and ``report`` raise.
 
     Strategies: a single device and DistributedDataParallel.
@@ -109,6 +114,30 @@ class CoresetCallback(Callback):
                 )
             self._sampler = found
         return self._sampler
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Raise RuntimeError where a tuner is about to draw from a sampler without a selection."""
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        ahead = callbacks[: callbacks.index(self)]
+        tuners = [part for part in ahead if isinstance(part, LearningRateFinder | BatchSizeFinder)]
+        if stage != "fit" or not tuners:
+            return
+        source = trainer.fit_loop._data_source
+        drawn: Any = [self.given]
+        if not source.is_module():
+            found = [part for loader in tree_leaves(source.instance) for part in _samplers(loader)]
+            drawn = [part for part in found if isinstance(part, CoresetSampler)]
+        if any(
+            not isinstance(part, CoresetSampler) or (part.selection is None and part.refresh_due)
+            for part in drawn
+        ):
+            raise RuntimeError(
+                f"the sampler must have a selection where {type(tuners[0]).__name__} draws from "
+                "it, got none: it runs without other callbacks, and before this one. Give the "
+                "tuner a plain loader, as Tuner(trainer).lr_find(module, DataLoader(data, "
+                "batch_size=64, shuffle=True)); or call sampler.begin(0, lambda: sweep(module, "
+                "data, Residual())) before."
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take a loaded state over, and prepare the first epoch."""
@@ -166,7 +195,7 @@ class CoresetCallback(Callback):
         """Report what the training step returned."""
         found = dict(outputs) if isinstance(outputs, Mapping) else {}
         drawn = _drawn(batch, found.get("batch"))
-        if found:  # not where the step returned None, to be skipped
+        if found and self._told(found):  # not where the step returned None, to be skipped
             names = {"loss": "losses", "logits": "logits", "proxy": "proxy", "target": "target"}
             given = {name: found.get(key) for name, key in names.items()}
             self.sampler.report(found.get("batch", drawn), **given)
@@ -218,6 +247,26 @@ class CoresetCallback(Callback):
         """Forget what Lightning restored to validate or test: no training goes on from it."""
         if stage != "fit":
             self._state = {}
+
+    def _told(self, found: Mapping[str, Any]) -> bool:
+        """Whether a step returned what can be reported, or raise ValueError where it must."""
+        if any(found.get(key) is not None for key in ("losses", "logits", "proxy")):
+            return True
+        sampler, who = self.sampler, ""
+        if sampler.table.rule.needs:
+            who = f"the rule {sampler.table.rule!r}"
+        elif sampler.table.learns:
+            who = f"{sampler.strategy!r}, which counts forgetting"
+        elif sampler.strategy.needs and (self.data is None or self.reports):
+            who = f"{sampler.strategy!r}, which selects from reports"
+        if who:
+            raise ValueError(
+                f'training_step must return "losses" or "logits" for {who}, got '
+                f'{", ".join(map(repr, found))}. Return {{"loss": loss, "losses": losses, '
+                '"logits": logits}, losses of shape (b,) with reduction="none"; or, for a '
+                "strategy, pass the dataset to sweep: CoresetCallback(sampler, data)."
+            )
+        return False
 
     def _take_over(self, sampler: CoresetSampler) -> bool:
         """Load the state, and return whether it is that of the epoch to train."""
@@ -281,8 +330,13 @@ def _autocast(trainer: Trainer) -> torch.dtype | bool:
 
 def _draws_from(loader: Any, sampler: CoresetSampler) -> bool:
     """Whether a loader takes its draws from this sampler."""
+    return any(found is sampler for found in _samplers(loader))
+
+
+def _samplers(loader: Any) -> list[Any]:
+    """Return what a loader and its batch sampler name as their samplers."""
     parts = loader, getattr(loader, "batch_sampler", None)
-    return any(getattr(part, "sampler", None) is sampler for part in parts)
+    return [getattr(part, "sampler", None) for part in parts]
 
 
 def _drawn(batch: Any, returned: Any) -> Sample:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from augloader.core.batch import Draw
 from augloader.core.keyed import uniforms
-from augloader.loading.keywords import call, pair, seeded
-from augloader.loading.pictures import leaves, require_kept, require_plain, size_of, tensor_kinds
+from augloader.core.lying import tensor_kinds
+from augloader.loading.keywords import Targets, call, pair, require_taken, seeded
+from augloader.loading.pictures import require_kept, require_plain
 
 Transform = Callable[..., Any]
 _STAGES = ("weak", "strong", "final", "clean")  # each with random numbers of its own
@@ -29,8 +30,11 @@ class Adapted:
         transform: the transform; of one with random numbers of its own, a copy.
         name: what it is for.
         by_keyword: whether it is called as Albumentations' are.
-        asks: which of strength and keys it takes.
+        asks: which of strength and keys it is given.
         takes: by keyword, the names that it takes; None: any.
+        targets: by keyword, what it makes of the names.
+        untouched: by keyword, names of what is not given to it.
+        of_torchvision: whether torchvision's decides what moves in a whole item.
     """
 
     transform: Transform
@@ -38,10 +42,13 @@ class Adapted:
     by_keyword: bool = False
     asks: frozenset[str] = frozenset()
     takes: frozenset[str] | None = None
+    targets: Targets = Targets()  # noqa: RUF009 - frozen
+    untouched: tuple[str, ...] = ()
+    of_torchvision: bool = False
 
     @property
     def takes_strength(self) -> bool:
-        """Whether it is given the draw's strength."""
+        """Whether it is given a strength: as the strong transform the draw's, else 1."""
         return "strength" in self.asks
 
     def __call__(self, image: Any, draw: Draw) -> Any:
@@ -80,8 +87,6 @@ class Adapted:
         if self.name == "strong":
             require_plain(item)
         image = item[key]
-        if type(self.transform).__module__.startswith("torchvision."):
-            _require_masks(item, image)
         kinds = tensor_kinds()
         plain = type(image) is Tensor and image.ndim > 1
         if plain and kinds:  # else torchvision takes the item's first tensor for its image
@@ -101,7 +106,11 @@ class Adapted:
         return out
 
     def _named(self, parts: dict[str, Any], draw: Draw) -> dict[str, Any]:
-        taken = self.takes
+        parts = {
+            k: part for k, part in parts.items() if k not in self.untouched and part is not None
+        }
+        names, taken = self.targets.names, self.takes
+        require_taken(parts, names if taken is None else names & taken, self.name)
         parts = {key: part for key, part in parts.items() if taken is None or key in taken}
         if "image" not in parts and "images" not in parts:
             raise TypeError(
@@ -114,12 +123,12 @@ class Adapted:
         if draw.epoch >= 0 or self.name == "clean":  # else it goes on with its own random numbers
             given = int(getattr(transform, "seed", None) or 0) % 2**64
             seeded(transform, int(uniform(self.name, draw, given) * 2**53))
-        return call(transform, parts, self.name, **self._given(draw))
+        return call(transform, parts, self.name, self.targets, **self._given(draw))
 
     def _given(self, draw: Draw) -> dict[str, Any]:
         given: dict[str, Any] = {}
-        if "strength" in self.asks:
-            given["strength"] = draw.strength
+        if "strength" in self.asks:  # a draw's is that of its strong augmentation
+            given["strength"] = draw.strength if self.name == "strong" else 1.0
         if "keys" in self.asks:
             names = np.array([max(draw.epoch, 0), draw.index, draw.copy], np.int64)
             given["keys"] = torch.from_numpy(names)
@@ -132,7 +141,9 @@ def uniform(stage: str, draw: Draw, seed: int = 0) -> float:
     return float(uniforms(seed, np.array(keys), 1)[0, 0])
 
 
-def adapt(name: str, transform: Transform | Adapted | None) -> Adapted | None:
+def adapt(
+    name: str, transform: Transform | Adapted | None, untouched: tuple[str, ...] = ()
+) -> Adapted | None:
     """Return a transform that is called with an image and its draw, or raise TypeError."""
     if transform is None or isinstance(transform, Adapted):
         return transform
@@ -146,14 +157,18 @@ def adapt(name: str, transform: Transform | Adapted | None) -> Adapted | None:
         parameters: Mapping[str, inspect.Parameter] = inspect.signature(called).parameters
     except ValueError:  # some built-ins have no signature
         return Adapted(transform, name)
-    asks = frozenset({"strength", "keys"} & parameters.keys())
+    own_names = frozenset({"strength", "keys"} & parameters.keys())
+    asks = own_names
+    if name != "strong" and "strength" in asks:
+        default = parameters["strength"].default  # None stands for none, as in our own transform
+        asks -= set() if default is None or default is inspect.Parameter.empty else {"strength"}
     image = parameters.get("image")
     known = any(
         kind.__module__.split(".")[0] == "albumentations" for kind in type(transform).__mro__
     )
     only = image is not None and image.kind is inspect.Parameter.KEYWORD_ONLY
     if not (known or only or "force_apply" in parameters):
-        return Adapted(transform, name, asks=asks)
+        return Adapted(transform, name, asks=asks, of_torchvision=_of_torchvision(transform))
     any_name = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     own = any(hasattr(transform, name) for name in ("set_random_state", "set_random_seed"))
     return Adapted(
@@ -161,8 +176,15 @@ def adapt(name: str, transform: Transform | Adapted | None) -> Adapted | None:
         name,
         by_keyword=True,
         asks=asks,
-        takes=None if any_name else frozenset(parameters) - asks,
+        takes=None if any_name else frozenset(parameters) - own_names,
+        targets=Targets.of(transform),
+        untouched=untouched,
     )
+
+
+def _of_torchvision(transform: Any) -> bool:
+    parts = transform.modules() if isinstance(transform, nn.Module) else [transform]
+    return any(type(part).__module__.startswith("torchvision.") for part in parts)
 
 
 def _with(item: Any, key: Any, value: Any) -> Any:
@@ -171,16 +193,3 @@ def _with(item: Any, key: Any, value: Any) -> Any:
         return {**item, key: value}
     parts = [value if i == key else part for i, part in enumerate(item)]
     return type(item)(*parts) if hasattr(item, "_fields") else type(item)(parts)
-
-
-def _require_masks(item: Any, image: Any) -> None:
-    """Raise TypeError if an item for torchvision's transforms holds a mask that would not move."""
-    size = size_of(image)
-    for part in leaves(item):
-        plain = type(part) is Tensor or isinstance(part, np.ndarray)
-        if plain and part is not image and part.ndim > 1 and tuple(part.shape[-2:]) == size:
-            raise TypeError(
-                "masks must be tv_tensors.Mask for torchvision's transforms to move them, got a "
-                f"plain {type(part).__name__} of shape {tuple(part.shape)} beside the image. Wrap "
-                "it: tv_tensors.Mask(mask)."
-            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import index as as_index
 from typing import Any, Literal, SupportsIndex, get_args
 
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from augloader.core.batch import Draw, Sample, stack
 from augloader.core.checks import require_dataset, require_one_of
 from augloader.core.deprecated import formerly
+from augloader.core.lying import names_of
 from augloader.loading.adapt import Adapted, Transform, adapt, uniform
 from augloader.loading.batches import (
     Fetched,
@@ -24,7 +25,7 @@ from augloader.loading.batches import (
     split_item,
     transposed,
 )
-from augloader.loading.pictures import require_none_left
+from augloader.loading.pictures import places, require_none_left
 
 Ungraded = Literal["full", "probability"]
 
@@ -42,8 +43,9 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             Any callable on one image: torchvision, PIL, Kornia (a batch dimension of one that it
             adds is dropped) or Albumentations (called with ``image=`` as an (H, W, C) array, and of
             an input (image, mask) with ``mask=``; its random numbers depend on the draw). One with
-            a parameter named ``strength`` is given the draw's, and one with a parameter named
-            ``keys`` the draw's (3,) int64 epoch, index and copy, to seed its random numbers with.
+            a parameter named ``strength`` is given the draw's; weak, final and clean ones keep its
+            default, or are given 1 where it has none. Any with a parameter named ``keys`` is given
+            the draw's (3,) int64 epoch, index and copy, to seed its random numbers with.
             Or a list of m of them, f_T(z) = {z_1, ..., z_m}, as ``translations(3)``: copy j is
             augmented by the j-th, and the sampler must be built with ``copies=m``.
         final: transform of every draw's input, and of the clean view's (to tensor, normalise), or
@@ -59,13 +61,18 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         clean: what ``clean()``, and so a sweep, takes in place of the weak transform: a transform,
             as a resize to one size; or a dataset of as many samples, in place of ``data`` where its
             own transforms are random.
+        untouched: what may stay as it is though it lies on the image, as a clean image that is the
+            target: "target", keys of items that are mappings, "extra.0" of others, the first field
+            beside input and target; or paths below, as "target.boxes". With joint the transforms
+            are given None in place of such a field.
 
     A plain int index stands for ``Draw(index, epoch=-1)``: weight 1, strength 1; so a loader
     without a CoresetSampler augments everything.
 
     Raises:
         TypeError: data without ``__len__`` or ``__getitem__``, a transform that is not callable;
-            for a draw, tv_tensors beside an image that is transformed without ``joint``, a PIL
+            for a draw, what lies on an image (tv_tensors, PIL images, tensors and arrays of its
+            size, numbers whose key names boxes, points or masks) and would not move with it, a PIL
             image that is neither L nor RGB given to a strong transform, an item that is None.
         ValueError: an empty dataset, fields that are not two, clean data of another length.
 
@@ -92,6 +99,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         joint: bool = False,
         ungraded: Ungraded = "full",
         clean: Transform | Any | None = None,
+        untouched: Collection[str] = (),
     ) -> None:
         self._n = require_dataset(data)
         if len(fields) != 2:
@@ -104,10 +112,11 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         self.fields = fields
         self.joint = joint
         self.ungraded = ungraded
-        self.weak = adapt("weak", weak)
+        self.untouched = names_of(untouched)
+        self.weak = adapt("weak", weak, self.untouched)
         self._one_a_copy = isinstance(strong, list | tuple)
         transforms: Sequence[Any] = strong if isinstance(strong, list | tuple) else [strong]
-        self.strong = [adapt("strong", transform) for transform in transforms]
+        self.strong = [adapt("strong", transform, self.untouched) for transform in transforms]
         if self._one_a_copy and (not self.strong or None in self.strong):
             raise TypeError(
                 f"strong must hold at least one transform, and nothing else, got {strong!r}. "
@@ -117,7 +126,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         self._is_clean = False
         shown = isinstance(clean, Dataset) or (clean is not None and not callable(clean))
         self._clean_data: Any = clean if shown else None
-        self._clean = None if shown else adapt("clean", clean)
+        self._clean = None if shown else adapt("clean", clean, self.untouched)
         found = require_dataset(clean) if shown else self._n
         if found != self._n:
             raise ValueError(
@@ -203,6 +212,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             final=self.final,
             fields=self.fields,
             joint=self.joint,
+            untouched=self.untouched,
         )
         clean._is_clean = True
         return clean
@@ -265,16 +275,23 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         parts = as_parts(item, key)
         weak = self.weak if draw.weak else None
         stages = [part for part in (weak, self._strong(draw)) if part is not None]
+        kept = {*self.untouched}
+        known = places(parts, self.fields)
+        beside = [(place, parts[k]) for k, place in known.items() if not kept & {k, place.name}]
+        changes: Any = {}
         if self.joint and stages:
+            if any(stage.of_torchvision for stage in stages):
+                require_none_left(parts[key], beside, kept, joint=True)
+            stays = {k: parts[k] for k, place in known.items() if kept & {k, place.name}}
+            parts = replaced(parts, dict.fromkeys(stays)) if stays else parts
             for stage in stages:
                 parts = stage.whole(parts, key, draw)
-            changes = parts if isinstance(parts, dict) else dict(enumerate(parts))
+            changes = (parts if isinstance(parts, dict) else dict(enumerate(parts))) | stays
             image = changes[key]
         else:
             if not self.joint and (self.weak is not None or any(self.strong)):
-                names = parts if isinstance(parts, dict) else range(len(parts))
-                require_none_left([parts[name] for name in names if name != key])
-            image, changes = parts[key], {}
+                require_none_left(parts[key], beside, kept)
+            image = parts[key]
             for stage in stages:
                 image = stage(image, draw)
         image = image if self.final is None else self.final(image, draw)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from augloader.loading.pictures import is_picture, picture, size_of, tensor_kinds
+from augloader.core.lying import Place, is_picture, lying, tensor_kinds
+from augloader.loading.pictures import picture, size_of
 
 _IMAGES = ("image", "mask", "volume", "mask3d")
 _MANY = ("images", "masks", "volumes", "masks3d")
@@ -18,31 +20,93 @@ _POINTS = ("bboxes", "keypoints")
 _MASKS = ("mask", "masks", "mask3d", "masks3d")
 
 
+@dataclass(frozen=True)
+class Targets:
+    """What a transform makes of the names that it is given.
+
+    Attributes:
+        names: of the parts that move with the image.
+        kinds: of additional ones, the name that they are treated as.
+        labels: names of what belongs to boxes and points, in their order.
+    """
+
+    names: frozenset[str] = frozenset((*_IMAGES, *_MANY, *_POINTS))
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    labels: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, transform: Any) -> Targets:
+        """Return what a transform declares, as Albumentations' do, beside the usual names."""
+        kinds = dict(getattr(transform, "additional_targets", None) or {})
+        labels: set[str] = set()
+        for processor in dict(getattr(transform, "processors", None) or {}).values():
+            labels |= set(getattr(processor.params, "label_fields", None) or ())
+        known = getattr(transform, "available_keys", None) or ()
+        return cls(cls.names | set(known) | kinds.keys() | labels, kinds, frozenset(labels))
+
+
 def call(
-    transform: Callable[..., Any], parts: Mapping[str, Any], name: str, **given: Any
+    transform: Callable[..., Any],
+    parts: Mapping[str, Any],
+    name: str,
+    targets: Targets | None = None,
+    **given: Any,
 ) -> dict[str, Any]:
     """Return what a transform makes of some named parts, under the same names and of their kinds.
 
     Args:
         transform: called with ``image=``, ``mask=``, ``bboxes=`` ...; returns a mapping of these.
         parts: images and masks are PIL images, (H, W) or (C, H, W) tensors or (H, W, C) arrays,
-            or, in "images" and "masks", a list or stack of them; what has another name is given as
-            it is. An image may come back as a tensor.
+            or, in "images" and "masks", a list or stack of them; labels of boxes and points are
+            (N,) tensors, arrays or lists; what has another name is given as it is. An image may
+            come back as a tensor.
         name: of the transform, for errors.
+        targets: what it makes of the names.
         **given: further arguments.
 
     Raises:
         TypeError: boxes or points as tv_tensors; an image that comes back in another PIL mode; a
             part that does not come back.
     """
-    out = transform(**{key: _array(key, value) for key, value in parts.items()}, **given)
+    targets = targets or Targets()
+    kinds = {
+        key: "labels" if key in targets.labels else targets.kinds.get(key, key) for key in parts
+    }
+    out = transform(**{key: _array(kinds[key], part) for key, part in parts.items()}, **given)
     lost = [key for key in parts if not isinstance(out, Mapping) or key not in out]
     if lost:
         raise TypeError(
             f"{name} must return a mapping with the keys it was given, got {type(out).__name__} "
             f"without {', '.join(lost)}. Return all of them."
         )
-    return {key: _back(key, value, out[key], name) for key, value in parts.items()}
+    return {key: _back(kinds[key], part, out[key], name) for key, part in parts.items()}
+
+
+def require_taken(parts: Mapping[str, Any], taken: Any, name: str) -> None:
+    """Raise TypeError if parts lie on the image that a transform does not take, and so not move.
+
+    Args:
+        parts: by name.
+        taken: names of those that move.
+        name: of the transform.
+    """
+    size = size_of(parts.get("image"))
+    kinds = tensor_kinds()
+    for key, part in parts.items():
+        if key in taken or size is None:
+            continue
+        place = Place("", row=0).key(key)
+        moving = kinds is not None and isinstance(part, kinds.TVTensor)
+        picture = is_picture(part) and size_of(part) != size
+        got = type(part).__name__ if moving else "" if picture else lying(part, place, 1, size)
+        if got:
+            like = {"BoundingBoxes": "bboxes", "KeyPoints": "keypoints"}.get(place.kind, "mask")
+            raise TypeError(
+                f"{name} must take all that lies on the image, got {got} under {key!r}, which it "
+                f"does not take. Rename the key, or declare it, as by A.Compose(..., "
+                f'additional_targets={{"{key}": "{like}"}}); or name it in untouched=("{key}",) if '
+                "it is to stay."
+            )
 
 
 def pair(value: Any) -> dict[str, Any] | None:
@@ -81,6 +145,8 @@ def _array(key: str, value: Any) -> Any:
             f"{key} must be plain arrays for transforms called by keyword, got tv_tensors."
             f"{type(value).__name__}, whose format they do not know. Pass value.numpy()."
         )
+    if key == "labels" and isinstance(value, Tensor):
+        return value.tolist()
     if not isinstance(value, Tensor) or key not in (*_IMAGES, *_MANY, *_POINTS):
         return value
     array = value.as_subclass(Tensor).numpy()
@@ -102,6 +168,9 @@ def _back(key: str, before: Any, after: Any, name: str) -> Any:
         return picture(after, before, name)
     if not isinstance(before, Tensor) or isinstance(after, Tensor):
         return after
+    if key == "labels":
+        rows = np.asarray(after).reshape(-1, *before.shape[1:])
+        return torch.from_numpy(rows).to(before.dtype)
     if key in _POINTS:
         rows = np.asarray(after, np.float64).reshape(-1, *before.shape[1:])
         return torch.from_numpy(rows).to(before.dtype)

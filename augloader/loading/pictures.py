@@ -1,47 +1,27 @@
-"""PIL images and torchvision's tensors in an item, known without importing either package."""
+"""PIL images, and what lies on an image, in an item."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-_SIMPLE = (Tensor, int, float, str, np.ndarray)
+from augloader.core.lying import Place, is_picture, leaves, lying, tensor_kinds, walked
+
+_UNMISTAKEN = ("RGB", "P", "1")  # of a second image, which torchvision moves as what it is
 _PLAIN = ("L", "RGB")  # modes whose values are shades, which is what strong transforms change
-
-
-def is_picture(value: Any) -> bool:
-    """Whether a value is a PIL image."""
-    pil = sys.modules.get("PIL.Image")
-    return pil is not None and isinstance(value, pil.Image)
-
-
-def tensor_kinds() -> Any:
-    """Return torchvision.tv_tensors, or None where nobody has imported it: there are none then."""
-    return sys.modules.get("torchvision.tv_tensors")
 
 
 def size_of(image: Any) -> tuple[int, ...] | None:
     """Return an image's height and width, or None for what is no image."""
     if is_picture(image):
         return image.height, image.width
-    if isinstance(image, Tensor) and image.ndim in (2, 3):
+    if isinstance(image, Tensor) and image.ndim > 1:
         return tuple(image.shape[-2:])
     return tuple(image.shape[:2]) if isinstance(image, np.ndarray) and image.ndim > 1 else None
-
-
-def leaves(value: Any) -> Iterator[Any]:
-    """Yield what mappings, tuples and lists hold."""
-    if type(value) in _SIMPLE:  # the most frequent ones
-        yield value
-    elif isinstance(value, Mapping | tuple | list):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from leaves(part)
-    else:
-        yield value
 
 
 def require_plain(value: Any) -> None:
@@ -50,7 +30,7 @@ def require_plain(value: Any) -> None:
     Of the others, transforms take palette indices, hues, inks or alpha for shades, or convert the
     image on the way, as some libraries' operations do and others do not.
     """
-    if type(value) in _SIMPLE:
+    if type(value) is Tensor:
         return
     for image in leaves(value):
         if is_picture(image) and image.mode not in _PLAIN:
@@ -81,16 +61,69 @@ def picture(array: Any, like: Any, name: str) -> Any:
     return made
 
 
-def require_none_left(parts: Any) -> None:
-    """Raise TypeError if an item's other fields hold what must move with its image."""
+def places(parts: Any, fields: tuple[int | str, int | str]) -> dict[int | str, Place]:
+    """Return the places of an item's fields, but of its input: "target", "extra.0", ....
+
+    Args:
+        parts: a dict, a tuple or a list.
+        fields: positions or keys of the input and the target.
+    """
+    named = isinstance(parts, dict)
+    keys = list(parts) if named else list(range(len(parts)))
+    rest = [key for key in keys if key not in fields]
+    names = {key: f"extra.{key if named else i}" for i, key in enumerate(rest)}
+    names |= {key: "target" for key in keys if key == fields[1]}
+    return {key: Place("", row=0).key(key)._replace(name=name) for key, name in names.items()}
+
+
+def require_none_left(
+    image: Any,
+    beside: Iterable[tuple[Place, Any]],
+    untouched: Collection[str] = (),
+    joint: bool = False,
+) -> None:
+    """Raise TypeError if an item's other fields hold what must move with its image, and would not.
+
+    That are tv_tensors; and where the image has a size, PIL images, tensors and arrays of the same,
+    and numbers whose key names boxes, points or masks.
+
+    Args:
+        image: of the item, or what holds it.
+        beside: the other fields and their places.
+        untouched: keys and names of what may stay.
+        joint: whether torchvision's transforms are given the whole item. They move tv_tensors, and
+            PIL images too, but those of mode L as images, with interpolated and changed colours.
+    """
+    size = next((found for part in leaves(image) if (found := size_of(part))), None)
     kinds = tensor_kinds()
-    if kinds is None:
-        return
-    for part in leaves(parts):
-        if isinstance(part, kinds.TVTensor):
+
+    def refuse(part: Any, place: Place) -> None:
+        if kinds is not None and isinstance(part, kinds.TVTensor):
+            got = "" if joint else f"a {type(part).__name__}"
+        elif size is None:
+            got = ""
+        elif is_picture(part):
+            mistaken = joint and part.mode not in _UNMISTAKEN
+            sized = not joint and size_of(part) == size
+            got = f"a PIL image of mode {part.mode}" if mistaken or sized else ""
+        else:
+            got = lying(part, place, 1, size)
+        if not got:
+            return
+        kind = place.kind or "Mask"
+        stay = f'or name it in untouched=("{place.hint}",) if it is to stay'
+        if joint:
             raise TypeError(
-                "weak and strong must move what lies on the image too, got a "
-                f"{type(part).__name__} beside it, which they are not given. Pass joint=True, for "
-                "transforms that take the whole item, as torchvision's v2 do; or make it a plain "
-                "tensor if it is to stay."
+                f"{place.name} must be a tv_tensors.{kind} for torchvision's transforms to move it "
+                f"with its image, got {got}. Wrap it: tv_tensors.{kind}(...), tv_tensors.Image for "
+                f"another image; {stay}."
             )
+        raise TypeError(
+            f"weak and strong must move what lies on the image too, got {got} beside it, as "
+            f"{place.name}, which they are not given. Pass joint=True, for transforms that take "
+            f"the whole item, as torchvision's v2 do, and wrap it as tv_tensors.{kind}; {stay}."
+        )
+
+    for place, field in beside:
+        if type(field) not in (int, str):
+            walked(refuse, field, place, 1, untouched)

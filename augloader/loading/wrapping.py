@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
 import torch.distributed as dist
@@ -56,6 +56,7 @@ def wrap(
     joint: bool = False,
     ungraded: Ungraded = "full",
     clean: Transform | Any | None = None,
+    untouched: Collection[str] = (),
     extras: Extras = "draw",
     weak_probability: Schedule | float = 1.0,
     group: dist.ProcessGroup | None = None,
@@ -91,6 +92,7 @@ def wrap(
         joint: see weak.
         ungraded: see weak.
         clean: see weak; where the dataset's own transforms are random, a dataset without them.
+        untouched: see weak; names of fields that may stay as they are though they lie on the image.
         extras: "draw" as above; "fields": tensors alone, ``draw_index``, ``draw_weight``,
             ``draw_strength``, ``draw_copy``, ``draw_epoch`` and ``draw_mixed``, in a mapping or as
             attributes, else in a dict at the end: ``Sample.of`` makes one of them; "item": a
@@ -136,6 +138,7 @@ def wrap(
         joint=joint,
         ungraded=ungraded,
         clean=clean,
+        untouched=untouched,
     )
     sampler = _sampler(
         loader.sampler, group, data, strategy, weak_probability=weak_probability, **options

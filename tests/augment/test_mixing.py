@@ -804,7 +804,7 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "boxes beside": (
         lambda: Mixup(C)(rows(4, (3, 8, 8))._replace(extra=[{"boxes": torch.ones(1, 4)}] * 4)),
         ValueError,
-        r'extra.boxes must not lie on .* untouched=\("extra.boxes",\)',
+        r'extra.0.boxes must not lie on .* untouched=\("boxes",\)',
     ),
     "untouched": (lambda: Mixup(C, untouched=[1]), TypeError, "untouched must be names"),  # type: ignore[list-item]
     "soft target above": (

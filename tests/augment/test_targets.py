@@ -28,6 +28,7 @@ from augloader.augment.pixels.ops import (
 )
 from augloader.augment.policies import Params
 from augloader.augment.targets import follow
+from augloader.core.lying import leaves
 from tests.reference import require_nearest, torchvision_operation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -347,6 +348,28 @@ def test_segmentation_in_a_mixed_batch() -> None:
         assert torch.equal(plain(alone), plain(followed)[i])
 
 
+def test_a_tuple_of_targets_moves_as_a_list_of_them() -> None:
+    """Torchvision's references collate by tuple(zip(*rows)); here are as many objects as images."""
+    params = params_of([[(TRANSLATE_X, 4.0)], [(ROTATE, 30.0)], [(IDENTITY, 0.0)]])
+    corners = BoundingBoxes([[10.0, 10.0, 20.0, 20.0]] * 3, format="XYXY", canvas_size=(H, W))
+    shapes = torch.randint(0, 2, (3, H, W), generator=torch.Generator().manual_seed(0))
+    each = {"masks": Mask(shapes), "boxes": corners, "labels": torch.ones(3)}
+    for entries in ([each] * 3, [Pair(Mask(shapes), 1)] * 3):
+        listed, zipped = (follow(kind(entries), params) for kind in (list, tuple))
+        assert isinstance(zipped, tuple)
+        for i, (one, other) in enumerate(zip(listed, zipped, strict=True)):
+            alone = follow(entries[i], params.row(i))
+            for a, b, c in zip(*(torch_leaves(x) for x in (one, other, alone)), strict=True):
+                assert torch.equal(plain(a), plain(b))
+                assert torch.equal(plain(a), plain(c))
+    with pytest.raises(ValueError, match="target must tell what is of one image from what is of"):
+        follow([Mask(shapes)] * 3, params)
+
+
+def torch_leaves(value: Any) -> list[Tensor]:
+    return [leaf for leaf in leaves(value) if isinstance(leaf, Tensor)]
+
+
 PLAIN: dict[str, Any] = {
     "(B, H, W)": torch.rand(3, H, W),
     "(B, 1, H, W)": torch.ones(3, 1, H, W, dtype=torch.uint8),
@@ -369,10 +392,10 @@ PLAIN: dict[str, Any] = {
 @pytest.mark.parametrize("kind", PLAIN)
 def test_what_would_stay_in_place_is_refused(kind: str) -> None:
     params, target = params_of([[(INVERT, 0.0)]] * 3), PLAIN[kind]  # whatever was drawn
-    with pytest.raises(ValueError, match=r"^extra[.\w]* must be a tv_tensors.\w+ to fol") as error:
-        follow(target, params, name="extra")
+    with pytest.raises(ValueError, match=r"^field[.\w]* must be a tv_tensors.\w+ to fol") as error:
+        follow(target, params, name="field")
     name = str(error.value).split('untouched=("')[1].split('"')[0]
-    assert follow(target, params, untouched=[name], name="extra") is not None
+    assert follow(target, params, untouched=[name], name="field") is not None
     cut_out = AdaptiveStrengthTransform("cutout").sample((3, 3, H, W), 1.0)
     assert isinstance(cut_out, Params)
     assert follow(target, cut_out) is target

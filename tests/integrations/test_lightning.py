@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from augloader import (
+    Constant,
     CoresetSampler,
     Every,
     FacilityLocation,
     LossRank,
+    Residual,
     Sample,
     SwitchOff,
     Uniform,
@@ -28,6 +30,7 @@ from tests.frameworks import accuracy, require_each_draw_once, run, start
 pytest.importorskip("lightning")
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.tuner.tuning import Tuner
 
 from augloader.integrations import lightning as lightning_module
 from augloader.integrations.lightning import CoresetCallback
@@ -422,3 +425,81 @@ def test_the_sample_is_found_in_batches_of_several_loaders() -> None:
     assert lightning_module._drawn({"a": torch.zeros(1)}, held) is held
     with pytest.raises(TypeError, match="batch must hold a Sample"):
         lightning_module._drawn({"a": torch.zeros(1)}, None)
+
+
+class LossAlone(Network):
+    def training_step(self, batch: Sample, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx)["loss"]
+
+
+def trainer_of(folder: Path, callback: CoresetCallback) -> Trainer:
+    return Trainer(
+        max_epochs=2, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+        callbacks=[callback],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("strategy", "rule", "options", "asked"),
+    [
+        (FacilityLocation(), Constant(), {"data": dataset()}, ""),
+        (Uniform(), Constant(), {}, ""),
+        (FacilityLocation(), Constant(), {}, "for FacilityLocation.*selects from reports"),
+        (FacilityLocation(), Constant(), {"data": dataset(), "reports": True}, "from reports"),
+        (Uniform(), LossRank(), {"data": dataset()}, "the rule LossRank"),
+    ],
+)
+def test_the_loss_alone_is_enough_where_nothing_needs_reports(
+    tmp_path: Path, strategy: Any, rule: Any, options: dict[str, Any], asked: str
+) -> None:
+    warmup = 0 if "data" in options else 1
+    every = Every(1, warmup=warmup)
+    sampler = CoresetSampler(dataset(), strategy, fraction=0.3, strength=rule, refresh=every)
+    trainer = trainer_of(tmp_path, CoresetCallback(sampler, **options))
+    network, loader = LossAlone(), DataLoader(dataset(), batch_size=8, sampler=sampler)
+    if asked:
+        with pytest.raises(
+            ValueError, match=rf'return "losses" or "logits" .*{asked}.*"logits": l'
+        ):
+            trainer.fit(network, loader)
+    else:
+        trainer.fit(network, loader)
+        assert len(network.draws) == 2 * N + 12 * (2 - warmup)
+
+
+@pytest.mark.parametrize(
+    ("tune", "from_module"), [("lr_find", False), ("lr_find", True), ("scale_batch_size", True)]
+)
+def test_a_tuner_without_callbacks_is_told_of(tmp_path: Path, tune: str, from_module: bool) -> None:
+    class Loading(Network):
+        lr, batch_size = 0.1, 8
+
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(dataset(), self.batch_size, sampler=sampler)
+
+    sampler, network = learning(), Loading() if from_module else Network()
+    callback = CoresetCallback(sampler, dataset())
+    loader = None if from_module else DataLoader(dataset(), batch_size=8, sampler=sampler)
+    steps: Any = {"num_training": 12} if tune == "lr_find" else {"max_trials": 1}
+    with pytest.raises(RuntimeError, match=r"must have a selection where .*Finder draws from"):
+        getattr(Tuner(trainer_of(tmp_path, callback)), tune)(network, loader, **steps)
+
+
+def test_a_tuner_may_use_a_plain_loader_or_a_selection(tmp_path: Path) -> None:
+    class Rated(Network):
+        lr = 0.1
+
+    for begun in (False, True):
+        sampler, network = learning(), Rated()
+        trainer = trainer_of(tmp_path, CoresetCallback(sampler, dataset()))
+        loader = DataLoader(dataset(), batch_size=8, sampler=sampler)
+        plain = loader if begun else DataLoader(dataset(), batch_size=8, shuffle=True)
+        if begun:
+            sampler.begin(0, lambda network=network: sweep(network, dataset(), Residual()))  # type: ignore[misc]
+        found = Tuner(trainer).lr_find(network, plain, num_training=5)
+        assert found is not None
+        network.draws.clear()
+        trainer.fit(network, loader)
+        assert set(of_epoch(network.draws, 0).values()) == {1}
+        assert len(network.draws) == 2 * 52

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from augloader import (
+    AdaptiveStrengthTransform,
     Draw,
     WeightedAugmentedDataset,
 )
@@ -75,6 +76,35 @@ def test_a_transform_with_keys_is_given_epoch_index_and_copy() -> None:
     assert WeightedAugmentedDataset(tensors(), strong=keyed)[draw].input == 30_406
     for transform in (keyed_and_scaled, Keyed()):
         assert WeightedAugmentedDataset(tensors(), strong=transform)[draw].input == 30_403
-    data = WeightedAugmentedDataset(tensors(), weak=keyed, final=scaled)
-    assert data[draw].input == 30_406 / 4
+    data = WeightedAugmentedDataset(tensors(), weak=keyed, final=keyed)
+    assert data[draw].input == 2 * 30_406 - 4
     assert WeightedAugmentedDataset(tensors(), weak=keyed)[4].input == 404
+
+
+@pytest.mark.parametrize("stage", ["weak", "final", "clean"])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_draws_strength_is_that_of_the_strong_transform_alone(stage: str, share: float) -> None:
+    def shifted(x: Tensor, strength: float = 0.5) -> Tensor:
+        return x + strength
+
+    class Shifted:
+        def __call__(self, x: Tensor, *, strength: float) -> Tensor:
+            return x + strength
+
+    def found(transform: Any) -> float:
+        given: dict[str, Any] = {stage: transform}
+        data = WeightedAugmentedDataset(tensors(), **given)
+        view = data.clean() if stage == "clean" else data
+        return float(view[Draw(4, strength=share)].input)
+
+    assert found(shifted) == 4.5
+    assert found(Shifted()) == found(lambda x, strength=None: x + strength) == 5
+
+
+def test_a_weak_transform_of_ours_is_applied_in_full() -> None:
+    strong = AdaptiveStrengthTransform("cutout", seed=3)
+    data = WeightedAugmentedDataset([(IMAGE, 0)], weak=strong)
+    draw = Draw(0, strength=0.0, epoch=2)
+    expected = strong(IMAGE, 1.0, keys=torch.tensor([2, 0, 0]))
+    assert torch.equal(data[draw].input, expected)
+    assert not torch.equal(expected, IMAGE)

@@ -454,7 +454,7 @@ def test_a_transform_of_ours_moves_whole_items() -> None:
 def test_whole_items_that_would_come_apart() -> None:
     given: dict[str, Any] = {"strong": FLIP, "joint": True}
     plain = WeightedAugmentedDataset([(IMAGE, MASK.as_subclass(Tensor))], **given)
-    with pytest.raises(TypeError, match=r"masks must be tv_tensors.Mask .*got a plain Tensor of"):
+    with pytest.raises(TypeError, match=r"target must be a tv_tensors.Mask .*got a plain ten"):
         _ = plain[Draw(0)]
     palette = WeightedAugmentedDataset([(PIL_IMAGE, PIL_IMAGE.convert("P"))], **given)
     with pytest.raises(TypeError, match="mode L or RGB"):

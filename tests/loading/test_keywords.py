@@ -1,6 +1,7 @@
 """Transforms called by keyword: every part goes in as an array and comes out as it was."""
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 from augloader import CoresetSampler, Draw, Uniform, WeightedAugmentedDataset
-from augloader.loading.keywords import call, pair
+from augloader.loading.keywords import Targets, call, pair
 from tests.reference import random_state
 
 PIXELS = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
@@ -168,3 +169,80 @@ def test_albumentations_are_known_by_their_module() -> None:
     kind = type("Flip", (), {"__module__": "albumentations.flips", "__call__": flip})
     data = WeightedAugmentedDataset([(PIXELS, 0)], strong=kind())
     assert np.array_equal(data[Draw(0)].input, PIXELS[:, ::-1])
+
+
+class Declared(Mirror):
+    """Declares additional targets and labels of boxes, as a Compose of Albumentations does."""
+
+    def __init__(self, **targets: str) -> None:
+        self.additional_targets = targets
+        params = SimpleNamespace(label_fields=["names", "classes"])
+        self.processors = {"bboxes": SimpleNamespace(params=params)}
+
+    def __call__(self, *args: Any, force_apply: bool = False, **data: Any) -> dict[str, Any]:
+        out = super().__call__(*args, force_apply=force_apply, **data)
+        for key in self.additional_targets.keys() & data.keys():
+            assert isinstance(data[key], np.ndarray)
+            out[key] = data[key][:, ::-1]
+        kept = [i for i, name in enumerate(data.get("classes", [])) if name != 5]
+        for key in {"names", "classes", "bboxes"} & data.keys():
+            assert isinstance(data[key], list) or key == "bboxes"
+            out[key] = np.array([out[key][i] for i in kept])
+        return out
+
+
+LEFT: list[tuple[str, Any]] = [
+    ("label", CLASSES),
+    ("depth", torch.zeros(6, 8)),
+    ("flow", Image.fromarray(CLASSES)),
+    ("boxes", torch.tensor(BOXES)),
+    ("landmarks", np.zeros((5, 2))),
+    ("other", tv_tensors.Mask(torch.zeros(3, 4))),
+]
+
+
+@pytest.mark.parametrize(("key", "part"), LEFT, ids=[key for key, _ in LEFT])
+def test_what_a_transform_does_not_know_is_not_left_behind(key: str, part: Any) -> None:
+    def narrow(*, image: Any) -> dict[str, Any]:
+        return {"image": image}
+
+    item = {"image": PIXELS, key: part, "id": 3}
+    for transform in (Mirror(), Declared(), narrow):
+        given: dict[str, Any] = {"strong": transform, "joint": True, "fields": ("image", "id")}
+        with pytest.raises(TypeError, match=rf"got .* under '{key}', .*targets={{\"{key}\": "):
+            WeightedAugmentedDataset([item], **given)[Draw(0)]
+        kept = WeightedAugmentedDataset([item], **given, untouched=(key,))[Draw(0)]
+        assert kept.extra[key] is part
+    with pytest.raises(TypeError, match=rf"under '{key}'"):  # of an input that is a mapping
+        WeightedAugmentedDataset([(item, 1)], strong=Mirror())[Draw(0)]
+
+
+def test_additional_targets_go_in_as_what_they_are() -> None:
+    label = torch.from_numpy(CLASSES)[None]
+    item = {"image": PIXELS, "label": label, "id": 3}
+    data = WeightedAugmentedDataset(
+        [item], strong=Declared(label="mask"), joint=True, fields=("image", "label")
+    )
+    assert torch.equal(data[Draw(0)].target, label.flip(-1))
+
+
+def test_labels_of_boxes_may_be_tensors() -> None:
+    for dtype in (torch.int64, torch.float32):
+        classes, boxes = torch.tensor([5, 2, 5, 7], dtype=dtype), torch.tensor(BOXES * 4)
+        item = {"image": PIXELS, "bboxes": boxes, "classes": classes, "names": list("abcd")}
+        data = WeightedAugmentedDataset(
+            [item], strong=Declared(), joint=True, fields=("image", "classes")
+        )
+        found = data[Draw(0)]
+        assert found.target.dtype == dtype
+        assert found.target.tolist() == [2, 7]
+        assert list(found.extra["names"]) == ["b", "d"]
+        assert found.extra["bboxes"].shape == (2, 4)
+        none = call(
+            Declared(),
+            {"image": PIXELS, "bboxes": torch.zeros(0, 4), "classes": classes[:0]},
+            "strong",
+            Targets.of(Declared()),
+        )
+        assert none["classes"].shape == (0,)
+        assert none["classes"].dtype == dtype

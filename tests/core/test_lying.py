@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.tv_tensors import BoundingBoxes, KeyPoints, Mask, Video
 
-from augloader.augment.lying import Place, lying, names_of, require_none_lying, walked
+from augloader.core.lying import Place, lying, names_of, require_none_lying, start, walked
 
 
 class Fields(NamedTuple):
@@ -90,7 +90,7 @@ def test_nothing_may_lie_on_images_that_move_alone(value: Any) -> None:
         require_none_lying("Take it out.", "extra", value, (2, 3, 4, 6))
     require_none_lying("Take it out.", "extra", value, (2, 3, 4, 6), ("extra",))
     boxes = BoundingBoxes([[0, 0, 1, 1]], format="XYXY", canvas_size=(4, 6))
-    with pytest.raises(ValueError, match=r"extra must not lie .* got BoundingBoxes"):
+    with pytest.raises(ValueError, match=r"extra\.0 must not lie .* got BoundingBoxes"):
         require_none_lying("Take it out.", "extra", [boxes, boxes], (2, 3, 4, 6))
 
 
@@ -100,3 +100,68 @@ def test_names() -> None:
     for wrong in (None, 3, [1], {"a": 1}.values()):
         with pytest.raises(TypeError, match="untouched must be names of what stays in place, got"):
             names_of(wrong)
+
+
+H, W = 4, 6
+
+
+def rows_of(value: Any, images: int, name: str = "target") -> list[int | None]:
+    """Return the row that each leaf is of."""
+    seen: list[int | None] = []
+    walked(lambda _, place: seen.append(place.row), value, start(name), images)
+    return seen
+
+
+def masks(*shape: int) -> Mask:
+    return Mask(torch.zeros(*shape, H, W))
+
+
+def test_a_tuple_of_a_mapping_an_image_is_as_a_list_of_them() -> None:
+    each = {"masks": masks(3), "labels": torch.ones(3)}
+    for entries in ([each] * 3, [each, None, each], [Fields(masks(3), 1)] * 3):
+        wanted = [i for i, entry in enumerate(entries) for _ in entry or [0]]
+        assert rows_of(tuple(entries), 3) == rows_of(entries, 3) == wanted
+        assert isinstance(walked(lambda leaf, _: leaf, tuple(entries), start("x"), 3), tuple)
+    assert rows_of((each, each), 3) == [None] * 4  # fields, and not images
+    assert rows_of((each, 7, each), 3) == [None] * 5
+    for fields in ((each, each), [each, each]):  # of a Sample: two fields of two images
+        assert rows_of(fields, 2, "extra") == [None] * 4
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [masks(2), masks(2)],
+        (masks(2), masks(2)),
+        [masks(2, 1), torch.zeros(2)],
+        {"masks": [masks(2), masks(2)]},
+        ((masks(2), torch.zeros(2)), (masks(2), torch.zeros(2))),
+        ([masks(), masks()], [masks(), masks()]),
+        ([{"mask": masks()}, None], [{"mask": masks()}, None]),
+    ],
+)
+def test_masks_that_may_be_of_one_image_or_of_all(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^x[.\w]* must tell what is of one image .* of 2, "):
+        walked(lambda leaf, _: leaf, value, start("x"), 2)
+    walked(lambda leaf, _: leaf, value, start("x"), 2, ("x",))
+    walked(lambda leaf, _: leaf, value, Place("x", row=0), 2)
+
+
+def test_masks_that_can_be_of_one_image_or_of_all_alone() -> None:
+    boxes = BoundingBoxes([[0, 0, 1, 1]] * 2, format="XYXY", canvas_size=(H, W))
+    assert rows_of([masks(2), masks(3)], 2) == [0, 1]
+    assert rows_of([masks(1), masks(1)], 2) == [0, 1]
+    assert rows_of([masks(), masks()], 2) == [0, 1]
+    assert rows_of([boxes, boxes], 2) == [0, 1]
+    assert rows_of([(masks(2), boxes)] * 2, 2) == [0, 0, 1, 1]
+    assert rows_of((masks(2), torch.zeros(2)), 2) == [None, None]
+    assert rows_of([masks(1)], 1) == [0]
+
+
+def test_a_padding_mask_is_no_mask_of_an_image() -> None:
+    place = start("extra").key("mask")
+    for padding in (torch.ones(2, 9), torch.ones(9), torch.ones(3, 9), np.ones((2, 3))):
+        assert not lying(padding, place, 2, (H, W))
+    assert not lying(torch.ones(9), Place("extra", "Mask", row=0), 2, (H, W))
+    for mask, row in ((torch.ones(2, 3, 5), None), (torch.ones(H, W), 1), (torch.ones(3, 5), 1)):
+        assert lying(mask, place._replace(row=row), 2, (H, W)).startswith("a plain tensor")
