@@ -183,8 +183,11 @@ def adapt(
 
 
 def _of_torchvision(transform: Any) -> bool:
+    """Whether torchvision's ``forward``, inherited or of a part, decides what moves in an item."""
     parts = transform.modules() if isinstance(transform, nn.Module) else [transform]
-    return any(type(part).__module__.startswith("torchvision.") for part in parts)
+    called = [getattr(type(part), "forward", None) for part in parts]
+    names = [str(getattr(forward, "__module__", "")) for forward in called]
+    return any(name.startswith("torchvision.transforms") for name in names)
 
 
 def _with(item: Any, key: Any, value: Any) -> Any:

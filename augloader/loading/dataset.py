@@ -276,7 +276,8 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         weak = self.weak if draw.weak else None
         stages = [part for part in (weak, self._strong(draw)) if part is not None]
         kept = {*self.untouched}
-        known = places(parts, self.fields)
+        augments = self.weak is not None or any(self.strong)
+        known = places(parts, self.fields) if augments else {}
         beside = [(place, parts[k]) for k, place in known.items() if not kept & {k, place.name}]
         changes: Any = {}
         if self.joint and stages:
@@ -289,7 +290,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             changes = (parts if isinstance(parts, dict) else dict(enumerate(parts))) | stays
             image = changes[key]
         else:
-            if not self.joint and (self.weak is not None or any(self.strong)):
+            if augments and not self.joint:
                 require_none_left(parts[key], beside, kept)
             image = parts[key]
             for stage in stages:

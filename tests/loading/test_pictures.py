@@ -207,6 +207,13 @@ def test_a_wrapped_loader_refuses_plain_masks_too() -> None:
         WeightedAugmentedDataset([(SHOWN, 0)], untouched=[1])  # type: ignore[list-item]
 
 
+class Turned(v2.Transform):  # type: ignore[misc]
+    """A transform of one's own that torchvision applies to each part of an item."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return self._call_kernel(v2.functional.rotate, inpt, angle=30.0)
+
+
 @pytest.mark.parametrize("mode", ["L", "I", "F", "I;16", "RGBA", "LA"])
 @pytest.mark.parametrize("stage", ["weak", "strong"])
 def test_torchvision_takes_a_second_picture_for_an_image(mode: str, stage: str) -> None:
@@ -214,6 +221,7 @@ def test_torchvision_takes_a_second_picture_for_an_image(mode: str, stage: str) 
         v2.RandomHorizontalFlip(1.0),
         v2.Compose([v2.RandomRotation(30)]),
         nn.Sequential(v2.RandomHorizontalFlip(1.0)),
+        Turned(),
     ]
     second = Image.new(mode, (12, 10))
     for flip in flips:
