@@ -28,12 +28,6 @@ from tests.pretend_cuda import Gpu
 
 N, C, B = 64, 4, 16
 POLICIES = ("trivial", "rand", "auto", "augmix")
-# Of floating images: their range is looked at, histograms are counted, axes go where they are.
-OF_FLOATS = {
-    "item images.py require_range",
-    "bincount colour.py _equalize_",
-    "copy to GPU geometry.py _axes",
-}
 # Of a sweep and a selection: the evidence is checked, and what is selected comes to the CPU.
 OF_A_REFRESH = {
     "item checks.py require_finite",
@@ -155,6 +149,4 @@ def test_where_a_transform_waits(pretended: Gpu, policy: Any, dtype: torch.dtype
     pretended.clear()
     for _ in range(2):
         strong(there, torch.linspace(0, 1, 2 * B))
-    allowed = set() if dtype == torch.uint8 else OF_FLOATS
-    assert found(pretended).keys() <= allowed
-    assert pretended.waits.total() <= 2 * 12
+    assert not found(pretended)
