@@ -29,8 +29,8 @@ from tests.pretend_cuda import Gpu
 pytestmark = pytest.mark.filterwarnings("ignore:.*are augmented without the fused kernels")
 N, C, B = 64, 4, 16
 POLICIES = ("trivial", "rand", "auto", "augmix")
-# Of a sweep: what it checks, once; of a selection: its labels, a graph's capture, a look whether all
-# is done, and the result.
+# Of a sweep: what it checks, once; of a selection: its labels, a graph's capture, a look whether
+# all is done, and the result.
 OF_A_REFRESH = {
     "item sweeping.py _require_sound": 1,
     "copy to CPU facility.py groups": 1,
