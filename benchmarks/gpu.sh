@@ -9,8 +9,8 @@
 #                                      without a GPU, to test this script
 #
 # Environment: OUT, a folder for what comes out (gpu-results): a text for each step, JSON, and
-# steps.jsonl with every step's exit code and seconds. STEPS, names of the only steps to take. WHEELS, a folder of wheels that the machine
-# lacks and cannot download; get them before, for its Python and platform, by
+# steps.jsonl with every step's exit code and seconds. STEPS, names of the only steps to take. PYTHON,
+# the python. WHEELS, a folder of wheels that the machine lacks and cannot download; get them before, for its Python and platform, by
 #   pip download --no-deps --only-binary :all: --python-version 3.12 -d WHEELS kornia kornia_rs faiss-cpu
 # and pytest, pytest-xdist and hypothesis with what they need, if it lacks these too. DATA, for train:
 # a folder with train/ and test/, a folder of CIFAR-10 images a class in each.
@@ -29,7 +29,7 @@ site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
 export PYTHONPATH="$site:$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
-python=$(command -v python3 || command -v python) failed=()
+python=${PYTHON:-$(command -v python3 || command -v python)} failed=()
 
 step() { # NAME SECONDS COMMAND...: run it, show its end, note how it went
     local name=$1 limit=$2 start=$SECONDS rc

@@ -130,7 +130,7 @@ def functions() -> list[Any]:
     both = batched_greedy(given.expand(2, N, N), LABELS[3:5] * 0 + N, LABELS[4:6])
     return [
         *([m.indices, m.sizes, m.sizes_of(2), m.bound(2)] for m in found),
-        *both,
+        *([part.taken, part.gains, part.remaining, part.moves] for part in both),
         *(influence(POINTS, 0.1, form) for form in ("exact", "kronecker", "diagonal")),
         kmeans(FEATURES, 4),
         margins(FEATURES, LABELS, (0.1, 1.0)),

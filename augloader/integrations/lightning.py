@@ -287,12 +287,13 @@ class CoresetCallback(Callback):
     def _prepare(self, trainer: Trainer, begun: bool = False) -> None:
         """Begin an epoch before Lightning does, and refresh if that is due."""
         sampler = self.sampler
-        if not begun:
-            sampler.set_epoch(self._epoch)
-            self._batches, self._consumed = None, 0
-        if sampler.refresh_due:
-            start = time.perf_counter()
+        start, due = time.perf_counter(), begun and sampler.refresh_due
+        if due:
             sampler.refresh(self._evidence(trainer))
+        elif not begun:
+            self._batches, self._consumed = None, 0
+            due = sampler.begin(self._epoch, lambda: self._evidence(trainer)) is not None
+        if due:
             self._seconds = time.perf_counter() - start
         if self._length not in (None, len(sampler)):
             self._reload_once(trainer)

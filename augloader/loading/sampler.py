@@ -250,7 +250,7 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
         self._watch.look_at(new.draws)
 
     def begin(
-        self, epoch: int, evidence: Evidence | Callable[[], Evidence] | None = None
+        self, epoch: int, evidence: Evidence | Callable[[], Evidence | None] | None = None
     ) -> Selection | None:
         """Begin an epoch and select anew where that is due: set_epoch, refresh_due and refresh.
 

@@ -86,7 +86,9 @@ class Watch:
                 f"epoch {epoch}. Loop over range(sampler.epoch, epochs), and begin epochs by "
                 "sampler.begin(epoch): the loaders of accelerate and Fabric count from 0 again.",
             )
-        elif epoch < state.epoch and (not progress.passes or epoch < (state.refreshed or 0)):
+        elif state.refreshed is not None and (
+            epoch < state.refreshed or (epoch < state.epoch and not progress.passes)
+        ):
             self._tell(
                 "back",
                 f"epoch {epoch} begins after epoch {state.epoch}, with the selection and the "

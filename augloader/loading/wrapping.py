@@ -74,7 +74,8 @@ def wrap(
     A row's draw has the row's place: the collate function must keep order and number of its rows,
     which is tried on a few of the first. One that sorts rows, or leaves some out, takes draws that
     travel inside the items. Where it mixes images, as by v2.MixUp, and class labels become rows of
-    probabilities, the draws of the batch are marked as mixed.
+    probabilities, the draws of the batch are marked as mixed; where it keeps both labels apart, as
+    (x, y_a, y_b, lambda), it cannot be seen: ``report(draw, ..., mixed=True)``.
 
     With a ``group``, or a loader with a DistributedSampler, each rank draws its share, by a
     ``DistributedCoresetSampler``; the group is then that of all ranks, if none is given.

@@ -91,7 +91,7 @@ def test_what_is_not_known_is_refused_with_the_usage(tmp_path: Path) -> None:
 
 def test_without_a_gpu_it_fails_unless_dry(tmp_path: Path) -> None:
     for words, rc in (((), int(not torch.cuda.is_available())), (("--dry",), 0)):
-        done = call(tmp_path, "check", *words, STEPS="versions")
+        done = call(tmp_path, "check", *words, STEPS="versions", PYTHON=sys.executable)
         assert done.returncode == rc, done.stdout + done.stderr
         assert steps(tmp_path) == {"versions": rc}
     assert "torch" in json.loads((tmp_path / "out" / "versions.json").read_text())
@@ -100,6 +100,6 @@ def test_without_a_gpu_it_fails_unless_dry(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not fused.available(), reason="needs Triton")
 def test_the_kernels_are_compared_dry(tmp_path: Path) -> None:
-    done = call(tmp_path, "check", "--dry", STEPS="kernels")
+    done = call(tmp_path, "check", "--dry", STEPS="kernels", PYTHON=sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "out" / "kernels.json").read_text())["wrong"] == []

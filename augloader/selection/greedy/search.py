@@ -52,7 +52,11 @@ def index(vectors: Tensor, flat: bool) -> tuple[Search, bool]:
 
     found.train(given(vectors))
     found.add(given(vectors))
-    return lambda queries, k: torch.as_tensor(found.search(given(queries), k)[1]), flat
+
+    def search(queries: Tensor, k: int) -> Tensor:
+        return torch.as_tensor(found.search(given(queries), k)[1], device=device)
+
+    return search, flat
 
 
 def compared(queries: Tensor, points: Tensor, k: int) -> Tensor:
