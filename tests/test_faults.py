@@ -128,7 +128,8 @@ def loop(data: Any, path: Path, stateful: bool, resume: bool = False) -> Iterato
             consumed = 0 if stateful else used
             state = {"sampler": sampler.state_dict(consumed), "table": sampler.table.state_dict()}
             state["loader"] = loader.state_dict() if stateful else None
-            torch.save(state, path)
+            torch.save(state, path.with_suffix(".part"))  # where a worker's death may raise, too
+            os.replace(path.with_suffix(".part"), path)
             yield [batch.keys.tolist(), batch.weight.tolist(), batch.strength.tolist()]
 
 
