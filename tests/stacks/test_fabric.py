@@ -81,7 +81,7 @@ def on_a_rank(fabric: Fabric, folder: Path) -> None:
 
 @pytest.mark.distributed
 def test_two_ranks_train_on_each_draw_once(tmp_path: Path) -> None:
-    fabric: Any = Fabric(accelerator="cpu", devices=2, strategy="ddp_fork")
+    fabric: Any = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
     fabric.launch(on_a_rank, tmp_path)
 
     def read(name: str) -> Any:
