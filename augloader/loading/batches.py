@@ -167,6 +167,15 @@ def _taken(column: Tensor, rows: np.ndarray[Any, Any]) -> Tensor:
     return torch.index_select(column, 0, torch.from_numpy(rows), out=out)
 
 
+def require_item(index: int, item: Any) -> None:
+    """Raise TypeError if a dataset holds no item for an index."""
+    if item is None:
+        raise TypeError(
+            f"data must hold an item for each index, got None for index {index}. Leave broken "
+            "samples out before: torch.utils.data.Subset(data, good)."
+        )
+
+
 def require_rows(items: Any, count: int) -> None:
     """Raise unless a wrapped ``__getitems__`` returned so many items, or columns of so many."""
     if isinstance(items, tuple | Mapping):

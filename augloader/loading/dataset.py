@@ -20,6 +20,7 @@ from augloader.loading.batches import (
     column,
     in_memory,
     replaced,
+    require_item,
     require_rows,
     row_of,
     split_item,
@@ -221,8 +222,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         """Return an item in the wrapped dataset's own shape, transformed as for a plain index."""
         draw = self._draw(index)
         item = self.data[draw.index]
-        if item is None:
-            raise _none(draw)
+        require_item(draw.index, item)
         return self._transformed(item, draw) if self._transforms else item
 
     def _draw(self, draw: Draw | SupportsIndex) -> Draw:
@@ -302,8 +302,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         """Return the batch of some items or columns, as the default collate makes it of rows."""
         if isinstance(items, list):
             for draw, item in zip(draws, items, strict=True):
-                if item is None:
-                    raise _none(draw)
+                require_item(draw.index, item)
         columns = items if isinstance(items, tuple | Mapping) else transposed(items)
         image, target, extra = split_item(columns, self.fields)
         rest: Any
@@ -315,17 +314,9 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         return stack(draws)._replace(input=image, target=target, extra=rest)
 
     def _sample(self, draw: Draw, item: Any) -> Any:
-        if item is None:
-            raise _none(draw)
+        require_item(draw.index, item)
         item = self._transformed(item, draw) if self._transforms else item
         image, target, extra = split_item(item, self.fields)
         # float32 scalars: a Python float would collate to float64 and promote the loss.
         weight, strength = np.float32(draw.weight), np.float32(draw.strength)
         return Sample(image, target, draw.index, weight, strength, draw.copy, draw.epoch, extra)
-
-
-def _none(draw: Draw) -> TypeError:
-    return TypeError(
-        f"data must hold an item for each index, got None for index {draw.index}. Leave broken "
-        "samples out before: torch.utils.data.Subset(data, good)."
-    )

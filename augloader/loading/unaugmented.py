@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from augloader.core.batch import Sample, move
 from augloader.core.checks import holds_draws, require_dataset
 from augloader.core.progress import progress
-from augloader.loading.batches import Fetched, collate, on_cpu
+from augloader.loading.batches import Fetched, collate, on_cpu, require_item
 from augloader.loading.dataset import WeightedAugmentedDataset
 from augloader.loading.randomness import drawn_since, seed_all
 from augloader.loading.shaped import Shaped
@@ -138,7 +138,7 @@ class _Still(Dataset[Any]):
                 rows.append(self.view[position])
         if type(rows) is list:
             for position, row in zip(positions, rows, strict=True):
-                _require_item(position, row)
+                require_item(position, row)
         return rows, torch.tensor(positions, device="cpu"), self.random
 
     def _rows(self, positions: list[int]) -> Any:
@@ -167,11 +167,3 @@ class _Collate:
                 f"{sizes[-1]}. Pass clean=, a transform that resizes and crops without random "
                 "numbers, to WeightedAugmentedDataset; or a collate_fn that pads."
             ) from error
-
-
-def _require_item(position: int, row: Any) -> None:
-    if row is None:
-        raise TypeError(
-            f"data must hold an item for each index, got None for index {position}. Leave broken "
-            "samples out before: torch.utils.data.Subset(data, good)."
-        )
