@@ -13,6 +13,7 @@ from torch import Tensor
 
 from augloader.core.batch import take
 from augloader.loading.randomness import Fixed
+from augloader.loading.soft import is_soft
 
 _ADVICE = (
     "Their draws would belong to other samples. Keep every row in its place, or let each draw "
@@ -43,32 +44,34 @@ class Probe:
 
         Cost: nothing after the first batches; else four batches, and copies of the items.
         """
-        samples = len(set(index))
-        if samples < 2 or self._telling == 0 or self._tries == 0:
+        if len(set(index)) < 2 or self._telling == 0 or self._tries == 0:
             return
         self._tries -= 1
-        self._telling -= keeps_order(copy.copy(self.collate), items, len(index), samples)
+        self._telling -= keeps_order(copy.copy(self.collate), items, index)
 
 
-def keeps_order(collate: Callable[[Any], Any], items: Any, b: int, samples: int) -> bool:
+def keeps_order(collate: Callable[[Any], Any], items: Any, index: Sequence[int]) -> bool:
     """Raise ValueError where a collate function is seen to bring rows into another order.
 
     The items are collated as they come and in two other orders, which together make up every
     permutation. Where a field of the batches holds the same rows each time, the rows have to
     follow the items. A field counts that has a row of its own for each sample, as images do and
-    labels do not, and that is not the same for any items, as places are.
+    labels do not, and that is not the same for any items, as places are. Class probabilities do
+    not count: mixing makes equal ones of other rows. One field that follows is enough.
 
     Args:
         collate: the function.
         items: a list of b items, or a tuple or mapping of columns of them.
-        b: 2 or more.
-        samples: how many different ones they are of.
+        index: the b samples that they are, two or more of them different.
 
     Returns:
         Whether rows were seen to follow. Batches that tell nothing, as of mixed images, do not.
     """
+    b, samples = len(index), len(set(index))
     whole = np.arange(b)
-    turned, swapped = np.roll(whole, -1), np.array([1, 0, *range(2, b)])
+    turned, swapped = np.roll(whole, -1), whole.copy()
+    other_one = next(k for k in range(b) if index[k] != index[0])
+    swapped[[0, other_one]] = other_one, 0
     try:
         kept, *others, constant = [
             dict(_fields(_batch(collate, items, order), b))
@@ -82,13 +85,14 @@ def keeps_order(collate: Callable[[Any], Any], items: Any, b: int, samples: int)
         if len(times) < samples or constant.get(path) == rows:
             continue
         places = [k for k in range(b) if times[rows[k]] == 1]  # of rows that are like no other
+        held = []
         for order, other in zip((turned, swapped), others, strict=True):
-            if len(places) < 2 or Counter(other.get(path, ())) != times:
-                continue
-            back = {int(order[k]): k for k in range(b)}
-            held = all(other[path][back[k]] == rows[k] for k in places)
-            follows, moves = follows or held, moves or not held
-    if moves:
+            if len(places) > 1 and Counter(other.get(path, ())) == times:
+                back = {int(order[k]): k for k in range(b)}
+                held.append(all(other[path][back[k]] == rows[k] for k in places))
+        follows |= held == [True, True]
+        moves |= not all(held)
+    if moves and not follows:
         raise ValueError(
             f"collate_fn must keep the rows of a batch in order, got them in another. {_ADVICE}"
         )
@@ -117,16 +121,18 @@ def require_number(batch: Any, b: int) -> None:
 
 def _batch(collate: Callable[[Any], Any], items: Any, order: np.ndarray[Any, Any]) -> Any:
     """Return the batch of copies of items in some order, from fixed random states."""
-    rows = [items[k] for k in order] if isinstance(items, list) else None
-    given = take(items, torch.from_numpy(order)) if rows is None else rows
+    if isinstance(items, list):
+        given: Any = [copy.deepcopy(items[k]) for k in order]  # a copy for each time one is there
+    else:
+        given = copy.deepcopy(take(items, torch.from_numpy(order)))
     with Fixed(0):
-        return collate([copy.deepcopy(row) for row in rows] if rows else copy.deepcopy(given))
+        return collate(given)
 
 
 def _fields(batch: Any, b: int, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, list[Hashable]]]:
     """Yield what in a batch may be b rows, by the path to it, and what its rows are."""
     if isinstance(batch, Tensor | np.ndarray):
-        if batch.ndim and len(batch) == b:
+        if batch.ndim and len(batch) == b and not is_soft(batch):
             yield path, [_value(row) for row in batch]
         return
     if isinstance(batch, list | tuple) and len(batch) == b:
