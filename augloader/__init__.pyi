@@ -31,12 +31,12 @@ from augloader.feedback.strength import Confidence as Confidence
 from augloader.feedback.strength import Constant as Constant
 from augloader.feedback.strength import Entropy as Entropy
 from augloader.feedback.strength import LossRank as LossRank
+from augloader.loading.bases import Base as Base
 from augloader.loading.batches import collate as collate
 from augloader.loading.dataset import WeightedAugmentedDataset as WeightedAugmentedDataset
 from augloader.loading.distributed_sampler import (
     DistributedCoresetSampler as DistributedCoresetSampler,
 )
-from augloader.loading.plan import Base as Base
 from augloader.loading.plan import Weighting as Weighting
 from augloader.loading.sampler import CoresetSampler as CoresetSampler
 from augloader.loading.sweeping import sweep as sweep
@@ -44,6 +44,8 @@ from augloader.loading.wrapping import wrap as wrap
 from augloader.selection.clusters import Clusters as Clusters
 from augloader.selection.facility import FacilityLocation as FacilityLocation
 from augloader.selection.kdpp import KDPP as KDPP
+from augloader.selection.pruning import InfoBatch as InfoBatch
+from augloader.selection.pruning import RandomPruning as RandomPruning
 from augloader.selection.scored import Proportional as Proportional
 from augloader.selection.scored import Rank as Rank
 from augloader.selection.scored import Softmax as Softmax
@@ -54,6 +56,7 @@ from augloader.selection.scores import Given as Given
 from augloader.selection.scores import GraNd as GraNd
 from augloader.selection.scores import Influence as Influence
 from augloader.selection.scores import Loss as Loss
+from augloader.selection.seta import SeTa as SeTa
 from augloader.selection.strategy import Strategy as Strategy
 from augloader.selection.svm import Margin as Margin
 from augloader.selection.svm import SupportVectors as SupportVectors
@@ -81,6 +84,7 @@ __all__ = [
     "GraNd",
     "HardestOf",
     "Influence",
+    "InfoBatch",
     "LastLayerGradient",
     "Linear",
     "Loss",
@@ -91,10 +95,12 @@ __all__ = [
     "PolicyName",
     "Proportional",
     "Proxies",
+    "RandomPruning",
     "Rank",
     "Residual",
     "Sample",
     "Schedule",
+    "SeTa",
     "Selection",
     "Softmax",
     "StableInfluence",

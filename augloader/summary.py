@@ -282,9 +282,12 @@ def _draws(sampler: CoresetSampler) -> dict[str, str]:
             f"middle 90 % {number(low)} to {number(high)}"
         )
     facts["rule"] = short(repr(sampler.table.rule))
+    if sampler.plan.pruning is not None:
+        kept = sampler.n if sampler.kept is None else len(sampler.kept)
+        facts["base"] = f"{kept:,} of {sampler.n:,} kept by {short(repr(sampler.base))}"
     if len(weight):
-        ends_of = (number(float(end)) for end in (weight.min(), weight.max()))
-        facts["weights"] = f"{' to '.join(ends_of)} ({sampler.plan.weighting}); mean 1"
+        least, most, mean = (number(float(x)) for x in (weight.min(), weight.max(), weight.mean()))
+        facts["weights"] = f"{least} to {most} ({sampler.plan.weighting}); mean {mean}"
     return facts
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from augloader.core.evidence import Evidence
 from augloader.distributed.collectives import (
@@ -75,6 +76,43 @@ def share_of(
         return part.with_checked(n=table.n, indices=mine)
 
     return attempt(work, group)
+
+
+def complete(
+    table: SampleTable, needs: frozenset[str], group: dist.ProcessGroup | None = None
+) -> bool:
+    """Return whether evidence of every sample was reported, on some rank where there is a group.
+
+    Cost: O(n), and with a group one reduction of n numbers.
+    """
+    order = table.precedence(needs)
+    if group is not None and needs:
+        order = reduced(order, dist.ReduceOp.MIN, group)
+    return bool((order < UNKNOWN).all())
+
+
+def last_losses(table: SampleTable, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Return every sample's last known loss, (n,) float32; NaN where none was reported.
+
+    Of several ranks that of the latest period counts, then of the weakest view, then of the lowest
+    rank.
+
+    Cost: O(n C), and with a group two reductions of n numbers.
+    """
+    needs = frozenset({"losses"})
+    key = table.precedence(needs)
+    mine = known = key < UNKNOWN
+    if group is not None:
+        world = dist.get_world_size(group)
+        key = (key * world + dist.get_rank(group)).masked_fill(~known, UNKNOWN)
+        best = reduced(key.clone(), dist.ReduceOp.MIN, group)
+        mine, known = known & (key == best), best < UNKNOWN
+    losses, rows = torch.zeros(table.n, device="cpu"), mine.nonzero().flatten()
+    if len(rows):
+        losses[rows] = table.rows(rows).evidence(needs).require("losses")
+    if group is not None:  # all ranks but one add zeros
+        losses = reduced(losses, dist.ReduceOp.SUM, group)
+    return losses.masked_fill(~known, torch.nan)
 
 
 def merge_learnt(table: SampleTable, group: dist.ProcessGroup) -> None:

@@ -1,9 +1,9 @@
+from augloader.loading.bases import Base as Base
 from augloader.loading.batches import collate as collate
 from augloader.loading.dataset import WeightedAugmentedDataset as WeightedAugmentedDataset
 from augloader.loading.distributed_sampler import (
     DistributedCoresetSampler as DistributedCoresetSampler,
 )
-from augloader.loading.plan import Base as Base
 from augloader.loading.plan import Weighting as Weighting
 from augloader.loading.sampler import CoresetSampler as CoresetSampler
 from augloader.loading.sweeping import gradient_norms as gradient_norms

@@ -114,11 +114,11 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
             )
         self.dataset, self.drop_last, self.shuffle = data, False, True
         super().__init__(data, strategy, group=group, **options)
-        if group is None and self.num_replicas > 1 and self.table.learns:
+        if group is None and self.num_replicas > 1 and self._learns:
             raise ValueError(
-                "strength and strategy must learn from no reports where there is no process group, "
-                f"got {self.table.rule!r} and {strategy!r}: the ranks could not agree. Give "
-                "group=torch.distributed.group.WORLD, after init_process_group."
+                "strength, strategy and base must learn from no reports where there is no process "
+                f"group, got {self.table.rule!r}, {strategy!r} and {self.base!r}: the ranks could "
+                "not agree. Give group=torch.distributed.group.WORLD, after init_process_group."
             )
 
     @property

@@ -14,9 +14,11 @@ from torch import Tensor
 from augloader.core.checks import require_fraction, require_int, require_one_of
 from augloader.core.evidence import Selection
 from augloader.core.schedule import Course, Every, Schedule, require_planned
+from augloader.loading.bases import Base, require_base
+from augloader.selection.pruning import Pruning
+from augloader.selection.strategy import Strategy
 
-Base = Literal["full", "random", "selected", "none"]
-Weighting = Literal["cluster", "uniform", "population", "downweight"]
+Weighting = Literal["cluster", "uniform", "population", "downweight", "unbiased"]
 Array = np.ndarray[Any, Any]
 FORMER = {  # names of arguments in version 0.1, until 0.3
     "schedule": "strength_schedule",
@@ -25,7 +27,7 @@ FORMER = {  # names of arguments in version 0.1, until 0.3
     "multiple": "pad_to_multiple_of",
 }
 # Independent random streams:
-SELECT, SUBSET, SHUFFLE, STRENGTH, STRONG, WEAK = range(6)
+SELECT, SUBSET, SHUFFLE, STRENGTH, STRONG, WEAK, PRUNE = range(7)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +71,11 @@ class EpochPlan:
     Attributes:
         n: number of samples.
         share: how many of them are selected: a number, or a course of their share.
-        base_share: size of a random base; None: the selection's.
+        base_share: size of a random base, or of one that a strategy chooses, a number or a course
+            of the share; None: the selection's, or what a pruning rule keeps.
         every: when samples are selected anew.
         constant_length: whether every epoch is as long as the longest of those planned.
+        pruning: what chooses the samples of each epoch, with base="full"; or None.
 
     The others are CoresetSampler's arguments, schedules as courses.
 
@@ -87,7 +91,7 @@ class EpochPlan:
     n: int
     share: Course | int
     base: Base
-    base_share: int | None
+    base_share: Course | int | None
     copies: int
     every: Every
     weighting: Weighting
@@ -99,6 +103,7 @@ class EpochPlan:
     pad_to_multiple_of: int
     seed: int
     constant_length: bool = False
+    pruning: Pruning | Strategy | None = None
 
     @classmethod
     def of(
@@ -107,8 +112,8 @@ class EpochPlan:
         *,
         fraction: Schedule | float | None = None,
         count: int | None = None,
-        base: Base = "full",
-        base_fraction: float | None = None,
+        base: Base | Pruning | Strategy = "full",
+        base_fraction: Schedule | float | None = None,
         copies: int = 1,
         refresh: Every = Every(1),  # noqa: B008 - frozen
         weighting: Weighting = "cluster",
@@ -135,7 +140,7 @@ class EpochPlan:
             "weak_probability": weak_probability,
         }
         courses = {name: Course.of(name, given, epochs) for name, given in schedules.items()}
-        require_one_of("base", base, get_args(Base))
+        pruning = require_base(base)
         flags = {
             "keep_unaugmented_copies": keep_unaugmented_copies,
             "constant_length": constant_length,
@@ -153,19 +158,20 @@ class EpochPlan:
                 'keep_unaugmented_copies must be True with base="none", got False. An epoch '
                 "without strong augmentation would be empty."
             )
-        if base_fraction is not None and base != "random":
-            raise ValueError(
-                f'base_fraction must come with base="random", got base={base!r}. Leave it out.'
-            )
-        base_share = None if base_fraction is None else _size(n, base_fraction)
+        base_share = _base_share(n, base, base_fraction, epochs)
         require_int("copies", copies, 0, "0 augments in place.")
         if not isinstance(refresh, Every):
             raise TypeError(f"refresh must be an Every, got {refresh!r}. Pass Every(20).")
         require_one_of("weighting", weighting, get_args(Weighting))
+        if weighting == "unbiased" and base in ("random", "selected", "none"):
+            raise ValueError(
+                f'weighting must be another than "unbiased" with base={base!r}: what it leaves out '
+                'no weight makes up for. Take base=RandomPruning(0.7), another rule or "full".'
+            )
         return cls(
             n,
             share,
-            base,
+            base if isinstance(base, str) else "full",
             base_share,
             int(copies),
             refresh,
@@ -173,6 +179,7 @@ class EpochPlan:
             epochs,
             keep_unaugmented_copies=keep_unaugmented_copies,
             constant_length=constant_length,
+            pruning=pruning,
             pad_to_multiple_of=require_int(
                 "pad_to_multiple_of", pad_to_multiple_of, 1, "1 adds nothing."
             ),
@@ -197,11 +204,22 @@ class EpochPlan:
             return self.share
         return _size(self.n, self.share.at(self.every.begin(epoch)))
 
+    @property
+    def base_needs(self) -> frozenset[str]:
+        """Names of what the choice of an epoch's samples needs of reports."""
+        return frozenset() if self.pruning is None else self.pruning.needs
+
     def base_size(self, epoch: int) -> int:
-        """Return how many samples the base has, before augmentation in place."""
-        if self.base != "random":
-            return self.n
-        return self.budget(epoch) if self.base_share is None else self.base_share
+        """Return how many samples the base has at most, before augmentation in place."""
+        if isinstance(self.base_share, Course):
+            return _size(self.n, self.base_share.at(self._chosen_at(epoch)))
+        if self.base_share is not None:
+            return self.base_share
+        return self.budget(epoch) if self.base == "random" else self.n
+
+    def _chosen_at(self, epoch: int) -> int:
+        """Return the epoch in which an epoch's base was drawn."""
+        return self.every.begin(epoch) if self.base == "random" else epoch
 
     def refresh_due(self, epoch: int, refreshed: int | None) -> bool:
         """Return whether an epoch wants a new selection, the last one being of another epoch.
@@ -234,48 +252,66 @@ class EpochPlan:
     def matters(self, epoch: int) -> bool:
         """Return whether an epoch may have strong draws, or has a base of what was selected."""
         strong = self.strength_schedule.at(epoch) > 0 and self.probability.at(epoch) > 0
-        return strong or self.base not in ("full", "random")
+        return strong or self.base in ("selected", "none")
 
     def scheduled(self, strengths: Tensor, epoch: int) -> Tensor:
         """Return (n,) strengths times the epoch's factor."""
         factor = self.strength_schedule.at(epoch)
         return strengths if factor == 1 else strengths * factor
 
-    def compose(self, epoch: int, selection: Selection | None, strengths: Tensor) -> Draws:
+    def compose(
+        self,
+        epoch: int,
+        selection: Selection | None,
+        strengths: Tensor,
+        kept: Selection | None = None,
+    ) -> Draws:
         """Return the epoch's draws, before they are shuffled: the base, then copy after copy.
 
         A copy weighs gamma_j k / (n r), gamma_j the number of samples that medoid j stands for, and
-        a base draw 1, or what ``weighting`` says; all are scaled to mean 1.
+        a base draw 1, or what ``weighting`` says, times what a pruned base says of the sample; all
+        are scaled to mean 1, but for unbiased ones.
 
         Args:
             epoch: a planned one.
             selection: None before the first.
             strengths: (n,) float32 of all samples, as ``scheduled`` returns them.
+            kept: the samples of a pruned base, and their weights; the selected ones that are not
+                among them are not drawn. None keeps all, at weight 1.
+
+        Raises:
+            ValueError: weights of a pruned base beside which others are 0 in float32.
 
         Cost: O(n + r k).
 
         Source: Liu & Mirzasoleiman (2022), Eq. 10; Kuchnik & Smith (2019), section 4.2.
         """
-        base = np.arange(self.n)
-        if self.base == "random":
+        base, worth = np.arange(self.n), np.ones(self.n)
+        if kept is not None:
+            base = np.sort(kept.indices.numpy())
+            worth[kept.indices.numpy()] = kept.weights.numpy()
+        elif self.base == "random":
             period = self.every.period(epoch)
             generator = self.generator(SUBSET, 0 if period is None else period + 1)
             base = np.sort(generator.choice(self.n, self.base_size(epoch), replace=False))
         population = self.weighting == "population"
-        each = self.n / len(base) if population else 1.0  # what a base draw weighs
-        base_weight = np.full(len(base), each)
+        each = self.n / worth[base].sum() if population else 1.0  # what a base draw weighs
+        base_weight = each * worth[base]
         chosen, gamma = base[:0], base_weight[:0]
         if selection is not None:
             chosen = selection.indices.numpy()
-            gamma = selection.weights.numpy().astype(np.float64)
+            gamma = selection.weights.numpy() * worth[chosen]
             gamma = gamma if population else gamma * len(chosen) / self.n
+            if kept is not None:
+                drawn = np.isin(chosen, base)
+                chosen, gamma = chosen[drawn], gamma[drawn]
             if self.base == "selected":
                 base, base_weight = chosen, gamma
             elif self.base == "none":
                 base, base_weight = chosen[:0], gamma[:0]
             if self.copies == 0:
-                kept = ~np.isin(base, chosen)
-                base, base_weight = base[kept], base_weight[kept]
+                plain = ~np.isin(base, chosen)
+                base, base_weight = base[plain], base_weight[plain]
         copy = np.arange(1, self.copies + 1) if self.copies else np.zeros(1, np.int64)
         index = np.concatenate([base, np.tile(chosen, len(copy))])
         copies = np.concatenate([np.zeros(len(base), np.int64), np.repeat(copy, len(chosen))])
@@ -286,14 +322,21 @@ class EpochPlan:
         if not self.keep_unaugmented_copies:
             plain = (np.arange(len(index)) >= len(base)) & (strength == 0)
             if self.base in ("full", "random"):
-                weight[plain] = each
-            kept = (copies == 0) | ~plain
-            index, copies, weight, strength = (x[kept] for x in (index, copies, weight, strength))
+                weight[plain] = each * worth[index[plain]]
+            stay = (copies == 0) | ~plain
+            index, copies, weight, strength = (x[stay] for x in (index, copies, weight, strength))
         if self.weighting == "uniform":
             weight = np.ones(len(index))
-        elif self.weighting == "downweight":
-            weight = 1 / np.bincount(index, minlength=1)[index]
-        weight = (weight / weight.mean()).astype(np.float32)
+        elif self.weighting in ("downweight", "unbiased"):
+            weight = worth[index] / np.bincount(index, minlength=1)[index]
+        if self.weighting != "unbiased":
+            weight = weight / weight.mean()
+        weight = weight.astype(np.float32)
+        if kept is not None and len(weight) and weight.min() <= 0:
+            raise ValueError(
+                f"weights of a base must be of one magnitude, got {float(kept.weights.min())} to "
+                f"{float(kept.weights.max())} of {self.pruning!r}. Bound them: some came to 0."
+            )
         weak = self._happens(WEAK, self.weak_probability, epoch, len(index))
         return Draws(index, copies, weight, strength, weak)
 
@@ -333,11 +376,12 @@ class EpochPlan:
         for epoch in range(epochs):
             if self.refresh_due(epoch, refreshed):
                 refreshed = epoch
-            base = self.base_size(epoch)
+            base = self.n if self.base_needs else self.base_size(epoch)
             if refreshed is None:
                 yield base
                 continue
             chosen = self.budget(refreshed)
+            chosen = chosen if self.pruning is None else min(chosen, base)
             base = {"selected": chosen, "none": 0}.get(self.base, base)
             strong = self.strength_schedule.at(epoch) > 0 and self.probability.at(epoch) > 0
             if self.copies:
@@ -358,8 +402,8 @@ class EpochPlan:
             "n": self.n,
             "seed": self.seed,
             "count" if isinstance(self.share, int) else "fraction": str(self.share),
-            "base": self.base,
-            "base_share": self.base_share,
+            "base": self.base if self.pruning is None else repr(self.pruning),
+            "base_share": share if isinstance(share := self.base_share, int | None) else str(share),
             "copies": self.copies,
             "interval": self.every.interval,
             "warmup": self.every.warmup,
@@ -384,15 +428,7 @@ def _share(
             f"count={count}. Pass fraction=0.3 or a number of samples."
         )
     if fraction is not None:
-        if not callable(fraction):
-            require_fraction("fraction", fraction)
-        course = Course.of("fraction", fraction, epochs)
-        if min(course.values) == 0:
-            raise ValueError(
-                f"fraction must be in (0, 1] at every epoch, got 0 at {course.values.index(0)}. To "
-                "augment nothing schedule the strength or the probability."
-            )
-        return course
+        return _shares("fraction", fraction, epochs)
     if require_int("count", count, 1, "Select at least one sample.") > n:
         raise ValueError(
             f"count must be at most the {n} samples of the dataset, got {count}. "
@@ -400,6 +436,40 @@ def _share(
         )
     assert count is not None
     return int(count)
+
+
+def _base_share(
+    n: int, base: object, fraction: Schedule | float | None, epochs: int | None
+) -> Course | int | None:
+    """Return the size of a base that has one: a number, or a course of its share."""
+    chosen = not isinstance(base, str | Pruning)
+    if fraction is None:
+        if chosen:
+            raise ValueError(
+                f"base_fraction must be given with base={base!r}, got None. Pass the share of the "
+                "data that an epoch draws, as 0.5, or a schedule of it."
+            )
+        return None
+    if base != "random" and not chosen:
+        raise ValueError(
+            f'base_fraction must come with base="random" or a strategy, got base={base!r}. Leave '
+            "it out."
+        )
+    course = _shares("base_fraction", fraction, epochs)
+    return course if callable(fraction) else _size(n, course.at(0))
+
+
+def _shares(name: str, fraction: Schedule | float, epochs: int | None) -> Course:
+    """Return the course of a share that is never 0."""
+    if not callable(fraction):
+        require_fraction(name, fraction)
+    course = Course.of(name, fraction, epochs)
+    if min(course.values) == 0:
+        raise ValueError(
+            f"{name} must be in (0, 1] at every epoch, got 0 at {course.values.index(0)}. To "
+            "augment nothing schedule the strength or the probability."
+        )
+    return course
 
 
 def _size(n: int, fraction: float) -> int:

@@ -21,13 +21,14 @@ from augloader.distributed import collectives
 from augloader.distributed.tables import merge_learnt
 from augloader.feedback.strength import Constant, StrengthRule, require_rule
 from augloader.feedback.table import SampleTable
+from augloader.loading.bases import Base, kept_by
 from augloader.loading.choosing import choose
 from augloader.loading.passes import Left
 from augloader.loading.plan import (
     FORMER,
+    PRUNE,
     SELECT,
     STRENGTH,
-    Base,
     Draws,
     EpochPlan,
     Weighting,
@@ -36,6 +37,7 @@ from augloader.loading.reporting import Reporting
 from augloader.loading.resuming import Resumable
 from augloader.loading.state import State
 from augloader.loading.watch import Watch
+from augloader.selection.pruning import Pruning
 from augloader.selection.strategy import Strategy, require_strategy
 
 
@@ -63,8 +65,13 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
             epoch of each refresh period; or else
         count: number of samples to select, 1 to n.
         base: "full": every sample; "random": a random subset, drawn again with each refresh
-            period; "selected": the selected samples; "none": nothing but the copies.
-        base_fraction: size of the random subset as a share of n; None takes the selection's.
+            period; "selected": the selected samples; "none": nothing but the copies. Or what
+            chooses, where every epoch begins, the samples that it draws at all, the selected ones
+            among them: a pruning rule, as ``InfoBatch(0.5)``, or a strategy. Both look at what was
+            reported last, of a sample that was left out since too; before anything was reported an
+            epoch draws all, and with a strategy until every sample was.
+        base_fraction: share of n that a strategy as base draws, a number or a schedule; or the size
+            of the random subset, which is the selection's by default.
         copies: r; 0 augments the selected samples in place instead of appending copies.
         refresh: when to select again. Before the first selection an epoch is the base alone
             (every sample where the base is "selected" or "none"), with weight 1.
@@ -73,7 +80,9 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
             / (size of the base), so that the copies weigh together as much as the base, however few
             they are, as Eq. 10 reads: small fractions then train badly there; or "downweight": the
             draws of a sample share the weight of one, 1 / |f_T(z)| each (Kuchnik & Smith, section
-            4.2).
+            4.2). The weights of a pruned base multiply all these but "uniform". "unbiased": the
+            draws of a sample share its weight in the base, and nothing is scaled, so that the
+            expected sum of an epoch's weighted gradients is that of all samples.
         strength: the rule of how strongly each sample's copies are augmented, as
             ``StableInfluence()``; base draws have strength 0 under every rule.
         epochs: how many epochs are planned; None plans no end. Schedules need it.
@@ -135,8 +144,8 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
         *,
         fraction: Schedule | float | None = None,
         count: int | None = None,
-        base: Base = "full",
-        base_fraction: float | None = None,
+        base: Base | Pruning | Strategy = "full",
+        base_fraction: Schedule | float | None = None,
         copies: int = 1,
         refresh: Every = Every(1),  # noqa: B008 - frozen
         weighting: Weighting = "cluster",
@@ -191,12 +200,11 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
         self.report_at_once = report_at_once
         self.table = SampleTable(n, dtype=table_dtype, rule=rule, forgetting=counting)
         self._watch = Watch(data)
-        self._state = self._begun(0, None, None)
+        self._state = self._begun(0)
 
     n = property(attrgetter("plan.n"), doc="Number of samples.")
     seed = property(attrgetter("plan.seed"), doc="As given.")
     epochs = property(attrgetter("plan.epochs"), doc="As given.")
-    base = property(attrgetter("plan.base"), doc="As given.")
     copies = property(attrgetter("plan.copies"), doc="As given.")
     every = property(attrgetter("plan.every"), doc="As given for refresh.")
     weighting = property(attrgetter("plan.weighting"), doc="As given.")
@@ -206,6 +214,7 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
     refreshed = property(attrgetter("_state.refreshed"), doc="Epoch of the last refresh, or None.")
     selection = property(attrgetter("_state.selection"), doc="The last Selection, or None.")
     strengths = property(attrgetter("_state.strengths"), doc="(n,) float32, of all copies.")
+    kept = property(attrgetter("_state.kept"), doc="The Selection of a pruned base; None is all.")
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch, counted from 0, with the strengths that the rule finds now.
@@ -240,11 +249,18 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
         resumed = state.resumed and epoch == state.epoch
         if self.group is not None:
             self._meet(epoch, resumed, self.group)
+        elif self.plan.base_needs and self._sharers() > 1:
+            raise ValueError(
+                f"group must be given with base={self.base!r} on several ranks, got None: each "
+                "would keep other samples. Pass group=torch.distributed.group.WORLD."
+            )
         if resumed:
             new = replace(state, overtaken=None)
         else:
-            new = self._begun(epoch, state.selection, state.refreshed)
+            new = self._begun(epoch, state, self.group)
             self._watch.look_back(state, epoch, self._sharers(), self.group is not None)
+            if self.plan.base_needs:
+                self.table.restart()  # the next base is chosen by what this epoch tells
         self._watch.began(epoch, held)
         self._state = new
         self._watch.look_at(new.draws)
@@ -287,20 +303,46 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
 
     def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
         """Make what was learnt from reports the same on all ranks, where an epoch begins."""
-        if self.table.learns:
+        if self._learns:
             collectives.require_same({"epoch": f"{epoch}, resumed" if resumed else epoch}, group)
             self._settle()
             self._watch.compare(self._watch.progress, group)
             if not resumed:
                 merge_learnt(self.table, group)
 
-    def _begun(self, epoch: int, selection: Selection | None, refreshed: int | None) -> State:
-        """Return the state in which an epoch begins."""
-        epoch = self.plan.require_epoch(epoch)
-        known = self.table.strengths(self.plan.generator(STRENGTH, epoch))
-        strengths = self.plan.scheduled(known, epoch)
-        draws = self.plan.compose(epoch, selection, strengths)
-        return State(epoch, strengths, draws, selection, refreshed)
+    @property
+    def _learns(self) -> bool:
+        """Whether what is reported decides how epochs begin."""
+        return self.table.learns or bool(self.plan.base_needs)
+
+    def _begun(
+        self, epoch: int, before: State | None = None, group: dist.ProcessGroup | None = None
+    ) -> State:
+        """Return the state in which an epoch begins, after another."""
+        plan, epoch = self.plan, self.plan.require_epoch(epoch)
+        selection, refreshed, kept = None, None, None
+        if before is not None:
+            selection, refreshed, kept = before.selection, before.refreshed, before.kept
+        strengths = plan.scheduled(self.table.strengths(plan.generator(STRENGTH, epoch)), epoch)
+        kept, lacking = kept_by(
+            plan.pruning,
+            plan.base_size(epoch),
+            table=self.table,
+            previous=kept,
+            epoch=epoch,
+            epochs=plan.epochs,
+            generator=plan.generator(PRUNE, epoch),
+            group=group,
+        )
+        if lacking:
+            self._watch.lacks(plan.pruning, epoch)
+        draws = plan.compose(epoch, selection, strengths, kept)
+        return State(epoch, strengths, draws, selection, refreshed, kept)
+
+    @property
+    def base(self) -> Base | Pruning | Strategy:
+        """As given."""
+        return self.plan.base if self.plan.pruning is None else self.plan.pruning
 
     @property
     def budget(self) -> int:
@@ -400,7 +442,7 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
             generator=self.plan.generator(SELECT, state.epoch),
             group=self.group,
         )
-        draws = self.plan.compose(state.epoch, selection, state.strengths)
+        draws = self.plan.compose(state.epoch, selection, state.strengths, state.kept)
         new = replace(state, selection=selection, refreshed=state.epoch, draws=draws)
         self.table.restart()
         self._state = new

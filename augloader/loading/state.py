@@ -24,6 +24,7 @@ class State:
         strengths: (n,) float32, of every sample's copies in this epoch.
         draws: of the whole epoch, as the plan composes them.
         selection: None before the first.
+        kept: the samples of a pruned base; None keeps all.
         refreshed: epoch of the last refresh.
         start: draws of this epoch that were made before a resume.
         resumed: whether the epoch was loaded, or begun within.
@@ -35,6 +36,7 @@ class State:
     draws: Draws
     selection: Selection | None = None
     refreshed: int | None = None
+    kept: Selection | None = None
     start: int = 0
     resumed: bool = False
     overtaken: State | None = None
@@ -46,7 +48,7 @@ class State:
             arguments: what the draws depend on beside the state.
             used: how many more of the epoch's draws training has used.
         """
-        chosen = self.selection
+        chosen, kept = self.selection, self.kept
         return {
             "version": _VERSION,
             "arguments": arguments,
@@ -55,6 +57,8 @@ class State:
             "refreshed": self.refreshed,
             "selection": None if chosen is None else (chosen.indices, chosen.weights),
             "strengths": self.strengths,
+            # Where a base is pruned alone: states of before that was there can be read.
+            **({} if kept is None else {"kept": (kept.indices, kept.weights)}),
         }
 
     def restored(self, plan: EpochPlan, arguments: dict[str, Any], saved: dict[str, Any]) -> State:
@@ -77,12 +81,14 @@ class State:
             )
         chosen, epoch, strengths = saved["selection"], saved["epoch"], saved["strengths"]
         selection = None if chosen is None else Selection(*chosen)
+        kept = Selection(*saved["kept"]) if "kept" in saved else None
         return State(
             plan.require_epoch(epoch),
             strengths,
-            plan.compose(epoch, selection, strengths),
+            plan.compose(epoch, selection, strengths, kept),
             selection,
             saved["refreshed"],
+            kept,
             saved["start"],
             resumed=True,
             overtaken=self if self.epoch > epoch else None,

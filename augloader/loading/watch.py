@@ -108,6 +108,16 @@ class Watch:
         if cut is not None:
             self._tell("cut", cut)
 
+    def lacks(self, base: object, epoch: int) -> None:
+        """Warn where an epoch draws all samples because the one before told nothing of some."""
+        if self.progress.passes and epoch != self.progress.epoch:
+            self._tell(
+                "lacks",
+                f"epoch {epoch} draws all samples: base={base!r} needs what was not reported of "
+                "all. Report the losses of every step: sampler.report(batch, loss=losses). Rows "
+                "that were mixed, or in a last batch that was dropped, tell nothing.",
+            )
+
     def look_at(self, draws: Draws) -> None:
         """Warn where strengths between 0 and 1 mean nothing to the dataset's own transform."""
         if not self._graded and ((draws.strength > 0) & (draws.strength < 1)).any():

@@ -11,6 +11,9 @@ from augloader.selection.greedy.medoids import Medoids as Medoids
 from augloader.selection.greedy.neighbors import nearest as nearest
 from augloader.selection.kdpp import KDPP as KDPP
 from augloader.selection.leave_one_out import influence as influence
+from augloader.selection.pruning import InfoBatch as InfoBatch
+from augloader.selection.pruning import Pruning as Pruning
+from augloader.selection.pruning import RandomPruning as RandomPruning
 from augloader.selection.scored import Groups as Groups
 from augloader.selection.scored import OrderedStrategy as OrderedStrategy
 from augloader.selection.scored import Proportional as Proportional
@@ -24,6 +27,7 @@ from augloader.selection.scores import GraNd as GraNd
 from augloader.selection.scores import Influence as Influence
 from augloader.selection.scores import Loss as Loss
 from augloader.selection.scores import Score as Score
+from augloader.selection.seta import SeTa as SeTa
 from augloader.selection.strategy import Strategy as Strategy
 from augloader.selection.svm import Margin as Margin
 from augloader.selection.svm import SupportVectors as SupportVectors
@@ -42,13 +46,17 @@ __all__ = [
     "GraNd",
     "Groups",
     "Influence",
+    "InfoBatch",
     "Loss",
     "Margin",
     "Medoids",
     "OrderedStrategy",
     "Proportional",
+    "Pruning",
+    "RandomPruning",
     "Rank",
     "Score",
+    "SeTa",
     "Softmax",
     "Strategy",
     "SupportVectors",

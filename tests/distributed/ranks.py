@@ -27,6 +27,7 @@ from augloader import (
     Forgetting,
     Given,
     Influence,
+    InfoBatch,
     LastLayerGradient,
     Loss,
     Proportional,
@@ -355,6 +356,52 @@ def accumulating(rank: int, world: int, group: dist.ProcessGroup) -> list[Any]:
     return [*gradients, sampler.table.visits, sampler.strengths]
 
 
+def pruned_alone(base: Any, **options: Any) -> CoresetSampler:
+    return CoresetSampler(range(N), Uniform(), base=base, **PRUNED, **options)
+
+
+def pruning(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, list[Any]]:
+    """Train on pruned bases, on sharded draws whose reports are shared."""
+    found = {}
+    for name, (base, options) in PRUNINGS.items():
+        sampler = DistributedCoresetSampler(range(N), Uniform(), base=base, **PRUNED, **options)
+        found[name] = pruned(sampler)
+    return found
+
+
+def pruned(sampler: CoresetSampler) -> list[Any]:
+    """Return each epoch's draws, and what is kept."""
+    epochs = []
+    for epoch in range(EPOCHS):
+        sampler.begin(epoch)
+        draws = list(sampler)
+        for start in range(0, len(draws), BATCH):
+            given = batch(draws[start : start + BATCH])
+            sampler.report(
+                given,
+                loss=(given.index * (epoch + 1.0)).sin() + 1,
+                logits=logits_of(given.index, epoch),
+            )
+        epochs.append((draws, None if sampler.kept is None else sampler.kept.indices))
+    return epochs
+
+
+PRUNED: dict[str, Any] = {
+    "fraction": 0.5,
+    "copies": 1,
+    "refresh": Every(2),
+    "weighting": "unbiased",
+    "epochs": EPOCHS,
+    "seed": 3,
+}
+PRUNINGS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "infobatch": (InfoBatch(0.5), {}),
+    "by loss": (Proportional(Loss()), {"base_fraction": 0.4}),
+    "coreset": (FacilityLocation(), {"base_fraction": 0.3}),
+    "random": (Uniform(), {"base_fraction": 0.7}),
+}
+
+
 def scheduled(rank: int, world: int, group: dist.ProcessGroup) -> list[Any]:
     """Train by a plan, with a plain function for one schedule, on sharded draws."""
     sampler = DistributedCoresetSampler(range(N), Uniform(), group=group, **PLAN)
@@ -506,6 +553,35 @@ def _sampler(rank: int, group: dist.ProcessGroup | None, **options: Any) -> Core
     kept = {"count": 20, "seed": 0} | {k: v for k, v in options.items() if k != "n"}
     n = options.get("n", whole().n)
     return CoresetSampler(range(n), FacilityLocation(), group=group, **kept)
+
+
+class Fickle:
+    """A pruning rule that keeps something else on every rank, or fails on one."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, rank: int, fail: bool = False) -> None:
+        self.rank, self.fail = rank, fail
+
+    def keep(self, losses: Tensor, **_: Any) -> Selection:
+        if self.fail and self.rank == 1:
+            raise ValueError("losses must be finite")
+        return Selection(torch.tensor([7 * (self.rank == 1)]), torch.ones(1))
+
+
+def _fickle(fail: bool) -> Failing:
+    def run(rank: int, world: int, group: dist.ProcessGroup) -> object:
+        sampler = CoresetSampler(range(N), Uniform(), fraction=0.5, group=group)
+        rule = Fickle(rank, fail)
+        sampler.plan = replace(sampler.plan, pruning=rule)
+        return sampler.begin(0)
+
+    return run
+
+
+def _no_group(rank: int, world: int, group: dist.ProcessGroup) -> object:
+    sampler = CoresetSampler(range(N), Uniform(), fraction=0.5, base=InfoBatch(0.5, 0))
+    return sampler.begin(0)
 
 
 def _disagree(**options: Any) -> Failing:
@@ -834,6 +910,9 @@ FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
         r"loss must be finite, got .* of epoch 0 .*\(On rank 1.\)",
     ),
     "sharded twice": (_sharded_twice, RuntimeError, "must be sharded once.*use CoresetSampler"),
+    "kept": (_fickle(False), ValueError, r"base must be the same .* with 1 samples \(.* on rank 1"),
+    "keep": (_fickle(True), ValueError, r"losses must be finite \(On rank 1.\)"),
+    "base without a group": (_no_group, ValueError, "group must be given with base=InfoBatch"),
     "pickled": (_pickled, TypeError, "without a process group to be pickled or copied.*state_dict"),
     "replicas": (_too_many, ValueError, "must be the group's, . and 0|1|2, got 9 and"),
 }
@@ -858,7 +937,7 @@ def run(rank: int, world: int, folder: str) -> None:
     group = dist.group.WORLD
     assert group is not None
     scenarios = [selections, separable, received, training, scheduled, counting, gaps, sweeping]
-    scenarios += [draws, wrapping, accumulating]
+    scenarios += [draws, wrapping, accumulating, pruning]
     scenarios += [failures] * (world > 1)
     found = {scenario.__name__: scenario(rank, world, group) for scenario in scenarios}
     torch.save(found, f"{folder}/{rank}.pt")

@@ -22,6 +22,7 @@ from augloader.feedback import SampleTable
 from tests.distributed.ranks import (
     EPOCHS,
     PLAN,
+    PRUNINGS,
     WORLDS,
     Found,
     N,
@@ -30,6 +31,8 @@ from tests.distributed.ranks import (
     gap_reports,
     logits_of,
     planned,
+    pruned,
+    pruned_alone,
     same,
 )
 
@@ -71,6 +74,23 @@ def test_ranks_share_what_is_planned(found: Found, world: int) -> None:
     for rank in (*dealt, alone):
         assert rank[EPOCHS].startswith(f"epoch must be in [0, {EPOCHS}), the planned epochs, got")
         assert rank[EPOCHS + 1] == EPOCHS - 1
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", PRUNINGS)
+def test_ranks_prune_alike(found: Found, world: int, name: str) -> None:
+    base, options = PRUNINGS[name]
+    dealt = [rank["pruning"][name] for rank in found[world]]
+    alone = pruned(pruned_alone(base, **options))
+    sizes = set()
+    for epoch in range(EPOCHS):
+        draws, kept = zip(*(rank[epoch] for rank in dealt), strict=True)
+        assert len({len(mine) for mine in draws}) == 1
+        assert all(same(indices, alone[epoch][1]) for indices in kept)
+        real = sorted(draw for draw in chain(*draws) if draw.weight > 0)
+        assert real == sorted(alone[epoch][0])
+        sizes.add(len({draw.index for draw in real}))
+    assert min(sizes) < N
 
 
 def forgotten(epoch: int) -> tuple[torch.Tensor | None, torch.Tensor]:

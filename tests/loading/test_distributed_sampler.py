@@ -123,7 +123,7 @@ def test_it_is_a_distributed_sampler_for_a_loader() -> None:
         (
             {"strength": StableInfluence()},
             ValueError,
-            "strength and strategy must learn from no reports where there is no.*group.WORLD",
+            "base must learn from no reports where there is no.*group.WORLD",
         ),
         ({"group": 7}, TypeError, "group must be a process group that this rank is in, got 7"),
         ({"fraction": 2}, ValueError, r"fraction must be in \(0, 1\]"),

@@ -16,7 +16,7 @@ CHOSEN = Selection(torch.tensor([4, 1]), torch.tensor([2.0, 4.0]))
 
 def state(epoch: int, selection: Selection | None = CHOSEN) -> State:
     strengths = torch.linspace(0, 1, 6)
-    return State(epoch, strengths, PLAN.compose(epoch, selection, strengths), selection, 1, 3)
+    return State(epoch, strengths, PLAN.compose(epoch, selection, strengths), selection, 1, start=3)
 
 
 def saved(epoch: int, /, used: int = 0, **changes: Any) -> dict[str, Any]:
