@@ -47,8 +47,10 @@ from augloader import (
     sweep,
 )
 from augloader.core.keyed import uniforms
+from augloader.core.schedule import Schedule as Schedules
 from augloader.feedback import StrengthRule
 from augloader.loading import Base, Weighting
+from augloader.selection import Pruning
 
 PAD = 4  # pixels on each side, of which random crops are cut
 REFINED = 0.2  # share of the epochs, the last ones, without strong augmentation
@@ -131,14 +133,16 @@ class Method:
         refined: whether the last epochs are without strong augmentation; where there is none
             anyway, without crops and flips.
         epochs: share of the schedule's epochs.
+        rate: other than the schedule's; None takes it.
+        rows: batch size, other than the schedule's; None takes it.
     """
 
     name: str
     strategy: Strategy | None = None
     fraction: float | None = None
     per_class: int | None = None
-    base: Base = "full"
-    base_fraction: float | None = None
+    base: Base | Pruning | Strategy = "full"
+    base_fraction: Schedules | float | None = None
     copies: int = 1
     weighting: Weighting = "cluster"
     proxy: Literal["residual", "last layer"] = "residual"
@@ -149,9 +153,13 @@ class Method:
     mix: Literal["mixup", "manifold", "cutmix"] | None = None
     refined: bool = False
     epochs: float = 1.0
+    rate: float | None = None
+    rows: int | None = None
 
     def batch(self, schedule: Schedule) -> int:
         """Return the batch size."""
+        if self.rows is not None:
+            return self.rows
         return schedule.small_batch if self.base == "selected" else schedule.batch
 
     def last(self, epochs: int) -> int:
@@ -281,6 +289,8 @@ class Trainer:
         given: tuple[Images, Images],
         device: torch.device,
     ) -> None:
+        if method.rate is not None:
+            schedule = replace(schedule, rate=method.rate)
         self.schedule, self.method, self.seed, self.device = schedule, method, seed, device
         train, self.test = given
         classes = len(train.classes)

@@ -107,6 +107,8 @@ def describe(problem: Problem, schedule: Schedule, method: Method) -> dict[str, 
     """Return all that the result depends on but the seed; strategies and rules as their repr."""
     plain = (str, int, float, bool, type(None))
     chosen = {f.name: getattr(method, f.name) for f in fields(method)}
+    # Where they are used alone: records of before they were there can be read.
+    chosen = {k: v for k, v in chosen.items() if v is not None or k not in ("rate", "rows")}
     asked = {name: v if isinstance(v, plain) else repr(v) for name, v in chosen.items()}
     parts: dict[str, Any] = {"recipe": VERSION, "problem": asdict(problem)}
     parts |= {"schedule": asdict(schedule), "method": asked}
