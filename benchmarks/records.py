@@ -16,6 +16,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from recipe import PHASES, VERSION, Method, Outcome, Problem, Schedule
+from scipy.stats import t as student
 
 SEEDS = 3  # of which differences are judged
 RESULTS = Path(__file__).parent / "results" / "papers"
@@ -81,6 +82,20 @@ class Record:
     def seconds(self, *phases: str) -> Mean:
         """Return the seconds of some phases, together."""
         return Mean.of(sum(run.outcome.seconds[name] for name in phases) for run in self.runs)
+
+    def beyond(self, other: Record) -> Mean | None:
+        """Return the mean difference on common seeds, and half its 95 % interval as spread."""
+        theirs = {run.seed: run.outcome.accuracy for run in other.runs}
+        pairs = [
+            (run.outcome.accuracy, theirs[run.seed]) for run in self.runs if run.seed in theirs
+        ]
+        if not pairs:
+            return None
+        found = Mean.of(own - its for own, its in pairs)
+        if found.n == 1:
+            return found
+        wide = float(student.ppf(0.975, found.n - 1)) * found.spread / math.sqrt(found.n)
+        return Mean(found.mean, wide, found.n)
 
     @property
     def rows(self) -> float:

@@ -6,6 +6,7 @@
 Accuracies are means after the last epoch ± the spread, the standard deviation over the seeds. A
 difference is a tie where it is inside its spread, the root of both spreads' squares, and of fewer
 than three seeds nothing is said. Of three seeds of two equal methods one pair in six would differ.
+On the front differences are paired by seed, and in brackets stands their 95 % interval.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from recipe import PAPER, REDUCED, SCHEDULES, Schedule
+from recipe import FRONTIER, PAPER, REDUCED, SCHEDULES, Schedule
 from records import RESULTS, SEEDS, Mean, Record, read
 from tables import TABLES, Row, Table
 
@@ -52,7 +53,9 @@ class Report:
     def difference(self, table: Table, row: Row) -> Mean | None:
         """Return how far a row lies above the one it is compared with."""
         own, other = self.record(row), self.record(table.row(row.against)) if row.against else None
-        return own.accuracy.above(other.accuracy) if own and other else None
+        if not (own and other):
+            return None
+        return own.beyond(other) if table.paired else own.accuracy.above(other.accuracy)
 
     def gain(self, table: Table, row: Row) -> str:
         """Return what share of full augmentation's gain a row has; "" where there is none."""
@@ -98,7 +101,7 @@ class Report:
             if record is None:
                 body.append([row.line, "not run", *[""] * (len(heads) - 2)])
                 continue
-            said = f"{verdict(compared)} to {row.against}" if compared else ""
+            said = f"{verdict(compared, table.paired)} to {row.against}" if compared else ""
             selecting, whole = record.seconds("sweep", "select"), spent(record)
             body.append(
                 [
@@ -146,7 +149,7 @@ class Report:
                     percent(record.accuracy),
                     str(record.accuracy.n),
                     row.against,
-                    verdict(compared) if compared else "",
+                    verdict(compared, table.paired) if compared else "",
                     gain,
                     row.paper,
                     f"{record.rows:,.0f}",
@@ -230,10 +233,13 @@ def percent(found: Mean) -> str:
     return text if found.n == SEEDS else f"{text} ({found.n} seed{'s' * (found.n > 1)})"
 
 
-def verdict(difference: Mean) -> str:
-    """Write a difference in points, and whether it is a tie."""
-    text = f"{100 * difference.mean:+.1f}".replace("-", "−")
-    return text + " (tie)" * (difference.tie and difference.n >= SEEDS)
+def verdict(difference: Mean, paired: bool = False) -> str:
+    """Write a difference in points, of pairs with its interval, and whether it is a tie."""
+    text = f"{100 * difference.mean:+.1f}"
+    if paired and difference.n > 1:
+        ends = (difference.mean - difference.spread, difference.mean + difference.spread)
+        text += " [{:+.1f}, {:+.1f}]".format(*(100 * end for end in ends))
+    return text.replace("-", "−") + " (tie)" * (difference.tie and difference.n >= SEEDS)
 
 
 def markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -244,7 +250,11 @@ def markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 def section(folder: Path = RESULTS) -> str:
     """Return what goes into benchmarks/README.md: the tables that were run, of both schedules."""
-    named = {"On a CPU, by the reduced schedule": REDUCED, "By the papers' schedule": PAPER}
+    named = {
+        "On a CPU, by the reduced schedule": REDUCED,
+        "The front: the best accuracy at each cost": FRONTIER,
+        "By the papers' schedule": PAPER,
+    }
     parts = []
     for title, schedule in named.items():
         report = Report(schedule, folder)

@@ -39,6 +39,7 @@ class Table:
         none: label of the row without strong augmentation, where gains are of interest; or "".
         full: label of the row in which everything is strongly augmented.
         schedule: name of the only schedule that it is trained by; "": any of the papers' tables.
+        paired: whether differences are of the same seeds, with their 95 % interval as spread.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Table:
     none: str = ""
     full: str = ""
     schedule: str = ""
+    paired: bool = False
 
     @property
     def columns(self) -> list[str]:
