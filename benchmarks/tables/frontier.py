@@ -191,8 +191,8 @@ def best(share: float) -> Table:
             made.append(best_row(column, f"{BEST}, {name}", share, drawn, **options))
     return Table(
         f"Everything, or a choice, at 1/{round(1 / share)} of the cost",
-        f"Ours. As many rows trained everywhere, {share * 1024000:,.0f}. Differences are to the same "
-        f"seeds of {BEST} in place on every image, with their 95 % interval.",
+        f"Ours. As many rows trained everywhere, {share * 1024000:,.0f}. Differences are to the "
+        f"same seeds of {BEST} in place on every image, with their 95 % interval.",
         tuple(made),
         schedule="frontier",
         paired=True,
