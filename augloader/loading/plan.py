@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from torch import Tensor
@@ -58,6 +58,20 @@ class Draws:
     def rows(self, which: Array) -> Draws:
         """Return some of the draws, (k,) positions or (m,) bool."""
         return Draws(*(column[which] for column in self.columns))
+
+
+class Expected(NamedTuple):
+    """What an epoch is expected to hold, before it is drawn.
+
+    Attributes:
+        draws: how many, those included that fill it up.
+        strong: how many of them are strong.
+        selects: whether samples are selected anew for it.
+    """
+
+    draws: float
+    strong: float
+    selects: bool
 
 
 @dataclass(frozen=True)
@@ -324,26 +338,63 @@ class EpochPlan:
         """
         return [max(self._filled_up(size), self.longest) for size in self._sizes(epochs)]
 
+    def expected(self, epochs: int) -> list[Expected]:
+        """Return what the first epochs hold on average, each refresh made when it is due.
+
+        As ``lengths``, with means where chance decides: how many strong draws ``probability`` lets
+        happen, and how many of the selected samples a random base holds. Every strength that the
+        rule gives counts as above 0.
+
+        Cost: O(epochs).
+
+        Example:
+            >>> plan = EpochPlan.of(100, fraction=0.3, copies=0, refresh=Every(2, warmup=1))
+            >>> for epoch in plan.expected(3):
+            ...     print(epoch)
+            Expected(draws=100.0, strong=0.0, selects=False)
+            Expected(draws=100.0, strong=30.0, selects=True)
+            Expected(draws=100.0, strong=30.0, selects=False)
+        """
+        found = []
+        for epoch, selects, base, chosen in self._parts(epochs):
+            happens = self.probability.at(epoch) if self.strength_schedule.at(epoch) > 0 else 0.0
+            draws = float(base + chosen * (self.copies or self.base == "none"))
+            strong = chosen * max(self.copies, 1) * happens
+            if self.base == "random" and not self.copies:
+                draws += chosen * (1 - base / self.n)
+            elif not self.keep_unaugmented_copies and self.copies:
+                draws = base + strong
+            multiple = self.pad_to_multiple_of
+            length = draws if multiple == 1 else float(self._filled_up(ceil(draws)))
+            length = max(length, float(self.longest))
+            found.append(Expected(length, strong * (length / draws), selects))
+        return found
+
     def _filled_up(self, draws: int) -> int:
         return ceil(draws / self.pad_to_multiple_of) * self.pad_to_multiple_of
 
     def _sizes(self, epochs: int) -> Iterator[int]:
-        """Yield how many draws the first epochs have, before they are filled up."""
-        refreshed: int | None = None
-        for epoch in range(epochs):
-            if self.refresh_due(epoch, refreshed):
-                refreshed = epoch
-            base = self.base_size(epoch)
-            if refreshed is None:
-                yield base
-                continue
-            chosen = self.budget(refreshed)
-            base = {"selected": chosen, "none": 0}.get(self.base, base)
+        """Yield how many draws the first epochs have at most, before they are filled up."""
+        for epoch, _, base, chosen in self._parts(epochs):
             strong = self.strength_schedule.at(epoch) > 0 and self.probability.at(epoch) > 0
             if self.copies:
                 yield base + chosen * self.copies * (strong or self.keep_unaugmented_copies)
             else:
-                yield {"random": min(self.n, base + chosen), "none": chosen}.get(self.base, base)
+                yield min(self.n, base + chosen) if self.base in ("random", "none") else base
+
+    def _parts(self, epochs: int) -> Iterator[tuple[int, bool, int, int]]:
+        """Yield the first epochs, whether they select, their base and how many are selected."""
+        refreshed: int | None = None
+        for epoch in range(epochs):
+            selects = self.refresh_due(epoch, refreshed)
+            if selects:
+                refreshed = epoch
+            base = self.base_size(epoch)
+            if refreshed is None:
+                yield epoch, False, base, 0
+                continue
+            chosen = self.budget(refreshed)
+            yield epoch, selects, {"selected": chosen, "none": 0}.get(self.base, base), chosen
 
     def shuffled(self, epoch: int, draws: Draws, places: Array) -> Draws:
         """Return the draws at some places of the epoch; beyond the last, the first at weight 0."""
