@@ -21,10 +21,11 @@ class Cost:
     """What ``cost`` returns: the seconds of a mean epoch, in parts, and of full augmentation's.
 
     Attributes:
-        epoch: seconds of an epoch: loading and training as far as they overlap, and its share of
-            sweeps and selections.
+        epoch: seconds of an epoch: its start, loading and training as far as they overlap, and its
+            share of sweeps and selections.
         loading: seconds that loading takes where nothing else runs, with all workers.
         training: seconds that the training device is busy.
+        starting: seconds before the first batch is there.
         sweeping: seconds of sweeps, spread over the epochs.
         selecting: seconds of selections, spread over the epochs.
         limit: what an epoch waits for: "loader", more workers would help; "device", they would not;
@@ -39,6 +40,7 @@ class Cost:
     epoch: float
     loading: float
     training: float
+    starting: float
     sweeping: float
     selecting: float
     limit: Limit
@@ -67,7 +69,7 @@ class Cost:
         chosen = self.sweeping + self.selecting
         facts = {
             "epoch": f"{number(self.epoch)} s, limited by the {self.limit}",
-            "loading": f"{number(self.loading)} s alone",
+            "loading": f"{number(self.loading)} s alone, {number(self.starting)} s to start",
             "training": f"{number(self.training)} s alone",
             "selection": f"{number(chosen)} s: {number(self.sweeping)} s sweeping, "
             f"{number(self.selecting)} s selecting",
@@ -94,6 +96,7 @@ def cost(
     strong_on_device: float = 0.0,
     sweep: float = 0.0,
     select: float = 0.0,
+    start: float = 0.0,
     workers: int = 0,
     cores: int | None = None,
     step_cores: float | None = None,
@@ -103,9 +106,8 @@ def cost(
 
     For N draws of an epoch, S of them strong, training takes T = N step + S strong_on_device and
     loading L = N load + S strong seconds of one core. An epoch takes T + L without workers, else
-    max(T, L / workers, (L + c T) / cores), c = ``step_cores``; and each refresh n sweep + select.
-    Seconds are means over the epochs. What begins and ends an epoch, as starting workers, is left
-    out.
+    start + max(T, L / workers, (L + c T) / cores), c = ``step_cores``; and each refresh n sweep +
+    select. Seconds are means over the epochs.
 
     The seconds are of one row on your machine, from loops without workers: ``load`` from one over
     plain draws, ``load`` + ``strong`` from one over strong draws, ``step`` from steps on a batch
@@ -124,6 +126,8 @@ def cost(
         sweep: seconds of a whole sweep, loading included, a sample of the dataset; 0 where
             selection needs none, or takes what was reported.
         select: seconds of one selection, ``sampler.refresh(evidence)``.
+        start: seconds until the first batch of an epoch is there, ``next(iter(loader))`` with
+            workers that start anew; 0 without workers.
         workers: the DataLoader's ``num_workers``.
         cores: how many cores workers and training share; None: as many as they use.
         step_cores: c, how many cores training keeps busy: torch.get_num_threads() on the CPU, 0 to
@@ -148,7 +152,7 @@ def cost(
         ...     workers=4, epochs=20)
         >>> print(found)
         epoch      11.1 s, limited by the device
-        loading    9.5 s alone
+        loading    9.5 s alone, 0 s to start
         training   10 s alone
         selection  1.1 s: 1 s sweeping, 0.1 s selecting
         draws      10,000, 3,000 strong; 901 a second
@@ -173,28 +177,33 @@ def cost(
         *_cores(cores, step_cores),
     )
     selecting = require_number("select", select, "[0, inf)", "Give the seconds of one selection.")
+    starting = require_number("start", start, "[0, inf)", "Give the seconds of one epoch's start.")
+    if starting and not machine.workers:
+        raise ValueError(
+            f"start must be 0 without workers, got {start}. Loading counts the first batch then."
+        )
     count = len(sampler.planned_draws(epochs))  # says what is wrong with the epochs
     ranks = sampler.num_replicas if isinstance(sampler, DistributedCoresetSampler) else 1
     plan = sampler.plan
-    course = [machine.run(epoch, ranks) for epoch in plan.expected(count)]
+    expected = plan.expected(count)
+    course = [machine.run(epoch, ranks) for epoch in expected]
+    refreshes = sum(epoch.selects for epoch in expected) / count
+    sweeping, selecting = refreshes * plan.n * seconds["sweep"], refreshes * selecting
     limits: dict[Limit, float] = {"loader": 0.0, "device": 0.0, "cores": 0.0}
     for run in course:
         limits[run.limit] += run.seconds
-    refreshes = sum(epoch.selects for epoch in plan.expected(count))
-    sweeping, selecting = (
-        refreshes * each / count for each in (plan.n * seconds["sweep"], selecting)
-    )
     return Cost(
-        sum(run.seconds for run in course) / count + sweeping + selecting,
+        sum(run.seconds for run in course) / count + starting + sweeping + selecting,
         sum(run.loading for run in course) / count,
         sum(run.training for run in course) / count,
+        starting,
         sweeping,
         selecting,
         max(limits, key=lambda limit: limits[limit]),
         sum(run.draws for run in course) / count,
         sum(run.strong for run in course) / count,
-        machine.run(_everything(plan, 0), ranks).seconds,
-        machine.run(_everything(plan, max(plan.copies, 1)), ranks).seconds,
+        starting + machine.run(_everything(plan, 0), ranks).seconds,
+        starting + machine.run(_everything(plan, max(plan.copies, 1)), ranks).seconds,
     )
 
 
