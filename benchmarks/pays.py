@@ -2,17 +2,22 @@
 
     python benchmarks/pays.py --quick
 
-JPEG files of smooth noise, quality 90, 256 on the short side and up to 341 on the long one, are read
-as an ImageFolder. Weak: a random resized crop to 224 and a flip; strong: torchvision's RandAugment
-and RandomErasing beside it, in the dataset. Batches are of 16, torch has one thread. Devices:
+JPEG files of smooth noise, quality 90, 256 on the short side and up to 341 on the long one, are
+read as an ImageFolder. Weak: a random resized crop to 224 and a flip; strong: torchvision's
+RandAugment and RandomErasing beside it, in the dataset. Batches are of 16, torch has one thread.
+Devices:
 
-    cpu        a network is trained on the CPU, on cores that it shares with the workers;
-    of its own a device that takes no core, as a GPU: a step is a wait of fixed length.
+    cpu         a network is trained on the CPU, on cores that it shares with the workers;
+    its own     a device that takes no core, as a GPU: a step is a wait of fixed length.
 
-Each with a short step, so that loading limits an epoch, and with a long one. In every round the
-parts come first, each by itself: plain rows, strong rows and steps on a batch that is there in this
-process, a sweep, a selection, and the start of the workers until the first batch is there. augloader.cost predicts the epochs from them; then an epoch of every
-setting is measured, in random order. A ratio is measured over predicted, round by round.
+Steps are short, so that loading limits an epoch, or long, or on the CPU about as long as loading.
+In every round each place's parts come first: loops over plain and over strong draws that do nothing
+else, a loop that trains on plain draws, whose steps are timed, the start of the workers, a sweep, a
+selection. augloader.cost predicts the epochs from them; then an epoch of every setting is measured,
+in random order. A ratio is measured over predicted, round by round.
+
+A step's seconds are the core's on the CPU, and elapsed ones on a device of its own; taking a batch
+over from a worker counts as a part of it, in seconds of a core.
 """
 
 from __future__ import annotations
@@ -22,14 +27,13 @@ import json
 import os
 import random
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time, sleep
 from typing import Any
 
 import numpy as np
@@ -44,7 +48,9 @@ from torchvision.transforms import v2
 
 from augloader import (
     CoresetSampler,
+    Cost,
     Every,
+    Evidence,
     FacilityLocation,
     Residual,
     Sample,
@@ -58,8 +64,7 @@ from augloader import (
 PACKAGES = ("augloader", "numpy", "pillow", "torch", "torchvision", "numba")
 CLASSES, BATCH, SIDE, SHORT = 10, 16, 224, 256
 REFRESH = 2  # epochs between selections of the coreset
-STEPS = 12  # of which a step is the median
-STARTS = 3  # of which the start of the workers is the median
+TIMES = 3  # that a loop over the data and the start of the workers are repeated
 GOAL = 0.1  # how far a median ratio may be from 1
 CORES = 2  # that workers and training share: see ``main``
 
@@ -83,32 +88,32 @@ class Place:
 
     Attributes:
         width: channels of the network that the CPU trains; 0 for a device of its own.
+        skip: the network takes every skip-th row and column.
         wait: seconds a row that a device of its own takes.
     """
 
     name: str
     workers: int
     width: int = 0
+    skip: int = 1
     wait: float = 0.0
-
-    @property
-    def step_cores(self) -> float:
-        return float(self.width > 0)
 
 
 PLACES = (
-    Place("cpu, short step, no workers", 0, width=16),
-    Place("cpu, short step, 2 workers", 2, width=16),
-    Place("cpu, long step, 2 workers", 2, width=96),
-    Place("device of its own, short step, 2 workers", 2, wait=1e-3),
-    Place("device of its own, long step, 2 workers", 2, wait=10e-3),
+    Place("cpu, no workers", 0, width=16),
+    Place("cpu, short step, 2 workers", 2, width=8, skip=2),
+    Place("cpu, long step, 2 workers", 2, width=48),
+    Place("its own, short step, 2 workers", 2, wait=0.5e-3),
+    Place("its own, long step, 2 workers", 2, wait=5e-3),
+    Place("cpu, step as long as loading, 2 workers", 2, width=16),
 )
 
 
 class Network(nn.Sequential):
     """A small convolutional network on uint8 images."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, skip: int = 1) -> None:
+        self.skip = skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             super().__init__(
@@ -124,13 +129,15 @@ class Network(nn.Sequential):
             )
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = super().forward(images.float() / 255 - 0.5)
-        return logits
+        x = images[..., :: self.skip, :: self.skip].float() / 255 - 0.5
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Seconds of each part by itself: of a row, but of a whole selection and an epoch's start."""
+    """The arguments of ``augloader.cost``, each measured by itself."""
 
     step: float
     load: float
@@ -138,6 +145,7 @@ class Parts:
     sweep: float
     select: float
     start: float
+    step_cores: float
 
     @classmethod
     def middle(cls, parts: Sequence[Parts]) -> Parts:
@@ -186,10 +194,11 @@ class Bench:
         self.data = WeightedAugmentedDataset(
             images, weak=weak, strong=strong, clean=clean, final=v2.ToImage()
         )
-        self.models = {width: Network(width) for width in {place.width for place in places} - {0}}
+        trained = [place for place in places if place.width]
+        self.models = {place: Network(place.width, place.skip) for place in trained}
         self.optimizers = {
-            width: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-            for width, model in self.models.items()
+            place: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+            for place, model in self.models.items()
         }
 
     def sampler(self, setting: str) -> CoresetSampler:
@@ -215,54 +224,69 @@ class Bench:
     def step(self, place: Place, batch: Sample) -> None:
         """Train on a batch, or wait as long as a device of its own would take."""
         if not place.width:
-            time.sleep(place.wait * len(batch.target))
+            sleep(place.wait * len(batch.target))
             return
-        logits = self.models[place.width](batch.input)
+        logits = self.models[place](batch.input)
         loss = F.cross_entropy(logits, batch.target, reduction="none")
         (loss * batch.weight).mean().backward()
-        self.optimizers[place.width].step()
-        self.optimizers[place.width].zero_grad()
+        self.optimizers[place].step()
+        self.optimizers[place].zero_grad()
 
-    def first(self, workers: int) -> None:
-        """Load the first batch of an epoch, by workers that start for it."""
-        next(iter(self.loader(self.sampler("nothing strong"), workers)))
+    def swept(self, place: Place) -> Evidence:
+        """Sweep with a place's network, or with the first where its steps are waits."""
+        model = self.models.get(place) or next(iter(self.models.values()))
+        return sweep(model, self.data, Residual(), batch_size=BATCH)
 
-    def swept(self, width: int) -> Any:
-        return sweep(self.models[width], self.data, Residual(), batch_size=BATCH)
+    def parts(self, place: Place) -> Parts:
+        """Measure each part by itself."""
+        start = self.start(place.workers)
+        plain, strong = (
+            max(self.loop(setting, place.workers) - start, 0.0) / self.n * max(place.workers, 1)
+            for setting in ("nothing strong", "all in place")
+        )
+        step, used = self.steps(place)
+        begun = perf_counter()
+        evidence = self.swept(place)
+        swept = perf_counter() - begun
+        select = seconds(partial(self.sampler(CORESET).refresh, evidence))
+        more = max(strong - plain, 0.0)
+        return Parts(step, plain, more, swept / self.n, select, start, used / step)
 
-    def width(self, place: Place) -> int:
-        """Return the network of a place's sweeps: its own, or the smallest."""
-        return place.width or min(self.models)
+    def start(self, workers: int) -> float:
+        """Return the seconds until workers that start have the first batch ready."""
+        if not workers:
+            return 0.0
+        taken = []
+        for _ in range(TIMES):
+            begun = perf_counter()
+            batches = iter(self.loader(self.sampler("nothing strong"), workers))
+            next(batches)
+            taken.append(perf_counter() - begun)
+        return median(taken)
 
-    def parts(self) -> dict[Place, Parts]:
-        """Measure each part by itself, in this process."""
-        found, rows = {}, {}
-        for setting in ("nothing strong", "all in place"):
-            loader = self.loader(self.sampler(setting), 0)
-            rows[setting] = seconds(partial(exhaust, loader)) / self.n
-        batch = next(iter(self.loader(self.sampler("nothing strong"), 0)))
-        starts = {0: 0.0} | {
-            count: median(seconds(partial(self.first, count)) for _ in range(STARTS))
-            for count in {place.workers for place in self.places} - {0}
-        }
-        sweeps, selections = {}, {}
-        for width in self.models:
-            start = perf_counter()
-            evidence = self.swept(width)
-            sweeps[width] = (perf_counter() - start) / self.n
-            selections[width] = seconds(partial(self.sampler(CORESET).refresh, evidence))
-        plain = rows["nothing strong"]
-        for place in self.places:
-            steps = [seconds(partial(self.step, place, batch)) for _ in range(STEPS)]
-            found[place] = Parts(
-                median(steps) / len(batch.target),
-                plain,
-                max(rows["all in place"] - plain, 0.0),
-                sweeps[self.width(place)],
-                selections[self.width(place)],
-                starts[place.workers],
-            )
-        return found
+    def loop(self, setting: str, workers: int) -> float:
+        """Return the seconds of a loop that only loads."""
+        return median(
+            seconds(partial(exhaust, self.loader(self.sampler(setting), workers)))
+            for _ in range(TIMES)
+        )
+
+    def steps(self, place: Place) -> tuple[float, float]:
+        """Return the seconds of a row's step, and those of a core in it, in a loop that trains."""
+        elapsed = used = taken = 0.0
+        batches = iter(self.loader(self.sampler("nothing strong"), place.workers))
+        while True:
+            begun = process_time()
+            batch = next(batches, None)
+            if batch is None:
+                break
+            taken += process_time() - begun
+            begun = process_time()
+            elapsed += seconds(partial(self.step, place, batch))
+            used += process_time() - begun
+        taken *= place.workers > 0  # without workers it is loading
+        step = used if place.width else elapsed
+        return (step + taken) / self.n, (used + taken) / self.n
 
     def epoch(self, place: Place, setting: str) -> float:
         """Return the seconds of an epoch, of the coreset's the mean of a refresh period's."""
@@ -270,7 +294,7 @@ class Bench:
         epochs = REFRESH if setting == CORESET else 1
         start = perf_counter()
         for epoch in range(epochs):
-            sampler.begin(epoch, partial(self.swept, self.width(place)))
+            sampler.begin(epoch, partial(self.swept, place))
             for batch in self.loader(sampler, place.workers):
                 self.step(place, batch)
         return (perf_counter() - start) / epochs
@@ -287,13 +311,22 @@ def exhaust(loader: DataLoader[Any]) -> None:
         pass
 
 
-def predict(sampler: CoresetSampler, place: Place, parts: Parts) -> Any:
+def predict(sampler: CoresetSampler, place: Place, parts: Parts) -> Cost:
     """Return what augloader.cost says of an epoch."""
-    shared = {"cores": CORES, "step_cores": place.step_cores} if place.workers else {}
     swept = isinstance(sampler.strategy, FacilityLocation)
-    given = asdict(parts) if swept else asdict(parts) | {"sweep": 0.0, "select": 0.0}
-    epochs = REFRESH if swept else 1
-    return cost(sampler, **given, workers=place.workers, epochs=epochs, **shared)
+    return cost(
+        sampler,
+        step=parts.step,
+        load=parts.load,
+        strong=parts.strong,
+        sweep=parts.sweep if swept else 0.0,
+        select=parts.select if swept else 0.0,
+        start=parts.start,
+        workers=place.workers,
+        cores=CORES if place.workers else None,
+        step_cores=parts.step_cores if place.workers else None,
+        epochs=REFRESH if swept else 1,
+    )
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -317,37 +350,33 @@ def image_folder(count: int) -> Iterator[ImageFolder]:
         yield ImageFolder(written)
 
 
-def measure(bench: Bench, settings: Sequence[str], rounds: int) -> tuple[list[Row], list[Any]]:
+def measure(
+    bench: Bench, settings: Sequence[str], rounds: int
+) -> tuple[list[Row], dict[Place, list[Parts]]]:
     """Measure parts and epochs in every round; return the rows and the parts."""
-    todo = [(place, setting) for place in bench.places for setting in settings]
-    found: dict[Any, list[Any]] = {case: [] for case in todo}
-    rounds_of_parts = []
-    for case in todo[:: len(settings)]:  # warm-up: workers, compilers, files
-        bench.epoch(case[0], case[1])
-    bench.parts()
-    steps = [(i, case) for i in range(rounds) for case in random.Random(i).sample(todo, len(todo))]
-    for i, case in progress(steps):
-        if len(rounds_of_parts) == i:
-            rounds_of_parts.append(bench.parts())
-        place, setting = case
-        said = predict(bench.sampler(setting), place, rounds_of_parts[i][place])
-        found[case].append((said, bench.epoch(place, setting)))
-    rows = [
-        Row(
-            place,
-            setting,
-            predict(
-                bench.sampler(setting),
-                place,
-                Parts.middle([parts[place] for parts in rounds_of_parts]),
-            ).limit,
-            pairs[0][0].draws,
-            [said.epoch for said, _ in pairs],
-            [measured for _, measured in pairs],
-        )
-        for (place, setting), pairs in found.items()
+    parts: dict[Place, list[Parts]] = {place: [] for place in bench.places}
+    found: dict[tuple[Place, str], list[tuple[Cost, float]]] = {}
+    for place in bench.places:  # warm-up: compilers, files, memory
+        bench.epoch(place, settings[0])
+    bench.parts(bench.places[0])
+    steps = [
+        (i, p)
+        for i in range(rounds)
+        for p in random.Random(i).sample(bench.places, len(bench.places))
     ]
-    return rows, rounds_of_parts
+    for i, place in progress(steps):
+        parts[place].append(bench.parts(place))
+        for setting in random.Random(i).sample(settings, len(settings)):
+            said = predict(bench.sampler(setting), place, parts[place][-1])
+            found.setdefault((place, setting), []).append((said, bench.epoch(place, setting)))
+    rows = []
+    for place in bench.places:
+        for setting in settings:
+            said = predict(bench.sampler(setting), place, Parts.middle(parts[place]))
+            predicted, measured = zip(*found[place, setting], strict=True)
+            seconds_said = [each.epoch for each in predicted]
+            rows.append(Row(place, setting, said.limit, said.draws, seconds_said, [*measured]))
+    return rows, parts
 
 
 def final(rows: Sequence[Row]) -> dict[str, Any]:
@@ -374,7 +403,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     add = parser.add_argument
     add("--quick", action="store_true", help="one round, three settings, 128 images")
-    add("--images", type=int, help="(1,024; 128 if quick)")
+    add("--images", type=int, help="(512; 128 if quick)")
     add("--rounds", type=int, help="(5; 1 if quick)")
     add("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(argv)
@@ -382,7 +411,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     settings = ("all in place", "30 % in place", CORESET) if options.quick else tuple(SETTINGS)
     rounds = options.rounds or (1 if options.quick else 5)
-    with image_folder(options.images or (128 if options.quick else 1024)) as images:
+    with image_folder(options.images or (128 if options.quick else 512)) as images:
         bench = Bench(images, PLACES)
         rows, parts = measure(bench, settings, rounds)
     line = final(rows)
@@ -397,11 +426,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "summary": line,
         "parts": [
             {"place": place.name}
-            | {
-                name: asdict(Spread.of(asdict(of[place])[name] for of in parts))
-                for name in asdict(parts[0][place])
-            }
-            for place in PLACES
+            | {name: asdict(Spread.of(asdict(each)[name] for each in of)) for name in asdict(of[0])}
+            for place, of in parts.items()
         ],
         "rows": [row.record() for row in rows],
     }
