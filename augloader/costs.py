@@ -35,6 +35,13 @@ class Cost:
         in_place: seconds of an epoch in which every sample is strongly augmented in place.
         appended: seconds of an epoch of every sample and as many strong copies of each as the
             sampler makes, at least one.
+
+    Example:
+        >>> from augloader import CoresetSampler, Uniform
+        >>> sampler = CoresetSampler(range(1000), Uniform(), fraction=0.3)
+        >>> found = cost(sampler, step=0.002, load=0.001, workers=2, epochs=1)
+        >>> found.epoch, found.limit, round(found.times_appended, 2)
+        (2.6, 'device', 1.54)
     """
 
     epoch: float
@@ -109,16 +116,20 @@ def cost(
     start + max(T, L / workers, (L + c T) / cores), c = ``step_cores``; and each refresh n sweep +
     select. Seconds are means over the epochs.
 
-    The seconds are of one row on your machine, from loops without workers: ``load`` from one over
-    plain draws, ``load`` + ``strong`` from one over strong draws, ``step`` from steps on a batch
-    that is there; see "What it will save" in examples/README.md.
+    It is a lower bound that is close where one part is clearly the longest. Where the CPU trains
+    about as long as its workers load, on cores that they share, they are in each other's way.
+
+    The seconds are of one row on your machine, as two loops tell them, over plain and over strong
+    draws: see "What it will save" in examples/README.md.
 
     Args:
         sampler: its plan says how many draws an epoch has and when samples are selected. Only its
             length is read of the data: ``CoresetSampler(range(n), Uniform(), fraction=0.3)`` will
             do. Of a DistributedCoresetSampler the draws are this rank's.
         step: seconds of a training step, forward, backward and optimizer, a row; above 0.
-        load: seconds of one core to read, decode, weakly augment and collate a row.
+        load: seconds of one core to read, decode, weakly augment and collate a row. Of a loop with
+            workers that does nothing else: its seconds a row times the workers (at most the cores),
+            which counts sending the batches, too.
         strong: seconds of one core that a strong draw takes beyond ``load``, where the dataset
             augments; 0 where the batch is augmented.
         strong_on_device: seconds that a strong draw adds to the step, where the batch is augmented

@@ -66,7 +66,7 @@ CLASSES, BATCH, SIDE, SHORT = 10, 16, 224, 256
 REFRESH = 2  # epochs between selections of the coreset
 TIMES = 3  # that a loop over the data and the start of the workers are repeated
 GOAL = 0.1  # how far a median ratio may be from 1
-CORES = 2  # that workers and training share: see ``main``
+CORES = os.cpu_count() or 1  # that workers and training share
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "nothing strong": {"fraction": 1.0, "copies": 0, "probability": 0.0},
@@ -239,9 +239,9 @@ class Bench:
 
     def parts(self, place: Place) -> Parts:
         """Measure each part by itself."""
-        start = self.start(place.workers)
+        start, at_once = self.start(place.workers), max(min(place.workers, CORES), 1)
         plain, strong = (
-            max(self.loop(setting, place.workers) - start, 0.0) / self.n * max(place.workers, 1)
+            max(self.loop(setting, place.workers) - start, 0.0) / self.n * at_once
             for setting in ("nothing strong", "all in place")
         )
         step, used = self.steps(place)
@@ -408,7 +408,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     settings = ("all in place", "30 % in place", CORESET) if options.quick else tuple(SETTINGS)
     rounds = options.rounds or (1 if options.quick else 5)
     with image_folder(options.images or (128 if options.quick else 512)) as images:

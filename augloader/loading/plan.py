@@ -342,8 +342,8 @@ class EpochPlan:
         """Return what the first epochs hold on average, each refresh made when it is due.
 
         As ``lengths``, with means where chance decides: how many strong draws ``probability`` lets
-        happen, and how many of the selected samples a random base holds. Every strength that the
-        rule gives counts as above 0.
+        happen, and how many of the selected samples a random base holds; such a mean is filled up
+        as a number of draws is. Every strength that the rule gives counts as above 0.
 
         Cost: O(epochs).
 
