@@ -116,8 +116,8 @@ def cost(
     start + max(T, L / workers, (L + c T) / cores), c = ``step_cores``; and each refresh n sweep +
     select. Seconds are means over the epochs.
 
-    It is a lower bound that is close where one part is clearly the longest. Where the CPU trains
-    about as long as its workers load, on cores that they share, they are in each other's way.
+    It is close where one part is clearly the longest. Where the CPU trains on cores that it shares
+    with as many workers, and no part is, epochs take up to a third longer (benchmarks/pays.py).
 
     The seconds are of one row on your machine, as two loops tell them, over plain and over strong
     draws: see "What it will save" in examples/README.md.

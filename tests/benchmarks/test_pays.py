@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import common
 import pays
 
-from augloader import Uniform
+from augloader import CoresetSampler, FacilityLocation, Uniform
 from tests.scripts import run
 
 PARTS = pays.Parts(
@@ -61,9 +62,9 @@ def test_draws_of_the_settings() -> None:
 @pytest.mark.parametrize("setting", ["30 % in place", pays.CORESET])
 def test_a_prediction_passes_the_parts_on(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pays, "CORES", 2)
-    chosen = pays.CoresetSampler(range(100), Uniform(), **pays.SETTINGS[setting])
+    chosen = CoresetSampler(range(100), Uniform(), **pays.SETTINGS[setting])
     if setting == pays.CORESET:
-        chosen.strategy = pays.FacilityLocation()
+        chosen.strategy = FacilityLocation()
     selecting = (100 * 0.5 + 10) / pays.REFRESH if setting == pays.CORESET else 0
     alone = pays.predict(chosen, pays.Place("", 0, width=1), replace(PARTS, start=0.0))
     assert alone.epoch == pytest.approx(200 + 100 + 90 + selecting)
@@ -109,3 +110,20 @@ def test_pays_records_parts_and_rows(
     for found in record["rows"]:
         assert min(*found["predicted"], *found["measured"]) > 0
         assert found["ratio"]["min"] <= found["ratio"]["median"] <= found["ratio"]["max"]
+
+
+def test_the_table_of_the_document_is_that_on_record() -> None:
+    folder = Path(pays.__file__).parent
+    text = (folder / "README.md").read_text()
+    record = json.loads((folder / "results" / "pays--intel-xeon-2c--cpu.json").read_text())
+    rows = {(row["place"]["name"], row["setting"]): row for row in record["rows"]}
+    settings = ("all in place", "30 % in place", "all appended", "30 % appended")
+    for place in dict.fromkeys(name for name, _ in rows):
+        cells = []
+        for setting in settings:
+            row = rows[place, setting]
+            said, took = median(row["predicted"]), median(row["measured"])
+            cells.append(f"{said:.2f} s, {took:.2f} s, {row['ratio']['median']:.2f}")
+        assert f"| {place} | {' | '.join(cells)} |" in text
+    summary = record["summary"]
+    assert f"{summary['within_goal']} of {summary['settings']} median ratios are within" in text
