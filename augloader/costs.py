@@ -116,8 +116,8 @@ def cost(
     start + max(T, L / workers, (L + c T) / cores), c = ``step_cores``; and each refresh n sweep +
     select. Seconds are means over the epochs.
 
-    It is close where one part is clearly the longest. Where the CPU trains on cores that it shares
-    with as many workers, and no part is, epochs take up to a third longer (benchmarks/pays.py).
+    It is close where the loader or the device is the limit. Where the CPU trains and the cores are,
+    it is a lower bound: epochs take up to a third longer (benchmarks/pays.py).
 
     The seconds are of one row on your machine, as two loops tell them, over plain and over strong
     draws: see "What it will save" in examples/README.md.

@@ -28,7 +28,10 @@ def test_images_are_smooth_and_as_large_as_said(tmp_path: Path) -> None:
     files = sorted(tmp_path.rglob("*.jpg"))
     assert len(files) == 12
     assert {path.parent.name for path in files} == set(map(str, range(10)))
-    sizes = [Image.open(path).size for path in files]
+    sizes = []
+    for path in files:
+        with Image.open(path) as image:
+            sizes.append(image.size)
     assert {min(size) for size in sizes} == {256}
     assert all(256 <= max(size) <= 341 for size in sizes)
     assert len(set(sizes)) > 4
