@@ -1,5 +1,6 @@
 from augloader import augment as augment
 from augloader import core as core
+from augloader import costs as costs
 from augloader import distributed as distributed
 from augloader import feedback as feedback
 from augloader import integrations as integrations
@@ -26,6 +27,8 @@ from augloader.core.schedule import Linear as Linear
 from augloader.core.schedule import Schedule as Schedule
 from augloader.core.schedule import SwitchOff as SwitchOff
 from augloader.core.schedule import WarmUp as WarmUp
+from augloader.costs import Cost as Cost
+from augloader.costs import cost as cost
 from augloader.feedback.sada import StableInfluence as StableInfluence
 from augloader.feedback.strength import Confidence as Confidence
 from augloader.feedback.strength import Constant as Constant
@@ -72,6 +75,7 @@ __all__ = [
     "Constant",
     "CoresetSampler",
     "Cosine",
+    "Cost",
     "CutMix",
     "DistributedCoresetSampler",
     "Draw",
@@ -112,6 +116,7 @@ __all__ = [
     "WeightedAugmentedDataset",
     "Weighting",
     "collate",
+    "cost",
     "sweep",
     "wrap",
 ]

@@ -67,7 +67,7 @@ def of_selection(selection: Selection, labels: Tensor | None = None) -> str:
     pairs = zip(selection.indices[order].tolist(), weights[order].tolist(), strict=True)
     heaviest = ", ".join(f"{index} ({number(weight)})" for index, weight in pairs)
     facts = {"heaviest": f"{heaviest}: index (weight)", **_certificate(selection)}
-    return "\n".join(_aligned(rows) + _facts(facts))
+    return "\n".join(aligned(rows) + named(facts))
 
 
 def of_sampler(sampler: CoresetSampler) -> str:
@@ -125,7 +125,7 @@ def of_sampler(sampler: CoresetSampler) -> str:
     facts["schedules"] = ", ".join(factors)
     facts["reports"] = f"{int(visits.sum()):,}; of {int((visits > 0).sum()):,} of {n:,} samples"
     head = f"{type(sampler).__name__} of {n:,} samples by {sampler.strategy!r}"
-    return "\n".join([short(head), *_facts(facts)])
+    return "\n".join([short(head), *named(facts)])
 
 
 def log(writer: Writer, sampler: CoresetSampler, step: int, *, prefix: str = "augloader") -> None:
@@ -203,6 +203,33 @@ def short(text: str, most: int = 100) -> str:
         'med…'
     """
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as lines, the first column to the left, the others to the right.
+
+    Example:
+        >>> aligned([["", "selected"], ["all", "3"]])
+        ['      selected', 'all          3']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths[0] += 1  # apart from the figures
+    return [
+        f"{row[0]:{widths[0]}}"
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+
+
+def named(facts: dict[str, str]) -> list[str]:
+    """Return facts as lines, each after its name.
+
+    Example:
+        >>> named({"epoch": "3, of 9", "n": "60"})
+        ['epoch  3, of 9', 'n      60']
+    """
+    width = max(map(len, facts))
+    return [f"{name:{width}}  {text}" for name, text in facts.items()]
 
 
 def _check_labels(labels: Tensor, last: int) -> None:
@@ -318,19 +345,3 @@ def _epochs(count: int) -> str:
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / max(whole, 1):.1f} %"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as lines, the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    widths[0] += 1  # apart from the figures
-    return [
-        f"{row[0]:{widths[0]}}"
-        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    ]
-
-
-def _facts(facts: dict[str, str]) -> list[str]:
-    width = max(map(len, facts))
-    return [f"{name:{width}}  {text}" for name, text in facts.items()]

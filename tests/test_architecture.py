@@ -25,7 +25,7 @@ BELOW = {
     "distributed": {"core", "selection", "feedback"},
     "loading": {"core", "selection", "feedback", "distributed"},
 }
-VIEWS = {"summary"}  # which a value's own summary() imports where it is called
+VIEWS = {"costs", "summary"}  # which a value's own summary() imports where it is called
 EXTRAS = {"integrations": {"lightning", "transformers"}, "plot": {"matplotlib"}}
 HEAVY = ("faiss", "kornia", "triton", "numba", "matplotlib", "scipy", "sklearn")
 

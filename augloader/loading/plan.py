@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from torch import Tensor
 
-from augloader.core.checks import require_fraction, require_int, require_one_of
+from augloader.core.checks import require_int, require_one_of
 from augloader.core.evidence import Selection
 from augloader.core.schedule import Course, Every, Schedule, require_planned
 from augloader.loading.bases import Base, require_base
+from augloader.loading.shares import base_share, selected_share, size_of
 from augloader.selection.pruning import Pruning
 from augloader.selection.strategy import Strategy
 
@@ -60,6 +61,20 @@ class Draws:
     def rows(self, which: Array) -> Draws:
         """Return some of the draws, (k,) positions or (m,) bool."""
         return Draws(*(column[which] for column in self.columns))
+
+
+class Expected(NamedTuple):
+    """What an epoch is expected to hold, before it is drawn.
+
+    Attributes:
+        draws: how many, those included that fill it up.
+        strong: how many of them are strong.
+        selects: whether samples are selected anew for it.
+    """
+
+    draws: float
+    strong: float
+    selects: bool
 
 
 @dataclass(frozen=True)
@@ -133,7 +148,7 @@ class EpochPlan:
         """
         if epochs is not None:
             require_int("epochs", epochs, 1, "Plan at least one epoch.")
-        share = _share(n, fraction, count, epochs)
+        share = selected_share(n, fraction, count, epochs)
         schedules = {
             "strength_schedule": strength_schedule,
             "probability": probability,
@@ -158,7 +173,7 @@ class EpochPlan:
                 'keep_unaugmented_copies must be True with base="none", got False. An epoch '
                 "without strong augmentation would be empty."
             )
-        base_share = _base_share(n, base, base_fraction, epochs)
+        of_base = base_share(n, base, base_fraction, epochs)
         require_int("copies", copies, 0, "0 augments in place.")
         if not isinstance(refresh, Every):
             raise TypeError(f"refresh must be an Every, got {refresh!r}. Pass Every(20).")
@@ -172,7 +187,7 @@ class EpochPlan:
             n,
             share,
             base if isinstance(base, str) else "full",
-            base_share,
+            of_base,
             int(copies),
             refresh,
             weighting,
@@ -202,7 +217,7 @@ class EpochPlan:
         """Return how many samples are selected in an epoch's refresh period."""
         if isinstance(self.share, int):
             return self.share
-        return _size(self.n, self.share.at(self.every.begin(epoch)))
+        return size_of(self.n, self.share.at(self.every.begin(epoch)))
 
     @property
     def base_needs(self) -> frozenset[str]:
@@ -212,7 +227,7 @@ class EpochPlan:
     def base_size(self, epoch: int) -> int:
         """Return how many samples the base has at most, before augmentation in place."""
         if isinstance(self.base_share, Course):
-            return _size(self.n, self.base_share.at(self._chosen_at(epoch)))
+            return size_of(self.n, self.base_share.at(self._chosen_at(epoch)))
         if self.base_share is not None:
             return self.base_share
         return self.budget(epoch) if self.base == "random" else self.n
@@ -367,27 +382,76 @@ class EpochPlan:
         """
         return [max(self._filled_up(size), self.longest) for size in self._sizes(epochs)]
 
+    def expected(self, epochs: int, kept: float = 1.0) -> list[Expected]:
+        """Return what the first epochs hold on average, each refresh made when it is due.
+
+        As ``lengths``, with means where chance decides: how many strong draws ``probability`` lets
+        happen, and how many of the selected samples a random base holds; such a mean is filled up
+        as a number of draws is. Every strength that the rule gives counts as above 0.
+
+        Args:
+            epochs: how many.
+            kept: share of the samples that a pruned base draws, where a rule decides.
+
+        Cost: O(epochs).
+
+        Example:
+            >>> plan = EpochPlan.of(100, fraction=0.3, copies=0, refresh=Every(2, warmup=1))
+            >>> for epoch in plan.expected(3):
+            ...     print(epoch)
+            Expected(draws=100.0, strong=0.0, selects=False)
+            Expected(draws=100.0, strong=30.0, selects=True)
+            Expected(draws=100.0, strong=30.0, selects=False)
+        """
+        found = []
+        for epoch, selects, most, selected in self._parts(epochs):
+            base, chosen = self._drawn(epoch, kept, most, selected)
+            happens = self.probability.at(epoch) if self.strength_schedule.at(epoch) > 0 else 0.0
+            draws = float(base + chosen * (self.copies or self.base == "none"))
+            strong = chosen * max(self.copies, 1) * happens
+            if self.base == "random" and not self.copies:
+                draws += chosen * (1 - base / self.n)
+            elif not self.keep_unaugmented_copies and self.copies:
+                draws = base + strong
+            multiple = self.pad_to_multiple_of
+            length = draws if multiple == 1 else float(self._filled_up(ceil(draws)))
+            length = max(length, float(self.longest))
+            found.append(Expected(length, strong * (length / draws), selects))
+        return found
+
+    def _drawn(self, epoch: int, kept: float, base: int, chosen: int) -> tuple[float, float]:
+        """Return how many samples of a base, and of those selected, are drawn on average."""
+        if self.pruning is None:
+            return base, chosen
+        part = kept if self.base_share is None else self.base_size(epoch) / self.n
+        return part * self.n, part * chosen
+
     def _filled_up(self, draws: int) -> int:
         return ceil(draws / self.pad_to_multiple_of) * self.pad_to_multiple_of
 
     def _sizes(self, epochs: int) -> Iterator[int]:
-        """Yield how many draws the first epochs have, before they are filled up."""
-        refreshed: int | None = None
-        for epoch in range(epochs):
-            if self.refresh_due(epoch, refreshed):
-                refreshed = epoch
-            base = self.n if self.base_needs else self.base_size(epoch)
-            if refreshed is None:
-                yield base
-                continue
-            chosen = self.budget(refreshed)
+        """Yield how many draws the first epochs have at most, before they are filled up."""
+        for epoch, _, base, chosen in self._parts(epochs):
             chosen = chosen if self.pruning is None else min(chosen, base)
-            base = {"selected": chosen, "none": 0}.get(self.base, base)
             strong = self.strength_schedule.at(epoch) > 0 and self.probability.at(epoch) > 0
             if self.copies:
                 yield base + chosen * self.copies * (strong or self.keep_unaugmented_copies)
             else:
-                yield {"random": min(self.n, base + chosen), "none": chosen}.get(self.base, base)
+                yield min(self.n, base + chosen) if self.base in ("random", "none") else base
+
+    def _parts(self, epochs: int) -> Iterator[tuple[int, bool, int, int]]:
+        """Yield the first epochs, whether they select, their base and how many are selected."""
+        refreshed: int | None = None
+        for epoch in range(epochs):
+            selects = self.refresh_due(epoch, refreshed)
+            if selects:
+                refreshed = epoch
+            base = self.n if self.base_needs else self.base_size(epoch)
+            if refreshed is None:
+                yield epoch, False, base, 0
+                continue
+            chosen = self.budget(refreshed)
+            yield epoch, selects, {"selected": chosen, "none": 0}.get(self.base, base), chosen
 
     def shuffled(self, epoch: int, draws: Draws, places: Array) -> Draws:
         """Return the draws at some places of the epoch; beyond the last, the first at weight 0."""
@@ -416,62 +480,3 @@ class EpochPlan:
             # Where it is used alone: states of before it was there can be read.
             **({"constant_length": self.longest} if self.constant_length else {}),
         }
-
-
-def _share(
-    n: int, fraction: Schedule | float | None, count: int | None, epochs: int | None
-) -> Course | int:
-    """Return how many samples to select: a number, or a course of the fraction."""
-    if (fraction is None) == (count is None):
-        raise ValueError(
-            f"exactly one of fraction and count must be given, got fraction={fraction} and "
-            f"count={count}. Pass fraction=0.3 or a number of samples."
-        )
-    if fraction is not None:
-        return _shares("fraction", fraction, epochs)
-    if require_int("count", count, 1, "Select at least one sample.") > n:
-        raise ValueError(
-            f"count must be at most the {n} samples of the dataset, got {count}. "
-            "Select fewer, or all with fraction=1.0."
-        )
-    assert count is not None
-    return int(count)
-
-
-def _base_share(
-    n: int, base: object, fraction: Schedule | float | None, epochs: int | None
-) -> Course | int | None:
-    """Return the size of a base that has one: a number, or a course of its share."""
-    chosen = not isinstance(base, str | Pruning)
-    if fraction is None:
-        if chosen:
-            raise ValueError(
-                f"base_fraction must be given with base={base!r}, got None. Pass the share of the "
-                "data that an epoch draws, as 0.5, or a schedule of it."
-            )
-        return None
-    if base != "random" and not chosen:
-        raise ValueError(
-            f'base_fraction must come with base="random" or a strategy, got base={base!r}. Leave '
-            "it out."
-        )
-    course = _shares("base_fraction", fraction, epochs)
-    return course if callable(fraction) else _size(n, course.at(0))
-
-
-def _shares(name: str, fraction: Schedule | float, epochs: int | None) -> Course:
-    """Return the course of a share that is never 0."""
-    if not callable(fraction):
-        require_fraction(name, fraction)
-    course = Course.of(name, fraction, epochs)
-    if min(course.values) == 0:
-        raise ValueError(
-            f"{name} must be in (0, 1] at every epoch, got 0 at {course.values.index(0)}. To "
-            "augment nothing schedule the strength or the probability."
-        )
-    return course
-
-
-def _size(n: int, fraction: float) -> int:
-    """Return the number of samples that a share of the data is, at least 1."""
-    return max(1, round(require_fraction("fraction", fraction) * n))
