@@ -42,6 +42,7 @@ from augloader.loading.sampler import CoresetSampler as CoresetSampler
 from augloader.loading.sweeping import sweep as sweep
 from augloader.loading.wrapping import wrap as wrap
 from augloader.selection.clusters import Clusters as Clusters
+from augloader.selection.density import LocalDensity as LocalDensity
 from augloader.selection.facility import FacilityLocation as FacilityLocation
 from augloader.selection.kdpp import KDPP as KDPP
 from augloader.selection.scored import Proportional as Proportional
@@ -54,6 +55,7 @@ from augloader.selection.scores import Given as Given
 from augloader.selection.scores import GraNd as GraNd
 from augloader.selection.scores import Influence as Influence
 from augloader.selection.scores import Loss as Loss
+from augloader.selection.scores import Product as Product
 from augloader.selection.strategy import Strategy as Strategy
 from augloader.selection.svm import Margin as Margin
 from augloader.selection.svm import SupportVectors as SupportVectors
@@ -83,12 +85,14 @@ __all__ = [
     "Influence",
     "LastLayerGradient",
     "Linear",
+    "LocalDensity",
     "Loss",
     "LossRank",
     "ManifoldMixup",
     "Margin",
     "Mixup",
     "PolicyName",
+    "Product",
     "Proportional",
     "Proxies",
     "Rank",
