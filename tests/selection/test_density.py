@@ -13,6 +13,7 @@ from torch import Tensor
 
 from augloader import Clusters, Evidence, LocalDensity, Proportional, Rank
 from augloader.selection import density, neighbor_distances
+from augloader.selection.greedy.search import compared, index
 from tests.reference import random_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,7 +44,6 @@ def assert_exact(vectors: Tensor, k: int, rtol: float = 1e-9, atol: float = 0.0)
 def compared_again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows were compared in float64, each time it was done."""
     rows: list[int] = []
-    compared = density.compared
 
     def noted(queries: Tensor, points: Tensor, k: int) -> Tensor:
         rows.append(len(queries))
@@ -98,8 +98,6 @@ def test_what_float32_tells_apart_is_compared_once(compared_again: list[int]) ->
 
 
 def test_candidates_may_come_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = density.index
-
     def backwards(vectors: Tensor, flat: bool) -> tuple[Callable[[Tensor, int], Tensor], bool]:
         search, all_pairs = index(vectors, flat)
         return lambda queries, k: search(queries, k).flip(1), all_pairs
