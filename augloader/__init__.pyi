@@ -45,6 +45,7 @@ from augloader.loading.sampler import CoresetSampler as CoresetSampler
 from augloader.loading.sweeping import sweep as sweep
 from augloader.loading.wrapping import wrap as wrap
 from augloader.selection.clusters import Clusters as Clusters
+from augloader.selection.density import LocalDensity as LocalDensity
 from augloader.selection.facility import FacilityLocation as FacilityLocation
 from augloader.selection.kdpp import KDPP as KDPP
 from augloader.selection.pruning import InfoBatch as InfoBatch
@@ -59,6 +60,7 @@ from augloader.selection.scores import Given as Given
 from augloader.selection.scores import GraNd as GraNd
 from augloader.selection.scores import Influence as Influence
 from augloader.selection.scores import Loss as Loss
+from augloader.selection.scores import Product as Product
 from augloader.selection.seta import SeTa as SeTa
 from augloader.selection.strategy import Strategy as Strategy
 from augloader.selection.svm import Margin as Margin
@@ -91,12 +93,14 @@ __all__ = [
     "InfoBatch",
     "LastLayerGradient",
     "Linear",
+    "LocalDensity",
     "Loss",
     "LossRank",
     "ManifoldMixup",
     "Margin",
     "Mixup",
     "PolicyName",
+    "Product",
     "Proportional",
     "Proxies",
     "RandomPruning",

@@ -23,9 +23,11 @@ from augloader import (
     Given,
     GraNd,
     Influence,
+    LocalDensity,
     Loss,
     LossRank,
     Margin,
+    Product,
     Proportional,
     Proxies,
     Rank,
@@ -71,6 +73,7 @@ EVIDENCE = Evidence(
     scores=torch.rand(N, generator=RANDOM),
 )
 SCORES: list[Score] = [Loss(), Influence(), EL2N(), GraNd(), Forgetting(), Given(), Margin(1.0)]
+SCORES += [LocalDensity(3), Product(Loss(), LocalDensity(3))]
 ENGINES: tuple[Engine, ...] = ("dense", "matrix-free", "graph")
 GROUPS: list[Groups] = ["labels", Clusters(3), np.arange(N) // 9]  # type: ignore[list-item]
 STRATEGIES: list[Strategy] = [

@@ -2,6 +2,8 @@ from augloader.selection.budget import Allocation as Allocation
 from augloader.selection.budget import allocate as allocate
 from augloader.selection.clusters import Clusters as Clusters
 from augloader.selection.clusters import kmeans as kmeans
+from augloader.selection.density import LocalDensity as LocalDensity
+from augloader.selection.density import neighbor_distances as neighbor_distances
 from augloader.selection.facility import Coreset as Coreset
 from augloader.selection.facility import FacilityLocation as FacilityLocation
 from augloader.selection.greedy.dense import greedy_medoids as greedy_medoids
@@ -26,6 +28,7 @@ from augloader.selection.scores import Given as Given
 from augloader.selection.scores import GraNd as GraNd
 from augloader.selection.scores import Influence as Influence
 from augloader.selection.scores import Loss as Loss
+from augloader.selection.scores import Product as Product
 from augloader.selection.scores import Score as Score
 from augloader.selection.seta import SeTa as SeTa
 from augloader.selection.strategy import Strategy as Strategy
@@ -47,10 +50,12 @@ __all__ = [
     "Groups",
     "Influence",
     "InfoBatch",
+    "LocalDensity",
     "Loss",
     "Margin",
     "Medoids",
     "OrderedStrategy",
+    "Product",
     "Proportional",
     "Pruning",
     "RandomPruning",
@@ -68,4 +73,5 @@ __all__ = [
     "kmeans",
     "margins",
     "nearest",
+    "neighbor_distances",
 ]

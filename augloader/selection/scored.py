@@ -27,8 +27,8 @@ from augloader.core.checks import (
 from augloader.core.evidence import Evidence, Selection
 from augloader.selection.budget import Allocation, interleave
 from augloader.selection.clusters import Clusters
-from augloader.selection.scores import Score
-from augloader.selection.strategy import Ordered, require_evidence, require_needs
+from augloader.selection.scores import Score, require_score
+from augloader.selection.strategy import Ordered, require_evidence
 
 Values = NDArray[np.float64]
 Groups = Literal["labels"] | Clusters | Tensor | None
@@ -71,13 +71,8 @@ class OrderedStrategy(ABC):
                 'Give "labels" to choose in each class.'
             )
         require_one_of("allocation", self.allocation, ("proportional", "equal"))
-        score = self._score
-        if score is not None and (isinstance(score, type) or not isinstance(score, Score)):
-            raise TypeError(
-                f"score must be a callable with needs, got {score!r}. Pass an instance, as Loss()."
-            )
-        if score is not None:
-            require_needs("score.needs", score.needs)
+        if self._score is not None:
+            require_score("score", self._score)
 
     @property
     def needs(self) -> frozenset[str]:

@@ -6,15 +6,22 @@ A score is any callable with ``needs``; nothing is inherited.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from augloader.core.checks import plain_options, require_number, require_one_of
+from augloader.core.checks import (
+    as_tensor,
+    count_and_first,
+    plain_options,
+    require_number,
+    require_one_of,
+)
 from augloader.core.evidence import Evidence
 from augloader.core.proxies import Proxies
 from augloader.selection.leave_one_out import HESSIANS, Hessian, influence
+from augloader.selection.strategy import require_needs
 
 
 @runtime_checkable
@@ -30,7 +37,7 @@ class Score(Protocol):
         """Names of the evidence it looks at."""
 
     def __call__(self, evidence: Evidence) -> Tensor:
-        """Return (n,) float32 scores, the same for the same evidence."""
+        """Return (n,) scores, the same for the same evidence; those of this module are float32."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +211,88 @@ class Given:
         """Return the (n,) scores."""
         scores: Tensor = evidence.require("scores")
         return scores
+
+
+@dataclass(frozen=True)
+class Product:
+    """Two scores, one times the other: high where both are high, 0 where either is 0.
+
+    Neither is rescaled: as a proportion or a rank the product is the same in any units of the two,
+    and of ``Softmax`` the temperature is in units of the product. A sum, a difference or three
+    scores are a callable of your own with ``needs``, or a Product in a Product.
+
+    Args:
+        first, second: ``LocalDensity()``, ``Given()``, ... ; 0 or more. Two negative scores would
+            make a large one: shift or clamp them first.
+
+    Raises:
+        TypeError, ValueError: what is no score.
+
+    Raises when called:
+        ValueError: as the two; scores that are negative, not finite, or of another length.
+
+    Cost: that of the two, and O(n).
+
+    Example:
+        >>> evidence = Evidence(2, losses=torch.tensor([0.5, 3.0]), scores=torch.tensor([1.0, 0.0]))
+        >>> Product(Loss(), Given())(evidence)
+        tensor([0.5000, 0.0000], dtype=torch.float64)
+
+    Source: the idea of Yang et al. (2025), When Dynamic Data Selection Meets Data Augmentation:
+    low density and agreement with the text, jointly; that it is their product is ours.
+    """
+
+    first: Score
+    second: Score
+
+    def __post_init__(self) -> None:
+        """Check that both are scores."""
+        require_score("first", self.first)
+        require_score("second", self.second)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of the evidence it looks at: those of both."""
+        return frozenset(self.first.needs | self.second.needs)
+
+    def __call__(self, evidence: Evidence) -> Tensor:
+        """Return the (n,) float64 products, on the CPU: as float32 they could be 0 or infinite."""
+        first, second = _factor(self.first, evidence), _factor(self.second, evidence)
+        if first.shape != second.shape:
+            raise ValueError(
+                f"scores must be of the same samples to be multiplied, got {len(first)} from "
+                f"{self.first!r} and {len(second)} from {self.second!r}. Return one a sample."
+            )
+        return first * second
+
+
+def require_score(name: str, score: Any) -> None:
+    """Raise TypeError or ValueError unless it is an object that strategies can take as a score."""
+    if isinstance(score, type) or not isinstance(score, Score):
+        raise TypeError(
+            f"{name} must be a callable with needs, got {score!r}. Pass an instance, as Loss()."
+        )
+    require_needs(f"{name}.needs", score.needs)
+
+
+def _factor(score: Score, evidence: Evidence) -> Tensor:
+    """Return a score's (n,) float64 values on the CPU, or raise where they are no factors."""
+    values = as_tensor("scores", score(evidence), f"Fix {score!r}.").cpu()
+    if values.ndim != 1 or values.is_complex():
+        got = f"{tuple(values.shape)} {values.dtype}"
+        raise ValueError(f"scores must be an (n,) tensor, got {got}. Fix {score!r}.")
+    values = values.double()
+    if (bad := ~values.isfinite()).any():
+        raise ValueError(
+            f"scores must be finite, got {count_and_first(bad, 'others')} from {score!r}. Check "
+            "the model: has training diverged?"
+        )
+    if (bad := values < 0).any():
+        raise ValueError(
+            "scores must be 0 or more to be multiplied, got "
+            f"{count_and_first(bad, 'negative ones')} from {score!r}. Clamp or shift them first."
+        )
+    return values
 
 
 def _lengths(rows: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Scores: what each computes from the evidence, and what it asks for."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,16 +15,22 @@ from torch.utils.data import TensorDataset
 
 from augloader import (
     EL2N,
+    KDPP,
     Evidence,
     Forgetting,
     Given,
     GraNd,
     Influence,
     LastLayerGradient,
+    LocalDensity,
     Loss,
     Margin,
+    Product,
+    Proportional,
     Proxies,
+    Rank,
     Residual,
+    Softmax,
     sweep,
 )
 from augloader.core.evidence import EVIDENCE
@@ -45,6 +52,9 @@ SCORES: list[Score] = [
     Margin(),
     Forgetting(),
     Given(),
+    LocalDensity(4),
+    Product(Loss(), LocalDensity(4)),
+    Product(EL2N(), Product(Forgetting(), GraNd())),
 ]
 every = pytest.mark.parametrize("score", SCORES, ids=repr)
 
@@ -84,7 +94,7 @@ def test_scores_keep_the_contract(score: Score) -> None:
     given_ = full()
     found = score(given_)
     assert found.shape == (n,)
-    assert found.dtype == torch.float32
+    assert found.dtype == (torch.float64 if isinstance(score, Product) else torch.float32)
     assert found.isfinite().all()
     assert torch.equal(score(full()), found)
     untouched = full()
@@ -115,8 +125,9 @@ def test_a_need_that_is_missing_is_named(score: Score) -> None:
 @every
 def test_float64_evidence_gives_the_same_in_float32(score: Score) -> None:
     found = score(full(torch.float64))
-    assert found.dtype == (torch.float64 if score == Given() else torch.float32)
-    torch.testing.assert_close(found.float(), score(full()), rtol=1e-3, atol=1e-3)
+    double = score == Given() or isinstance(score, Product)
+    assert found.dtype == (torch.float64 if double else torch.float32)
+    torch.testing.assert_close(found.float(), score(full()).float(), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("score", [s for s in SCORES if s != Margin()], ids=repr)
@@ -208,6 +219,125 @@ def test_samples_that_were_never_right_come_one_above_the_most_forgotten(
 def test_forgetting_where_nothing_was_forgotten(counts: list[float]) -> None:
     found = Forgetting()(Evidence(len(counts), forgetting=torch.tensor(counts)))
     assert found.tolist() == [1.0 + (count < 0) for count in counts]
+
+
+# One times the other ------------------------------------------------------------------------------
+
+
+def positive(values: list[float], **columns: Any) -> Evidence:
+    return Evidence(len(values), scores=torch.tensor(values, dtype=torch.float64), **columns)
+
+
+def test_a_product_is_one_times_the_other() -> None:
+    given_ = full()
+    for one, other in ((Loss(), EL2N()), (GraNd(), LocalDensity(3)), (Loss(), Loss())):
+        both: Product = Product(one, other)
+        assert both.needs == one.needs | other.needs
+        found = both(given_)
+        assert found.dtype == torch.float64
+        assert torch.equal(found, one(given_).double() * other(given_).double())
+        assert torch.equal(found, Product(other, one)(given_))
+    three = Product(Loss(), Product(EL2N(), Forgetting()))
+    assert three.needs == {"losses", "proxies", "forgetting"}
+    torch.testing.assert_close(
+        three(given_), Product(Product(Loss(), EL2N()), Forgetting())(given_)
+    )
+
+
+@given(
+    st.lists(st.floats(0, 2.0**100, width=32, allow_subnormal=False), min_size=2, max_size=20),
+    st.floats(1e-6, 1e6),
+)
+def test_units_do_not_matter_to_the_order_of_products(values: list[float], unit: float) -> None:
+    """And no product of float32 scores is infinite, or 0 where neither factor is."""
+    losses = torch.tensor(values).flip(0)
+    found = Product(Given(), Loss())(positive(values, losses=losses))
+    assert found.isfinite().all()
+    assert torch.equal(found > 0, (torch.tensor(values) > 0) & (losses > 0))
+    other = Product(Given(), Loss())(positive([v * unit for v in values], losses=losses))
+    torch.testing.assert_close(other, found * unit, rtol=1e-12, atol=0)
+
+
+def test_every_strategy_of_a_score_takes_products() -> None:
+    given_ = replace(full(), scores=torch.rand(n, generator=torch.Generator().manual_seed(2)))
+    both = Product(LocalDensity(3), Given())
+    values = both(given_)
+    best = values.argsort(descending=True, stable=True)[:8]
+    chosen = Rank(both).select(given_, 8, generator=np.random.default_rng(0)).indices
+    assert torch.equal(chosen, best)
+    known, plain = replace(given_, scores=values), Given()
+    for strategy, same in (
+        (Proportional(both), Proportional(plain)),
+        (Softmax(both), Softmax(plain)),
+        (KDPP(both, kernel="gaussian"), KDPP(plain, kernel="gaussian")),
+    ):
+        assert strategy.needs == {"features", "scores"}
+        chosen = strategy.select(given_, 8, generator=np.random.default_rng(0)).indices
+        expected = same.select(known, 8, generator=np.random.default_rng(0)).indices
+        assert torch.equal(chosen, expected)
+
+
+def test_samples_that_either_score_rules_out_come_last() -> None:
+    given_ = positive([0.0, 1.0, 1.0, 1.0], losses=torch.tensor([9.0, 1.0, 0.0, 2.0]))
+    for seed in range(20):
+        strategy = Proportional(Product(Given(), Loss()))
+        order = strategy.order(given_, generator=np.random.default_rng(seed)).tolist()
+        assert set(order[:2]) == {1, 3}
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A score that returns what it is given."""
+
+    what: Any
+    needs: frozenset[str] = frozenset()
+
+    def __call__(self, evidence: Evidence) -> Any:
+        return self.what
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "words"),
+    [
+        ([1.0, -2.0], ValueError, r"0 or more to be multiplied, got 1 negative ones \(first ind"),
+        ([1.0, float("nan")], ValueError, "scores must be finite, got 1 others .* from Returned"),
+        ([[1.0], [2.0]], ValueError, r"must be an \(n,\) tensor, got \(2, 1\)"),
+        (torch.ones(2, dtype=torch.complex64), ValueError, "got .*complex64"),
+        ([1.0], ValueError, "of the same samples to be multiplied, got "),
+        (None, TypeError, "scores must be a tensor or an array of numbers, got NoneType. Fix Ret"),
+    ],
+)
+def test_what_cannot_be_multiplied(what: Any, error: type[Exception], words: str) -> None:
+    given_ = positive([1.0, 2.0])
+    for both in (Product(Given(), Returned(what)), Product(Returned(what), Given())):
+        with pytest.raises(error, match=words):
+            both(given_)
+
+
+def test_two_negative_scores_make_no_large_one() -> None:
+    with pytest.raises(ValueError, match=r"got 2 negative ones .*from Given\(\). Clamp or shift"):
+        Product(Given(), Given())(positive([-1.0, -2.0, 3.0]))
+
+
+def test_arrays_and_lists_are_multiplied_too() -> None:
+    for what in (
+        [2, 3],
+        np.array([2.0, 3.0]),
+        torch.tensor([2, 3]),
+        torch.tensor([2.0, 3.0]).half(),
+    ):
+        found = Product(Given(), Returned(what))(positive([1.0, 2.0]))
+        assert found.tolist() == [2.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    "what", [Loss, None, "loss", torch.sum, Returned(1, frozenset({"colour"}))]
+)
+def test_a_product_is_of_scores(what: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"first(.needs)? must be"):
+        Product(what, Loss())
+    with pytest.raises((TypeError, ValueError), match=r"second(.needs)? must be"):
+        Product(Loss(), what)
 
 
 # Against autograd, through a sweep ---------------------------------------------------------------
