@@ -40,9 +40,9 @@ HALF: dict[str, Strategy] = {
     "coreset": FacilityLocation(),
 }
 PROBLEMS = {
-    "clean": CLEAN,
     "40 % of the labels wrong": Problem("noise-40", noise=0.4),
     "a tail of 50": Problem("tail-50", imbalance=50.0),
+    "clean": CLEAN,
 }
 
 
