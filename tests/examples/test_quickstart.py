@@ -24,7 +24,7 @@ def test_digits(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     picture = tmp_path / "q.png"
-    options = ("--epochs", "2", "--refresh", "1", "--seeds", "2", "--images", "120")
+    options = ("--epochs", "4", "--seeds", "2", "--images", "120", "--wrong", "0.25")
     run(
         quickstart,
         monkeypatch,
@@ -37,10 +37,13 @@ def test_digits(
     out = capsys.readouterr().out
     for name in quickstart.METHODS:
         assert f"\n{name}" in out
-    assert "120 training images, 1677 clean and 40248 transformed test images" in out
-    assert "coreset 30 % against uniform 30 %" in out
+    assert "120 training images, 30 of them with a wrong label, 1677 clean and 40248 " in out
+    assert "small losses 60 % against random 60 %" in out
     runs = json.loads((tmp_path / "q.json").read_text())["runs"]
     assert [len(of) for of in runs.values()] == [2] * 5
+    rows = {name: of[0]["rows"] for name, of in runs.items()}
+    assert rows["copies appended"] == rows["in place"] == rows["weak only"] == 480
+    assert 400 < rows["small losses 60 %"] == rows["random 60 %"] < 560
     with Image.open(picture) as drawn:
         assert drawn.size == (1560, 660)
 
@@ -61,6 +64,6 @@ def test_image_folder(
     options = ("--data", str(tmp_path), "--size", "16", "--epochs", "1", "--seeds", "1")
     run(quickstart, monkeypatch, *options, "--output", str(tmp_path / "q.png"))
     out = capsys.readouterr().out
-    assert "24 training images, 24 clean" in out
+    assert "24 training images, 7 of them with a wrong label, 24 clean" in out
     assert "no verdict" in out
     assert (tmp_path / "q.png").exists()
