@@ -34,6 +34,7 @@ from augloader import (
     CoresetSampler,
     CutMix,
     Every,
+    HardestOf,
     LastLayerGradient,
     ManifoldMixup,
     Mixup,
@@ -112,7 +113,8 @@ REDUCED = Schedule("reduced", 100, SMALL, 100, 128, 16, 10, 0.2, "one-cycle", 5e
 SHORT = Schedule("short", 500, SMALL, 30, 128, 16, 5, 0.2, "one-cycle", 5e-4, True)
 # The best accuracy at each cost: 1,000 epochs of 1,000 images are all of it.
 FRONTIER = replace(REDUCED, name="frontier", epochs=1000)
-SCHEDULES = {schedule.name: schedule for schedule in (PAPER, REDUCED, SHORT, FRONTIER)}
+LARGER = replace(FRONTIER, name="frontier-5000", per_class=500, epochs=200)  # as many rows
+SCHEDULES = {schedule.name: schedule for schedule in (PAPER, REDUCED, SHORT, FRONTIER, LARGER)}
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ class Method:
         epochs: share of the schedule's epochs.
         rate: other than the schedule's; None takes it.
         rows: batch size, other than the schedule's; None takes it.
+        hardest: of how many versions of a strong row the one of highest loss is trained on; None:
+            of one. Each version's forward pass counts as a third of a row.
     """
 
     name: str
@@ -155,6 +159,7 @@ class Method:
     epochs: float = 1.0
     rate: float | None = None
     rows: int | None = None
+    hardest: int | None = None
 
     def batch(self, schedule: Schedule) -> int:
         """Return the batch size."""
@@ -204,7 +209,7 @@ class Outcome:
     Attributes:
         loss: mean over the last epoch's draws.
         rows: images that went through a training step, those of weight 0 too that fill up the last
-            batch of each epoch.
+            batch of each epoch; and a third of those that a forward pass alone chose from.
         swept: images that went through a sweep.
         strength: mean strength of the draws that had any; 0 where none had.
         data: checksum of the training images and labels.
@@ -311,6 +316,11 @@ class Trainer:
         self.sampler = method.sampler(self.data, schedule, classes, seed)
         names = method.policy.split("+") if method.policy else []
         self.strong = [strong(name, seed + i * 2**33) for i, name in enumerate(names)]
+        self.hardest = None
+        if method.hardest is not None:
+            (versions,) = self.strong
+            self.hardest = HardestOf(versions, candidates=method.hardest, autocast=True)
+        self.looked_at = 0  # versions of strong rows
         self.epochs = method.planned(schedule)
         self.cropped = SwitchOff(0 if method.strategy else method.last(self.epochs))
         self.mixer = self._mixer(classes)
@@ -392,7 +402,7 @@ class Trainer:
                 pixels = chunk.input
                 if self.cropped(self.sampler.epoch, self.epochs):
                     pixels = crop_and_flip(pixels, chunk.keys, self.seed)
-                for transform in self.strong:
+                for transform in self.strong if self.hardest is None else ():
                     pixels = transform(pixels, chunk.strength, keys=chunk.keys)
                 if self.mixer is not None:
                     pixels = pixels.float()
@@ -408,6 +418,9 @@ class Trainer:
                 found = []
                 for batch in split(chunk._replace(weight=chunk.weight.to(self.device)), self.batch):
                     rate = self.schedule.rate_at((epoch + seen / draws) / self.epochs)
+                    if self.hardest is not None:
+                        self.looked_at += self.hardest.candidates * int((batch.strength > 0).sum())
+                        batch = self.hardest(batch, self.model)
                     loss, *parts = self.step(batch, rate)
                     total += loss * self.batch
                     seen += self.batch
@@ -453,6 +466,7 @@ class Trainer:
             accuracy = self.accuracy()
         seconds = {name: round(spent, 3) for name, spent in self.clock.seconds.items()}
         strength = float(np.mean(self.strengths)) if self.strengths else 0.0
+        rows += round(self.looked_at / 3)
         return Outcome(accuracy, loss, rows, swept, strength, self.checksum, seconds)
 
     @torch.inference_mode()

@@ -18,6 +18,7 @@ from typing import Any
 from recipe import PHASES, VERSION, Method, Outcome, Problem, Schedule
 from scipy.stats import t as student
 
+_LATER = ("rate", "rows", "hardest")  # fields of methods that older records lack
 SEEDS = 3  # of which differences are judged
 RESULTS = Path(__file__).parent / "results" / "papers"
 
@@ -123,7 +124,7 @@ def describe(problem: Problem, schedule: Schedule, method: Method) -> dict[str, 
     plain = (str, int, float, bool, type(None))
     chosen = {f.name: getattr(method, f.name) for f in fields(method)}
     # Where they are used alone: records of before they were there can be read.
-    chosen = {k: v for k, v in chosen.items() if v is not None or k not in ("rate", "rows")}
+    chosen = {k: v for k, v in chosen.items() if v is not None or k not in _LATER}
     asked = {name: v if isinstance(v, plain) else repr(v) for name, v in chosen.items()}
     parts: dict[str, Any] = {"recipe": VERSION, "problem": asdict(problem)}
     parts |= {"schedule": asdict(schedule), "method": asked}

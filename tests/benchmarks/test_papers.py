@@ -22,6 +22,7 @@ from cifar import Images
 from recipe import Method, Outcome, Problem, Schedule, Trainer
 from records import Mean, Record, Run
 from tables import TABLES, Row, Table
+from tables.frontier import SelectiveBackprop
 
 from augloader import (
     FacilityLocation,
@@ -145,6 +146,12 @@ def test_the_images_of_a_problem(tmp_path: Path) -> None:
         (Method("refined", Uniform(), 0.5, refined=True), [80] * 4 + [48], 0),
         (Method("random base", Uniform(), 0.5, base="random", base_fraction=0.25), [48] * 5, 0),
         (Method("shorter", Uniform(), 1.0, base="none", epochs=0.4), [48] * 2, 0),
+        (Method("harder", Uniform(), 1.0, base="none", hardest=2), [80] * 5, 0),
+        (
+            Method("pruned", Uniform(), 1.0, base=Uniform(), base_fraction=0.5, copies=0, rows=8),
+            [24] * 5,
+            0,
+        ),
     ],
     ids=lambda value: value.name if isinstance(value, Method) else "",
 )
@@ -589,3 +596,34 @@ def test_unknown_rows_are_not_found() -> None:
     assert table.row("a").method is METHOD
     with pytest.raises(StopIteration):
         table.row("b")
+
+
+def test_paired_differences_have_the_interval_of_their_mean(tmp_path: Path) -> None:
+    """By hand: of the differences 1, 2 and 3 points the half width is 4.303 / sqrt(3)."""
+    about = dict.fromkeys(("machine", "device", "clock", "commit", "date", "versions"), "")
+    seconds = dict.fromkeys(recipe.PHASES, 1.0)
+
+    def record(*accuracies: float) -> Record:
+        runs = [
+            Run(seed, Outcome(found, 0.1, 10, 0, 1.0, 7, seconds), about)
+            for seed, found in enumerate(accuracies)
+        ]
+        return Record({}, tuple(runs))
+
+    found = record(0.51, 0.62, 0.73, 0.9).beyond(record(0.5, 0.6, 0.7))
+    assert found is not None
+    assert found.mean == pytest.approx(0.02)
+    assert found.n == 3
+    assert found.spread == pytest.approx(0.01 * 4.302653 / 3**0.5)
+    assert report.verdict(found, paired=True) == "+2.0 [−0.5, +4.5] (tie)"
+    assert record(0.5).beyond(Record({})) is None
+
+
+def test_selective_backprop_draws_by_the_percentile_of_the_loss() -> None:
+    losses = torch.tensor([0.1, 3.0, 2.0, 1.0, torch.nan])
+    rule, drawn = SelectiveBackprop(), torch.zeros(5)
+    for seed in range(4000):
+        kept = rule.keep(losses, epoch=1, epochs=9, generator=np.random.default_rng(seed))
+        drawn[kept.indices] += 1
+    expected = torch.tensor([0.2, 0.8, 0.6, 0.4, 1.0])
+    torch.testing.assert_close(drawn / 4000, expected, atol=0.04, rtol=0)
