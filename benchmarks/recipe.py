@@ -34,6 +34,7 @@ from augloader import (
     CoresetSampler,
     CutMix,
     Every,
+    Evidence,
     HardestOf,
     LastLayerGradient,
     ManifoldMixup,
@@ -143,7 +144,7 @@ class Method:
 
     name: str
     strategy: Strategy | None = None
-    fraction: float | None = None
+    fraction: Schedules | float | None = None
     per_class: int | None = None
     base: Base | Pruning | Strategy = "full"
     base_fraction: Schedules | float | None = None
@@ -435,7 +436,9 @@ class Trainer:
     def refresh(self) -> int:
         """Select anew; return how many images were swept for it."""
         needs, method, evidence = self.sampler.strategy.needs, self.method, None
-        if needs and not (method.free and self.sampler.epoch):
+        if needs == {"labels"}:
+            evidence = Evidence(len(self.data), labels=self.columns[1])
+        elif needs and not (method.free and self.sampler.epoch):
             proxy = Residual() if method.proxy == "residual" else LastLayerGradient()
             with self.clock("sweep"):
                 evidence = sweep(
@@ -448,7 +451,7 @@ class Trainer:
                 )
         with self.clock("select"):
             self.sampler.refresh(evidence)
-        return 0 if evidence is None else evidence.n
+        return 0 if evidence is None or needs == {"labels"} else evidence.n
 
     def run(self) -> Outcome:
         """Train to the end."""

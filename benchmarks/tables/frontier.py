@@ -162,17 +162,31 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "RandAugment, Mixup": {"policy": "rand", "mix": "mixup"},
 }
 SMALL = Rank(Loss(), inverse=True, groups="labels")  # of each class the smallest losses
+ALIKE = Uniform(groups="labels", allocation="equal")
 LATE, HALVES = From(0.2, 0.6), From(0, 0.5)
-# The base, the share of the images it takes, and the one that it has on average, as measured.
-CHOSEN: dict[str, dict[str, tuple[Any, From | None, float]]] = {
-    "clean": {"InfoBatch": (InfoBatch(0.5), None, 0.75)},
+MIXED = "RandAugment, Mixup"
+SWEPT = {"strategy": SMALL, "fraction": LATE, "refresh": 10}  # by the losses of plain views
+DRAWN = LATE.mean + 1 / 30  # a sweep is a third of as many rows, in every tenth epoch
+EQUAL = {"strategy": ALIKE, "fraction": 0.5, "refresh": 1}
+# What is asked for, and the share of the images that an epoch has on average, as measured.
+CHOSEN: dict[str, dict[str, tuple[dict[str, Any], float]]] = {
     "40 % of the labels wrong": {
-        "the 60 % of smallest loss": (SMALL, LATE, LATE.mean),
-        "a random 60 %": (Uniform(), LATE, LATE.mean),
+        f"{BEST}, the 60 % of smallest last loss": (
+            {"base": SMALL, "base_fraction": LATE, "copies": 0, "weighting": "uniform"},
+            LATE.mean,
+        ),
+        f"{BEST}, the 60 % of smallest loss": (SWEPT, DRAWN),
+        f"{MIXED}, the 60 % of smallest loss": (EVERYTHING[MIXED] | SWEPT, DRAWN),
     },
     "a tail of 50": {
-        "half, classes alike": (Uniform(groups="labels", allocation="equal"), HALVES, 0.5),
-        "a random half": (Uniform(), HALVES, 0.5),
+        f"{BEST}, half, classes alike": (EQUAL, 0.5),
+        f"{MIXED}, half, classes alike": (EVERYTHING[MIXED] | EQUAL, 0.5),
+    },
+    "clean": {
+        f"{BEST}, InfoBatch": (
+            {"base": InfoBatch(0.5), "copies": 0, "weighting": "unbiased"},
+            0.75,
+        ),
     },
 }
 
@@ -197,10 +211,7 @@ def best(share: float, larger: int = 1) -> Table:
     for column in PROBLEMS:
         for label, options in EVERYTHING.items():
             made.append(best_row(column, label, share, larger, **options))
-        for name, (base, part, drawn) in CHOSEN[column].items():
-            weighting = "unbiased" if isinstance(base, InfoBatch) else "uniform"
-            options = {"base": base, "base_fraction": part, "copies": 0, "weighting": weighting}
-            label = f"{BEST}, {name}"
+        for label, (options, drawn) in CHOSEN[column].items():
             made.append(best_row(column, label, share, larger, drawn, **options))
     return Table(
         f"Everything, or a choice, at 1/{round(1 / share)} of the cost"
