@@ -69,9 +69,16 @@ def train(
 
 
 def missing(
-    names: Sequence[str], schedule: Schedule, seeds: Sequence[int], folder: Path
+    names: Sequence[str],
+    schedule: Schedule,
+    seeds: Sequence[int],
+    folder: Path,
+    only: Sequence[str] = (),
 ) -> list[tuple[int, Row]]:
-    """Return the seeds and rows that are still to be run, each once: table by table, by seed."""
+    """Return the seeds and rows that are still to be run, each once: table by table, by seed.
+
+    Rows are taken whose file's name begins with one of ``only``; all where it is empty.
+    """
     wanted: dict[tuple[int, Path], Row] = {}
     for name in names:
         for seed in seeds:
@@ -79,7 +86,8 @@ def missing(
                 record = read(folder, row.problem, schedule, row.method)
                 if seed not in {run.seed for run in record.runs}:
                     place = path_of(folder, row.problem, schedule, row.method)
-                    wanted.setdefault((seed, place), row)
+                    if place.name.startswith(tuple(only) or ""):
+                        wanted.setdefault((seed, place), row)
     return [(seed, row) for (seed, _), row in wanted.items()]
 
 
@@ -94,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--epochs", type=int, help="other than the schedule's; the results go to another folder")
     add("--per-class", type=int, help="training images a class; the same")
     add("--seeds", type=int, nargs="+", default=[*range(SEEDS)])
+    add("--only", nargs="+", default=[], metavar="NAME", help="rows whose files so begin")
     add("--jobs", type=int, help="runs side by side (one a core; 1 on a GPU)")
     add("--threads", type=int, help="of each run (what the jobs leave)")
     add("--output", type=Path, default=RESULTS)
@@ -112,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     threads = options.threads or max(1, cores // jobs)
     os.environ["OMP_WAIT_POLICY"] = "passive"  # in the processes of the pool
     version = commit()
-    wanted = missing(names, schedule, options.seeds, options.output)
+    wanted = missing(names, schedule, options.seeds, options.output, options.only)
     spawn, failed = multiprocessing.get_context("spawn"), 0
     with ProcessPoolExecutor(jobs, spawn) as pool, tqdm(total=len(wanted), disable=None) as bar:
         running = {
