@@ -34,7 +34,7 @@ class CoresetCallback(Callback):
 
     Reported are "losses", "logits", "proxy" and "target" of what it returns; "batch" is the Sample
     that they belong to where it is not the loader's: after mixing or ``HardestOf``. The loss alone
-    is enough where sweeps tell the strategy all it needs, and the strength rule needs nothing.
+    is enough where sweeps tell the strategy all it needs, and strength rule and base need nothing.
 
     The first epoch is prepared in ``on_fit_start``, every other at the end of the one before it:
     earlier than Lightning asks the loader for its length. Lightning would go on with the length of
@@ -257,6 +257,8 @@ class CoresetCallback(Callback):
             who = f"the rule {sampler.table.rule!r}"
         elif sampler.table.learns:
             who = f"{sampler.strategy!r}, which counts forgetting"
+        elif sampler.plan.base_needs:
+            who = f"the base {sampler.base!r}"
         elif sampler.strategy.needs and (self.data is None or self.reports):
             who = f"{sampler.strategy!r}, which selects from reports"
         if who:

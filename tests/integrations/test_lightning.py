@@ -16,6 +16,7 @@ from augloader import (
     CoresetSampler,
     Every,
     FacilityLocation,
+    InfoBatch,
     LossRank,
     Residual,
     Sample,
@@ -466,6 +467,21 @@ def test_the_loss_alone_is_enough_where_nothing_needs_reports(
     else:
         trainer.fit(network, loader)
         assert len(network.draws) == 2 * N + 12 * (2 - warmup)
+
+
+def test_a_pruned_base_is_told_the_losses(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"fraction": 0.3, "base": InfoBatch(0.5, 0), "epochs": 2}
+    for network in (Network(), LossAlone()):
+        sampler = CoresetSampler(dataset(), Uniform(), **given)
+        trainer = trainer_of(tmp_path, CoresetCallback(sampler, dataset()))
+        loader = DataLoader(dataset(), batch_size=8, sampler=sampler)
+        if isinstance(network, LossAlone):
+            with pytest.raises(ValueError, match=r'"losses" or "logits" for the base InfoBatch\('):
+                trainer.fit(network, loader)
+        else:
+            trainer.fit(network, loader)
+            assert sampler.kept is not None
+            assert len(sampler.kept) < N
 
 
 @pytest.mark.parametrize(
