@@ -149,7 +149,9 @@ class CoresetCallback(Callback):
                 f"{type(sampler).__name__}. Lightning shards any other, and repeats draws."
             )
         self._epoch, self._length = trainer.current_epoch, None
-        self._prepare(trainer, begun=bool(self._state) and self._take_over(sampler))
+        begun = bool(self._state) and self._take_over(sampler)
+        if begun or not self._over(trainer):
+            self._prepare(trainer, begun)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have Lightning count batches from the epoch's first one, where it goes on within it.
@@ -218,9 +220,7 @@ class CoresetCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare the next epoch, if there is one."""
         self._epoch = trainer.current_epoch + 1
-        epochs, steps = trainer.max_epochs, trainer.max_steps
-        last = epochs is not None and 0 <= epochs <= self._epoch
-        if not last and (steps == -1 or trainer.global_step < steps):
+        if not self._over(trainer):
             self._prepare(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -285,6 +285,12 @@ class CoresetCallback(Callback):
         sampler.load_state_dict(state["sampler"])
         self._epoch, self._batches, self._consumed = state["epoch"], state["batches"], 0
         return bool(sampler.epoch == self._epoch)
+
+    def _over(self, trainer: Trainer) -> bool:
+        """Whether Lightning will not train the epoch that comes next."""
+        epochs, steps = trainer.max_epochs, trainer.max_steps
+        last = epochs is not None and 0 <= epochs <= self._epoch
+        return last or 0 <= steps <= trainer.global_step
 
     def _prepare(self, trainer: Trainer, begun: bool = False) -> None:
         """Begin an epoch before Lightning does, and refresh if that is due."""
