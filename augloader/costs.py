@@ -234,7 +234,7 @@ def compare(costs: Mapping[str, Cost]) -> str:
         ``times_in_place`` and ``times_appended``.
 
     Raises:
-        TypeError: values that are none.
+        TypeError: no mapping, values that are none.
         ValueError: no settings.
 
     Cost: O(settings).
@@ -249,6 +249,10 @@ def compare(costs: Mapping[str, Cost]) -> str:
         half         12.5          0  loader  10,000   5,000       800     1.60x     2.00x
         30 %           10          0  device  10,000   3,000     1,000     2.00x     2.50x
     """
+    if not isinstance(costs, Mapping):
+        raise TypeError(
+            f"costs must be a mapping, got {type(costs).__name__}. Pass {{name: cost(...)}}."
+        )
     if not costs:
         raise ValueError("costs must hold at least one setting, got none. Pass {name: cost(...)}.")
     head = ["s an epoch", "selection", "limit", "draws", "strong", "a second"]

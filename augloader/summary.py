@@ -298,7 +298,8 @@ def _draws(sampler: CoresetSampler) -> dict[str, str]:
     if sampler.copies:
         parts.append(f"{appended:,} copies ({sampler.copies} of each)")
     elif sampler.selection is not None:
-        parts.append(f"{len(sampler.selection):,} of them selected, in place")
+        drawn = torch.isin(sampler.selection.indices, torch.from_numpy(draws.index))
+        parts.append(f"{int(drawn.sum()):,} of them selected, in place")
     strong = torch.from_numpy(strength[strength > 0]).double()
     facts = {"draws": f"{len(draws):,}: {', '.join(parts)}; {len(strong):,} strong"}
     if len(strong):
@@ -310,8 +311,9 @@ def _draws(sampler: CoresetSampler) -> dict[str, str]:
         )
     facts["rule"] = short(repr(sampler.table.rule))
     if sampler.plan.pruning is not None:
-        kept = sampler.n if sampler.kept is None else len(sampler.kept)
-        facts["base"] = f"{kept:,} of {sampler.n:,} kept by {short(repr(sampler.base))}"
+        facts["base"] = (
+            f"{sampler.base_size:,} of {sampler.n:,} kept by {short(repr(sampler.base))}"
+        )
     if len(weight):
         least, most, mean = (number(float(x)) for x in (weight.min(), weight.max(), weight.mean()))
         facts["weights"] = f"{least} to {most} ({sampler.plan.weighting}); mean {mean}"

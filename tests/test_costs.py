@@ -14,6 +14,8 @@ from augloader import (
     DistributedCoresetSampler,
     Every,
     InfoBatch,
+    Loss,
+    Rank,
     SwitchOff,
     Uniform,
     cost,
@@ -307,6 +309,8 @@ def test_what_else_is_refused() -> None:
         seconds(epochs=11)
     with pytest.raises(ValueError, match="costs must hold at least one setting, got none"):
         compare({})
+    with pytest.raises(TypeError, match=r"costs must be a mapping, got list\. Pass \{name: cost"):
+        compare([1.0])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"costs must be what cost.* got float for 'a'"):
         compare({"a": 1.0})  # type: ignore[dict-item]
 
@@ -363,6 +367,10 @@ def test_a_pruned_base_saves_rows() -> None:
     for found in (cost(ruled, kept=0.7, **rates), cost(chosen, **rates)):
         assert (found.draws, found.strong) == pytest.approx((700, 350))
         assert found.times_in_place == pytest.approx(1 / 0.7)
+    reported = CoresetSampler(
+        range(1000), Uniform(), base=Rank(Loss()), base_fraction=0.6, **options
+    )
+    assert cost(reported, **rates).draws == (1000 + 3 * 600) / 4  # all before anything is reported
     with pytest.raises(ValueError, match="kept must be given where a pruning rule is the base"):
         cost(ruled, **rates)
     with pytest.raises(ValueError, match=r"kept must be given .* got 0.7 with Uniform"):

@@ -21,6 +21,7 @@ from augloader import (
     FacilityLocation,
     LossRank,
     Proxies,
+    RandomPruning,
     Sample,
     Selection,
     SwitchOff,
@@ -190,6 +191,19 @@ def test_the_draws_of_a_sampler(options: dict[str, Any]) -> None:
     assert chosen.certificate is not None
     ratio = f"{100 * chosen.certificate.ratio:.1f} %"
     assert found["selection"] == f"30; at least {ratio} of the best coverage, proven"
+
+
+def test_a_pruned_base_leaves_out_selected_samples_too() -> None:
+    sampler = CoresetSampler(range(N), Uniform(), count=30, copies=0, base=RandomPruning(0.5))
+    chosen = sampler.refresh()
+    found, kept = facts(of_sampler(sampler)), sampler.kept
+    assert kept is not None
+    strong = int(torch.isin(chosen.indices, kept.indices).sum())
+    assert strong < 30
+    assert found["draws"] == (
+        f"{len(kept)}: {len(kept)} base, {strong} of them selected, in place; {strong} strong"
+    )
+    assert found["base"] == f"{len(kept)} of {N} kept by RandomPruning(ratio=0.5)"
 
 
 @pytest.mark.parametrize(

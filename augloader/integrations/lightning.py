@@ -34,7 +34,7 @@ class CoresetCallback(Callback):
 
     Reported are "losses", "logits", "proxy" and "target" of what it returns; "batch" is the Sample
     that they belong to where it is not the loader's: after mixing or ``HardestOf``. The loss alone
-    is enough where sweeps tell the strategy all it needs, and the strength rule needs nothing.
+    is enough where sweeps tell the strategy all it needs, and strength rule and base need nothing.
 
     The first epoch is prepared in ``on_fit_start``, every other at the end of the one before it:
     earlier than Lightning asks the loader for its length. Lightning would go on with the length of
@@ -149,7 +149,9 @@ class CoresetCallback(Callback):
                 f"{type(sampler).__name__}. Lightning shards any other, and repeats draws."
             )
         self._epoch, self._length = trainer.current_epoch, None
-        self._prepare(trainer, begun=bool(self._state) and self._take_over(sampler))
+        begun = bool(self._state) and self._take_over(sampler)
+        if begun or not self._over(trainer):
+            self._prepare(trainer, begun)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have Lightning count batches from the epoch's first one, where it goes on within it.
@@ -218,9 +220,7 @@ class CoresetCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare the next epoch, if there is one."""
         self._epoch = trainer.current_epoch + 1
-        epochs, steps = trainer.max_epochs, trainer.max_steps
-        last = epochs is not None and 0 <= epochs <= self._epoch
-        if not last and (steps == -1 or trainer.global_step < steps):
+        if not self._over(trainer):
             self._prepare(trainer)
 
     def state_dict(self) -> dict[str, Any]:
@@ -257,6 +257,8 @@ class CoresetCallback(Callback):
             who = f"the rule {sampler.table.rule!r}"
         elif sampler.table.learns:
             who = f"{sampler.strategy!r}, which counts forgetting"
+        elif sampler.plan.base_needs:
+            who = f"the base {sampler.base!r}"
         elif sampler.strategy.needs and (self.data is None or self.reports):
             who = f"{sampler.strategy!r}, which selects from reports"
         if who:
@@ -283,6 +285,12 @@ class CoresetCallback(Callback):
         sampler.load_state_dict(state["sampler"])
         self._epoch, self._batches, self._consumed = state["epoch"], state["batches"], 0
         return bool(sampler.epoch == self._epoch)
+
+    def _over(self, trainer: Trainer) -> bool:
+        """Whether Lightning will not train the epoch that comes next."""
+        epochs, steps = trainer.max_epochs, trainer.max_steps
+        last = epochs is not None and 0 <= epochs <= self._epoch
+        return last or 0 <= steps <= trainer.global_step
 
     def _prepare(self, trainer: Trainer, begun: bool = False) -> None:
         """Begin an epoch before Lightning does, and refresh if that is due."""

@@ -31,7 +31,9 @@ class CoresetTrainer(Trainer):
 
     The Trainer asks its loader for its length once, also for the learning rate's schedule, so all
     epochs must be equally long: with a warm-up or schedules of the length pass
-    ``constant_length=True`` and ``epochs`` to the sampler.
+    ``constant_length=True`` and ``epochs`` to the sampler. Of pruned bases ``Uniform()`` and what
+    else needs no reports, with a ``base_fraction`` that is a number, is as long in every epoch
+    where ``copies`` is 0; others save nothing here.
 
     Checkpoints hold the sampler and the table of each rank. ``train(resume_from_checkpoint=...)``
     goes on with the draws that are left, within an epoch too.
@@ -52,7 +54,8 @@ class CoresetTrainer(Trainer):
 
     Raises:
         TypeError: no sampler or dataset of ours, or one that shards already.
-        ValueError: epochs of several lengths; on several ranks, epochs that are not padded to whole
+        ValueError: epochs of several lengths, or a base pruned by reports without
+            ``constant_length``; on several ranks, epochs that are not padded to whole
             batches; a ``compute_loss_func``; a checkpoint of another number of ranks, or without a
             sampler's state.
         RuntimeError: the loader does not draw from the sampler.
@@ -241,6 +244,13 @@ class _Epochs(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin the first epoch, or the one to go on with; refuse epochs of several lengths."""
         sampler, self.epoch = self.trainer.sampler, int(state.epoch or 0)
+        plan = sampler.plan
+        if plan.base_needs and not plan.constant_length and state.num_train_epochs > 1:
+            raise ValueError(
+                f"base must be as long in every epoch, got {sampler.base!r}, which keeps as many "
+                "as training reports. Take base=Uniform() with a base_fraction; or pass "
+                "constant_length=True and epochs, with which nothing is saved."
+            )
         self.length = len(sampler)
         planned = sampler.planned_draws(state.num_train_epochs)
         self._require(max(planned), min(planned))

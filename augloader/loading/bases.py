@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 from zlib import crc32
 
@@ -96,7 +97,8 @@ def kept_by(
         return kept, bool(base.needs) and bool(losses.isnan().all())
     if not complete(table, base.needs, group):
         return None, True
-    kept = choose(
+    pick = partial(
+        choose,
         base,
         None if base.needs else Evidence(table.n),
         size,
@@ -107,7 +109,7 @@ def kept_by(
         generator=generator,
         group=group if base.needs else None,  # without evidence all ranks choose the same
     )
-    return kept, False
+    return pick() if group is None or base.needs else _together(pick, base, group), False
 
 
 def _together(keep: Callable[[], Selection], base: Any, group: dist.ProcessGroup) -> Selection:

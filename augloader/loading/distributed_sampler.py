@@ -46,7 +46,7 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
 
     Raises:
         TypeError, ValueError: as CoresetSampler; no group to take the ranks from, a rank out of
-            range or not the group's, a strength rule that needs reports without a group.
+            range or not the group's, a strength rule or base that needs reports without a group.
         RuntimeError: from ``set_epoch``, on all ranks: the reports of the last epoch show that the
             loader shards again.
 

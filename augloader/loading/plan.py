@@ -377,8 +377,9 @@ class EpochPlan:
     def lengths(self, epochs: int) -> list[int]:
         """Return the lengths of the first epochs, each refresh made when it is due.
 
-        Where copies may be left out, by keep_unaugmented_copies=False, and with copies=0 beside
-        base="random", which may hold some of the selected samples, they are at most these.
+        Where copies may be left out, by keep_unaugmented_copies=False, with copies=0 beside
+        base="random", which may hold some of the selected samples, and with a pruned base, they are
+        at most these.
         """
         return [max(self._filled_up(size), self.longest) for size in self._sizes(epochs)]
 
@@ -421,7 +422,8 @@ class EpochPlan:
 
     def _drawn(self, epoch: int, kept: float, base: int, chosen: int) -> tuple[float, float]:
         """Return how many samples of a base, and of those selected, are drawn on average."""
-        if self.pruning is None:
+        unknown = self.base_share is not None and bool(self.base_needs) and epoch == 0
+        if self.pruning is None or unknown:  # a strategy draws all before anything was reported
             return base, chosen
         part = kept if self.base_share is None else self.base_size(epoch) / self.n
         return part * self.n, part * chosen

@@ -82,7 +82,8 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
             draws of a sample share the weight of one, 1 / |f_T(z)| each (Kuchnik & Smith, section
             4.2). The weights of a pruned base multiply all these but "uniform". "unbiased": the
             draws of a sample share its weight in the base, and nothing is scaled, so that the
-            expected sum of an epoch's weighted gradients is that of all samples.
+            expected sum of an epoch's weighted gradients is that of all samples, if these weights
+            make up for what is left out: InfoBatch's and RandomPruning's do, SeTa's do not.
         strength: the rule of how strongly each sample's copies are augmented, as
             ``StableInfluence()``; base draws have strength 0 under every rule.
         epochs: how many epochs are planned; None plans no end. Schedules need it.
@@ -102,14 +103,16 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
             framework shards batches (accelerate), which would train on some draws twice.
         constant_length: fill every epoch up, with draws of weight 0, to the length of the longest
             of the planned ``epochs``: for trainers that ask a loader for its length once
-            (transformers, Keras, Ignite) and would cut the epochs that are longer.
+            (transformers, Keras, Ignite) and would cut the epochs that are longer. Nothing is saved
+            then by a pruning rule, or by a strategy as base that looks at what was reported.
         seed: 0 or more.
         table_dtype: torch.float32 or torch.float16, how reported values are kept.
         report_at_once: whether each report waits for its values where they are on a GPU; see
             ``report``.
         group: the ranks whose reports and selection are one. All of them call ``refresh`` and, if
-            the rule or ``Forgetting`` learns from reports, ``set_epoch``; where they disagree all
-            raise the same error. A sampler with a group cannot be pickled or copied.
+            the rule or ``Forgetting`` learns from reports or the base is pruned, ``set_epoch``;
+            where they disagree all raise the same error. A sampler with a group cannot be pickled
+            or copied.
 
     Raises:
         TypeError: data without ``__len__``, a strategy or rule that is none, wrong types.
@@ -352,7 +355,9 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
     @property
     def base_size(self) -> int:
         """How many samples the base has, before augmentation in place."""
-        return self.plan.base_size(self.epoch)
+        if self.plan.pruning is None:
+            return self.plan.base_size(self.epoch)
+        return self.n if self.kept is None else len(self.kept)
 
     @property
     def refresh_due(self) -> bool:
@@ -370,8 +375,8 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
 
         Returns:
             One length an epoch, of this rank's draws. At most so many where the number depends on
-            what is selected: with keep_unaugmented_copies=False, and with copies=0 beside
-            base="random"; constant_length=True makes them exact.
+            what is selected or kept: with a pruned base, with keep_unaugmented_copies=False, and
+            with copies=0 beside base="random"; constant_length=True makes them exact.
 
         Raises:
             ValueError: no number of epochs is known, or more than are planned.

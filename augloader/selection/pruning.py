@@ -27,7 +27,7 @@ class Pruning(Protocol):
     """What the sampler asks of a pruning rule. Its repr must name all options.
 
     Attributes:
-        needs: ``{"losses"}``, which every report must hold then, or nothing.
+        needs: ``{"losses"}``, as reports tell them, also by logits and labels; or nothing.
     """
 
     @property

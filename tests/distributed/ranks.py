@@ -579,6 +579,12 @@ def _fickle(fail: bool) -> Failing:
     return run
 
 
+def _seeds(rank: int, world: int, group: dist.ProcessGroup) -> object:
+    options: dict[str, Any] = {"fraction": 0.5, "base": Uniform(), "base_fraction": 0.5}
+    seed = int(rank == 1)
+    return CoresetSampler(range(N), Uniform(), seed=seed, group=group, **options).begin(0)
+
+
 def _no_group(rank: int, world: int, group: dist.ProcessGroup) -> object:
     sampler = CoresetSampler(range(N), Uniform(), fraction=0.5, base=InfoBatch(0.5, 0))
     return sampler.begin(0)
@@ -912,6 +918,7 @@ FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
     "sharded twice": (_sharded_twice, RuntimeError, "must be sharded once.*use CoresetSampler"),
     "kept": (_fickle(False), ValueError, r"base must be the same .* with 1 samples \(.* on rank 1"),
     "keep": (_fickle(True), ValueError, r"losses must be finite \(On rank 1.\)"),
+    "base of another seed": (_seeds, ValueError, "base must be the same .* got Uniform"),
     "base without a group": (_no_group, ValueError, "group must be given with base=InfoBatch"),
     "pickled": (_pickled, TypeError, "without a process group to be pickled or copied.*state_dict"),
     "replicas": (_too_many, ValueError, "must be the group's, . and 0|1|2, got 9 and"),

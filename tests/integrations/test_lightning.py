@@ -16,6 +16,7 @@ from augloader import (
     CoresetSampler,
     Every,
     FacilityLocation,
+    InfoBatch,
     LossRank,
     Residual,
     Sample,
@@ -235,6 +236,31 @@ def test_training_goes_on_from_a_checkpoint(tmp_path: Path, planned: int, valida
     rest = fit(4, tmp_path, sampler, saving("rest"), validate=validate, resume=checkpoint)
     assert rest.draws == [draw for draw in whole.draws if draw[0] >= 2]
     assert torch.equal(rest.layer.weight, whole.layer.weight)
+
+
+def test_nothing_is_begun_from_a_checkpoint_of_the_last_epoch(tmp_path: Path) -> None:
+    """Also where the sampler plans no other epoch."""
+    saving = ModelCheckpoint(tmp_path / "whole", filename="{epoch}", save_top_k=-1)
+    whole = fit(4, tmp_path, changing(), saving)
+    rest = fit(4, tmp_path, changing(), resume=tmp_path / "whole" / "epoch=3.ckpt")
+    assert not rest.draws
+    assert torch.equal(rest.layer.weight, whole.layer.weight)
+
+
+def test_an_epoch_of_a_pruned_base_goes_on(tmp_path: Path) -> None:
+    def sampler() -> CoresetSampler:
+        given: dict[str, Any] = {"fraction": 0.5, "copies": 0, "epochs": 3}
+        return CoresetSampler(dataset(), Uniform(), base=InfoBatch(0.5, 0), **given)
+
+    saving = ModelCheckpoint(
+        tmp_path / "whole", filename="{step}", save_top_k=-1, every_n_train_steps=1
+    )
+    whole = fit(3, tmp_path, sampler(), saving)
+    assert len(of_epoch(whole.draws, 1)) < N
+    for step, done in ((3, 24), (7, N + 16)):
+        rest = fit(3, tmp_path, sampler(), resume=tmp_path / "whole" / f"step={step}.ckpt")
+        assert rest.draws == whole.draws[done:]
+        assert torch.equal(rest.layer.weight, whole.layer.weight)
 
 
 @pytest.mark.parametrize("step", [7, 10, 13, 14])  # 7 batches an epoch
@@ -466,6 +492,21 @@ def test_the_loss_alone_is_enough_where_nothing_needs_reports(
     else:
         trainer.fit(network, loader)
         assert len(network.draws) == 2 * N + 12 * (2 - warmup)
+
+
+def test_a_pruned_base_is_told_the_losses(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"fraction": 0.3, "base": InfoBatch(0.5, 0), "epochs": 2}
+    for network in (Network(), LossAlone()):
+        sampler = CoresetSampler(dataset(), Uniform(), **given)
+        trainer = trainer_of(tmp_path, CoresetCallback(sampler, dataset()))
+        loader = DataLoader(dataset(), batch_size=8, sampler=sampler)
+        if isinstance(network, LossAlone):
+            with pytest.raises(ValueError, match=r'"losses" or "logits" for the base InfoBatch\('):
+                trainer.fit(network, loader)
+        else:
+            trainer.fit(network, loader)
+            assert sampler.kept is not None
+            assert len(sampler.kept) < N
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,12 @@ from augloader import (
     DistributedCoresetSampler,
     Every,
     FacilityLocation,
+    InfoBatch,
     LastLayerGradient,
+    Loss,
     LossRank,
+    RandomPruning,
+    Rank,
     Sample,
     Uniform,
     WeightedAugmentedDataset,
@@ -220,6 +224,32 @@ def test_training_goes_on_from_a_checkpoint(tmp_path: Path, step: int) -> None:
 def test_epochs_of_several_lengths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"epochs of one length, got 41 and 53 draws\. Pass const"):
         trainer(tmp_path, planned(constant_length=False)).train()
+
+
+@pytest.mark.parametrize(
+    "options", [{"base": InfoBatch(0.5)}, {"base": Rank(Loss()), "base_fraction": 0.5}]
+)
+def test_a_base_pruned_by_reports_is_refused_before_training(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    options = {"copies": 0, **options}
+    refused = trainer(tmp_path, planned(constant_length=False, **options))
+    with pytest.raises(ValueError, match=r"base must be as long in every epoch, got (Info|Rank)"):
+        refused.train()
+    assert not refused.rows
+    trainer(tmp_path, planned(constant_length=False, **options), num_train_epochs=1).train()
+    trainer(tmp_path, planned(**options)).train()
+
+
+@pytest.mark.parametrize(
+    "options", [{"base": RandomPruning(0.5)}, {"base": Uniform(), "base_fraction": 0.5}]
+)
+def test_a_base_of_one_length_is_trained_on(tmp_path: Path, options: dict[str, Any]) -> None:
+    options = {"copies": 0, "pad_to_multiple_of": 8, **options}
+    sampler = CoresetSampler(dataset(), Uniform(), fraction=1.0, **options)
+    training = trainer(tmp_path, sampler)
+    training.train()
+    assert len(training.rows) == 24 * EPOCHS
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

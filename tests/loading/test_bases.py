@@ -285,6 +285,7 @@ def test_lengths() -> None:
     assert longest == [64] * 8
     for epoch in range(8):
         assert len(train(sampler, epoch)) == len(sampler) <= longest[epoch]
+        assert sampler.base_size == (N if sampler.kept is None else len(sampler.kept))
         assert len(sampler) % 16 == 0
     constant = sampler_of(InfoBatch(0.5), constant_length=True)
     for epoch in range(8):
