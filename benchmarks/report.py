@@ -22,6 +22,7 @@ from records import RESULTS, SEEDS, Mean, Record, read
 from tables import TABLES, Row, Table
 
 README = Path(__file__).with_name("README.md")
+DRAWN = {"table1", "table4", "table4-tail", "table5", "table6", "combination"}
 BEGIN, END = "<!-- benchmarks/report.py writes from here -->", "<!-- to here -->"
 
 
@@ -84,7 +85,7 @@ class Report:
 
     def short(self, table: Table) -> str:
         """Return a table as benchmarks/README.md has it: lines and columns of cells, or a list."""
-        if not table.columns:
+        if not table.columns or table.paired:
             return self.listed(table)
         cells = {(row.line, row.column): self.cell(table, row) for row in table.rows}
         body = [[line, *(cells.get((line, c), "") for c in table.columns)] for line in table.lines]
@@ -99,13 +100,13 @@ class Report:
         for row in table.rows:
             record, compared = self.record(row), self.difference(table, row)
             if record is None:
-                body.append([row.line, "not run", *[""] * (len(heads) - 2)])
+                body.append([row.label, "not run", *[""] * (len(heads) - 2)])
                 continue
             said = f"{verdict(compared, table.paired)} to {row.against}" if compared else ""
             selecting, whole = record.seconds("sweep", "select"), spent(record)
             body.append(
                 [
-                    row.line,
+                    row.label,
                     percent(record.accuracy),
                     said,
                     f"{record.rows:,.0f}",
@@ -170,8 +171,7 @@ class Report:
 
     def picture(self) -> Figure:
         """Draw accuracy over the size of the subset, and over the images trained on."""
-        names = ("table1", "table4", "table4-tail", "table5", "table6", "combination")
-        tables = [table for name, table in self.tables.items() if name in names]
+        tables = [table for name, table in self.tables.items() if name in DRAWN]
         columns = max(1, min(3, len(tables)))
         rows = max(1, -(-len(tables) // columns))
         figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
@@ -289,7 +289,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = Report(schedule, options.results)
         if report.tables:
             place = options.results / schedule.name
-            report.picture().savefig(place / "tables.png", dpi=100)
+            if DRAWN & report.tables.keys():
+                report.picture().savefig(place / "tables.png", dpi=100)
             (place / "README.md").write_text(f"# All figures\n\n{report.whole(full=True)}")
     README.write_text(written(README.read_text(), text))
 
