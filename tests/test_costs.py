@@ -164,7 +164,7 @@ PLANS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", PLANS, ids=str)
+@pytest.mark.parametrize("options", PLANS, ids=lambda options: "-".join(options))
 def test_the_draws_are_those_that_are_made(options: dict[str, Any]) -> None:
     epochs, seeds = 5, 8
     draws, strong, selections = 0.0, 0.0, 0
