@@ -137,7 +137,8 @@ def train(problem: Problem, views: list[Tensor], method: str, cost: int, seed: i
     asked, rows = METHODS[method]
     epochs = max(1, round(cost / rows))
     data = WeightedAugmentedDataset(problem.train, weak=problem.weak)
-    options = {"fraction": 1.0, "refresh": Every(None), "epochs": epochs, "seed": seed} | asked
+    options: dict[str, Any] = {"fraction": 1.0, "refresh": Every(None), "epochs": epochs}
+    options |= {"seed": seed, **asked}
     sampler = CoresetSampler(data, Uniform(), **options)
     loader = DataLoader(data, batch_size=64, sampler=sampler)
     strong = AdaptiveStrengthTransform(problem.strong, seed=seed)
