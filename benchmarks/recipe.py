@@ -436,6 +436,7 @@ class Trainer:
     def refresh(self) -> int:
         """Select anew; return how many images were swept for it."""
         needs, method, evidence = self.sampler.strategy.needs, self.method, None
+        swept = 0
         if needs == {"labels"}:
             evidence = Evidence(len(self.data), labels=self.columns[1])
         elif needs and not (method.free and self.sampler.epoch):
@@ -449,9 +450,10 @@ class Trainer:
                     autocast=True,
                     progress=False,
                 )
+            swept = evidence.n
         with self.clock("select"):
             self.sampler.refresh(evidence)
-        return 0 if evidence is None or needs == {"labels"} else evidence.n
+        return swept
 
     def run(self) -> Outcome:
         """Train to the end."""

@@ -55,8 +55,7 @@ def share_of(
     """
     require_same({"table": table.kind, "epoch": epoch, "stale": stale}, group)
     me, world = dist.get_rank(group), dist.get_world_size(group)
-    known = table.precedence(needs, epoch=epoch, stale=stale)
-    key = (known * world + me).masked_fill(known == UNKNOWN, UNKNOWN)
+    key = _with_rank(table.precedence(needs, epoch=epoch, stale=stale), group)
     labels, unknown = table.labels, table.labels < 0
     low, high = labels.masked_fill(unknown, UNKNOWN), (-labels).masked_fill(unknown, UNKNOWN)
     key, low, high = reduced(torch.stack([key, low, high]), dist.ReduceOp.MIN, group)
@@ -100,11 +99,10 @@ def last_losses(table: SampleTable, group: dist.ProcessGroup | None = None) -> T
     Cost: O(n C), and with a group two reductions of n numbers.
     """
     needs = frozenset({"losses"})
-    key = table.precedence(needs)
-    mine = known = key < UNKNOWN
+    order = table.precedence(needs)
+    mine = known = order < UNKNOWN
     if group is not None:
-        world = dist.get_world_size(group)
-        key = (key * world + dist.get_rank(group)).masked_fill(~known, UNKNOWN)
+        key = _with_rank(order, group)
         best = reduced(key.clone(), dist.ReduceOp.MIN, group)
         mine, known = known & (key == best), best < UNKNOWN
     losses, rows = torch.zeros(table.n, device="cpu"), mine.nonzero().flatten()
@@ -113,6 +111,12 @@ def last_losses(table: SampleTable, group: dist.ProcessGroup | None = None) -> T
     if group is not None:  # all ranks but one add zeros
         losses = reduced(losses, dist.ReduceOp.SUM, group)
     return losses.masked_fill(~known, torch.nan)
+
+
+def _with_rank(order: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Return an order of tables in which no two ranks are even but where they know nothing."""
+    key = order * dist.get_world_size(group) + dist.get_rank(group)
+    return key.masked_fill(order == UNKNOWN, UNKNOWN)
 
 
 def merge_learnt(table: SampleTable, group: dist.ProcessGroup) -> None:

@@ -227,14 +227,11 @@ class EpochPlan:
     def base_size(self, epoch: int) -> int:
         """Return how many samples the base has at most, before augmentation in place."""
         if isinstance(self.base_share, Course):
-            return size_of(self.n, self.base_share.at(self._chosen_at(epoch)))
+            drawn = self.every.begin(epoch) if self.base == "random" else epoch
+            return size_of(self.n, self.base_share.at(drawn))
         if self.base_share is not None:
             return self.base_share
         return self.budget(epoch) if self.base == "random" else self.n
-
-    def _chosen_at(self, epoch: int) -> int:
-        """Return the epoch in which an epoch's base was drawn."""
-        return self.every.begin(epoch) if self.base == "random" else epoch
 
     def refresh_due(self, epoch: int, refreshed: int | None) -> bool:
         """Return whether an epoch wants a new selection, the last one being of another epoch.

@@ -17,7 +17,8 @@ def selected_share(
             f"count={count}. Pass fraction=0.3 or a number of samples."
         )
     if fraction is not None:
-        return _shares("fraction", fraction, epochs)
+        advice = "To augment nothing schedule the strength or the probability."
+        return _shares("fraction", fraction, epochs, advice)
     if require_int("count", count, 1, "Select at least one sample.") > n:
         raise ValueError(
             f"count must be at most the {n} samples of the dataset, got {count}. "
@@ -44,19 +45,18 @@ def base_share(
             f'base_fraction must come with base="random" or a strategy, got base={base!r}. Leave '
             "it out."
         )
-    course = _shares("base_fraction", fraction, epochs)
+    course = _shares("base_fraction", fraction, epochs, "An epoch must draw some samples.")
     return course if callable(fraction) else size_of(n, course.at(0))
 
 
-def _shares(name: str, fraction: Schedule | float, epochs: int | None) -> Course:
+def _shares(name: str, fraction: Schedule | float, epochs: int | None, advice: str) -> Course:
     """Return the course of a share that is never 0."""
     if not callable(fraction):
         require_fraction(name, fraction)
     course = Course.of(name, fraction, epochs)
     if min(course.values) == 0:
         raise ValueError(
-            f"{name} must be in (0, 1] at every epoch, got 0 at {course.values.index(0)}. To "
-            "augment nothing schedule the strength or the probability."
+            f"{name} must be in (0, 1] at every epoch, got 0 at {course.values.index(0)}. {advice}"
         )
     return course
 

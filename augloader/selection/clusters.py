@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from augloader.core.checks import (
-    as_tensor,
     plain_options,
-    require_finite,
     require_generator,
     require_int,
     require_seed,
+    require_vectors,
 )
 from augloader.core.evidence import Evidence
 
@@ -80,13 +79,7 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
 
     Source: Kuchnik & Smith (2019), App. G; Arthur & Vassilvitskii (2007).
     """
-    vectors = as_tensor("vectors", vectors, "Give one row a sample.")
-    if vectors.ndim != 2 or not vectors.shape[1] or not vectors.is_floating_point():
-        raise TypeError(
-            f"vectors must be (n, d >= 1) floating, got {tuple(vectors.shape)} {vectors.dtype}. "
-            "Flatten each sample's values to one row, and convert them with .float()."
-        )
-    require_finite("vectors", vectors, "Check the model they come from.")
+    vectors = require_vectors(vectors)
     count = require_int("count", count, 1, "The paper takes as many as samples are selected.")
     if count > len(vectors):
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from augloader.core.checks import as_tensor, plain_options, require_finite, require_int
+from augloader.core.checks import plain_options, require_int, require_vectors
 from augloader.core.evidence import Evidence
 from augloader.selection.greedy.search import compared, index
 from augloader.selection.greedy.transfer import sent
@@ -46,15 +46,14 @@ def neighbor_distances(vectors: Tensor, k: int) -> Tensor:
 
     Source: Johnson, Douze & Jegou (2019) for the search.
     """
-    vectors = as_tensor("vectors", vectors, "Give one row a sample.")
-    if vectors.ndim != 2 or not vectors.shape[1] or not vectors.is_floating_point():
-        raise TypeError(
-            f"vectors must be (n, d >= 1) floating, got {tuple(vectors.shape)} {vectors.dtype}. "
-            "Flatten each sample's values to one row, and convert them with .float()."
-        )
-    require_finite("vectors", vectors, "Check the model they come from.")
+    vectors = require_vectors(vectors)
     n = len(vectors)
-    k = _below(k, n)
+    k = require_int("k", k, 1, "Ask for at least one neighbour.")
+    if k >= n:
+        raise ValueError(
+            f"k must be below the number of samples, {n}, got {k} neighbours. Ask for fewer, "
+            "or give more samples."
+        )
     rows, unit = vectors.cpu().double(), 1.0
     if (largest := float(rows.abs().max())) > 0:  # so that no square overflows
         rows, unit = rows / largest, largest
@@ -123,17 +122,6 @@ class LocalDensity:
     def __call__(self, evidence: Evidence) -> Tensor:
         """Return the (n,) float32 mean distances, on the CPU."""
         return neighbor_distances(evidence.require("features"), self.k).mean(1).float()
-
-
-def _below(k: object, n: int) -> int:
-    """Return a number of neighbours that n samples have, or raise."""
-    asked = require_int("k", k, 1, "Ask for at least one neighbour.")
-    if asked >= n:
-        raise ValueError(
-            f"k must be below the number of samples, {n}, got {asked} neighbours. Ask for fewer, "
-            "or give more samples."
-        )
-    return asked
 
 
 def _squares(rows: Tensor, own: Tensor, ids: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from augloader import (
     InfoBatch,
     Loss,
     Proportional,
-    RandomPruning,
     Rank,
     Selection,
     SeTa,
@@ -44,8 +43,6 @@ PROBLEMS = {
     "a tail of 50": Problem("tail-50", imbalance=50.0),
     "clean": CLEAN,
 }
-
-
 IMAGES = {"clean": 1000, "noise-40": 1000, "tail-50": 276}  # where the largest class has 100
 
 
@@ -89,7 +86,6 @@ class SelectiveBackprop:
 
 # Label: what is asked for, and the share of the rows that an epoch has, as measured.
 PRUNED: dict[str, tuple[dict[str, Any], float]] = {
-    "a random 3/4": ({"base": RandomPruning(0.25), "weighting": "uniform"}, 0.75),
     "InfoBatch": ({"base": InfoBatch(0.5), "weighting": "unbiased"}, 0.73),
     "InfoBatch, unweighted": ({"base": InfoBatch(0.5), "weighting": "uniform"}, 0.73),
     "SeTa": ({"base": SeTa(0.1, 5, 0.9), "weighting": "uniform"}, 0.86),
@@ -155,16 +151,17 @@ FRONTIER = {
 
 # Every problem with the ways to augment everything, and with what chooses. ------------------------
 
-# Tuned on seeds 100 and 101, which are not reported, for the ways to augment everything.
+# Of batches of 64 and 128 and rates of 0.2 and 0.4 at a sixth, on seeds 100 and 101, which are not
+# reported: 64 is better, the rates are even. Other shares are not tuned yet.
 TUNED = {"rows": 64, "rate": 0.2}
+MIXED = "RandAugment, Mixup"
 EVERYTHING: dict[str, dict[str, Any]] = {
-    BEST: {"policy": "auto+cutout"},
-    "RandAugment, Mixup": {"policy": "rand", "mix": "mixup"},
+    BEST: {"policy": POLICIES[BEST]},
+    MIXED: {"policy": POLICIES["RandAugment"], "mix": "mixup"},
 }
 SMALL = Rank(Loss(), inverse=True, groups="labels")  # of each class the smallest losses
 ALIKE = Uniform(groups="labels", allocation="equal")
-LATE, HALVES = From(0.2, 0.6), From(0, 0.5)
-MIXED = "RandAugment, Mixup"
+LATE = From(0.2, 0.6)
 SWEPT = {"strategy": SMALL, "fraction": LATE, "refresh": 10}  # by the losses of plain views
 DRAWN = LATE.mean + 1 / 30  # a sweep is a third of as many rows, in every tenth epoch
 EQUAL = {"strategy": ALIKE, "fraction": 0.5, "refresh": 1}

@@ -64,10 +64,14 @@ def train(sampler: CoresetSampler, epoch: int, stop: int | None = None) -> list[
         draws.append(draw)
         if len(draws) == stop:
             break
+    report(sampler, epoch, draws)
+    return draws
+
+
+def report(sampler: CoresetSampler, epoch: int, draws: list[Draw]) -> None:
     for start in range(0, len(draws), BATCH):
         batch = batch_of(draws[start : start + BATCH])
         sampler.report(batch, loss=losses_of(batch.index, epoch, batch.strength))
-    return draws
 
 
 def kept_of(draws: list[Draw]) -> list[int]:
@@ -190,27 +194,19 @@ def test_half_of_the_rows_the_hard_ones_strong() -> None:
         range(N), Rank(Loss()), fraction=0.5, copies=0, base=RandomPruning(0.25), seed=1,
         refresh=Every(1, warmup=1), weighting="unbiased",
     )  # fmt: skip
-    seen: set[int] = set()
-    last = torch.zeros(N)
-    for epoch in range(12):
-        draws = train(sampler, epoch) if len(seen) == N or not epoch else _all_but(sampler, epoch)
-        seen |= set(kept_of(draws))
-    assert last is not None
+    sampler.set_epoch(1)
+    sampler.refresh(Evidence(N, losses=losses_of(torch.arange(N), 0)))
+    report(sampler, 1, list(sampler))
+    for epoch in range(2, 20):  # until every sample was drawn
+        sampler.set_epoch(epoch)
+        report(sampler, epoch, list(sampler))
+    before = sampler.table.evidence(frozenset({"losses"})).losses
+    assert before is not None
+    hardest = set(before.topk(N // 2).indices.tolist())
+    draws = train(sampler, 20)
     assert sampler.selection is not None
-    hard = set(sampler.selection.indices.tolist())
-    assert len(hard) == N // 2
-    assert {draw.index for draw in draws if draw.strength} == hard & set(kept_of(draws))
-
-
-def _all_but(sampler: CoresetSampler, epoch: int) -> list[Draw]:
-    """An epoch before all samples were seen: selected by evidence of all."""
-    sampler.set_epoch(epoch)
-    sampler.refresh(Evidence(N, losses=losses_of(torch.arange(N), epoch)))
-    draws = list(sampler)
-    for start in range(0, len(draws), BATCH):
-        batch = batch_of(draws[start : start + BATCH])
-        sampler.report(batch, loss=losses_of(batch.index, epoch, batch.strength))
-    return draws
+    assert set(sampler.selection.indices.tolist()) == hardest
+    assert {draw.index for draw in draws if draw.strength} == hardest & set(kept_of(draws))
 
 
 # Strategies as bases ------------------------------------------------------------------------------
