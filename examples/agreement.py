@@ -30,8 +30,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from adaptive_strength import conclude
-from cifar import add_noise
-from quickstart import Problem, accuracy, digits, folder, network, transformed_views
+from quickstart import (
+    Problem,
+    accuracy,
+    digits,
+    folder,
+    mislabelled,
+    network,
+    transformed_views,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.v2 import functional as image_ops
@@ -221,14 +228,6 @@ def halved(problem: Problem) -> TensorDataset:
     return TensorDataset(images[1::2], labels[1::2])
 
 
-def mislabelled(problem: Problem, seed: int) -> Tensor:
-    """Give a fifth of the training images another label, and return which, (n,) bool."""
-    images, labels = problem.train.tensors
-    noisy = add_noise(labels, NOISE, len(problem.classes), np.random.default_rng(seed))
-    problem.train = TensorDataset(images, noisy)
-    return noisy != labels
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, help="image folder with train/ and test/")
@@ -251,7 +250,7 @@ def main() -> None:
     else:
         prompts = [args.prompt.format(name) for name in problem.classes]
         embedded = by_clip(images, prompts, args.clip)
-    wrong = mislabelled(problem, seed=0)
+    wrong = mislabelled(problem, NOISE)
     evidence = evidence_of(*embedded, problem.train.tensors[1])
     assert evidence.scores is not None
     last = agreement(*embedded, problem.train.tensors[1]).argsort()[: int(wrong.sum())]

@@ -29,8 +29,10 @@ from statistics import mean, stdev
 from typing import Any
 
 import kornia.augmentation as K
+import numpy as np
 import torch
 import torch.nn.functional as F
+from cifar import add_noise
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -81,7 +83,6 @@ class Problem:
     weak: v2.Transform
     strong: K.AugmentationBase2D
     classes: list[str]
-    right: Tensor  # (n,) the training images' labels before some were made wrong
 
 
 @dataclass
@@ -109,11 +110,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)  # the images are small: more threads only get in each other's way
     problem = folder(args.data, args.images, args.size) if args.data else digits(args.images)
-    problem = with_wrong_labels(problem, args.wrong)
+    wrong = mislabelled(problem, args.wrong)
     views = transformed_views(problem.test.tensors[0])
-    wrong = int((problem.train.tensors[1] != problem.right).sum())
     print(
-        f"{len(problem.train)} training images, {wrong} of them with a wrong label, "
+        f"{len(problem.train)} training images, {int(wrong.sum())} of them with a wrong label, "
         f"{len(problem.test)} clean and {len(views) * len(problem.test)} transformed test images"
     )
     runs: dict[str, list[Run]] = {name: [] for name in METHODS}
@@ -125,7 +125,7 @@ def main() -> None:
                 runs[name].append(train(problem, views, name, args.epochs, seed))
                 bar.update()
     report(runs)
-    picture(problem, runs, args.wrong).savefig(args.output, dpi=120)
+    picture(problem, runs, wrong).savefig(args.output, dpi=120)
     print(f"picture: {args.output}")
     if args.json:
         args.json.write_text(record(runs, args.wrong) + "\n")
@@ -169,15 +169,12 @@ def train(problem: Problem, views: list[Tensor], method: str, cost: int, seed: i
     return run
 
 
-def with_wrong_labels(problem: Problem, wrong: float) -> Problem:
-    """Return the problem with a share of the training labels replaced by other ones."""
+def mislabelled(problem: Problem, share: float, seed: int = 0) -> Tensor:
+    """Give a share of the training images another label, and return which, (n,) bool."""
     images, labels = problem.train.tensors
-    generator = torch.Generator().manual_seed(1)
-    which = torch.randperm(len(labels), generator=generator)[: round(wrong * len(labels))]
-    others = torch.randint(1, len(problem.classes), which.shape, generator=generator)
-    labels = labels.clone()
-    labels[which] = (labels[which] + others) % len(problem.classes)
-    return replace(problem, train=TensorDataset(images, labels))
+    noisy = add_noise(labels, share, len(problem.classes), np.random.default_rng(seed))
+    problem.train = TensorDataset(images, noisy)
+    return noisy != labels
 
 
 def digits(n: int) -> Problem:
@@ -189,7 +186,7 @@ def digits(n: int) -> Problem:
     train, test = (TensorDataset(images[part], labels[part]) for part in (order[:n], order[n:]))
     strong = K.RandomAffine(30.0, (0.15, 0.15), (0.85, 1.15), 10.0, p=1.0)
     names = [str(i) for i in range(10)]
-    return Problem(train, test, v2.ColorJitter(0.2), strong, names, train.tensors[1])
+    return Problem(train, test, v2.ColorJitter(0.2), strong, names)
 
 
 def folder(root: Path, n: int, size: int) -> Problem:
@@ -206,7 +203,7 @@ def folder(root: Path, n: int, size: int) -> Problem:
         parts.append(TensorDataset(images, torch.tensor([label for _, label in items])))
     weak = v2.Compose([v2.RandomCrop(size, padding=size // 8), v2.RandomHorizontalFlip()])
     strong = K.RandomAffine(30.0, (0.15, 0.15), (0.85, 1.15), 10.0, p=1.0)
-    return Problem(parts[0], parts[1], weak, strong, files.classes, parts[0].tensors[1])
+    return Problem(parts[0], parts[1], weak, strong, files.classes)
 
 
 def network(channels: int, classes: int) -> nn.Module:
@@ -281,7 +278,7 @@ def record(runs: dict[str, list[Run]], wrong: float) -> str:
     return json.dumps({"about": about() | {"wrong": wrong}, "runs": of}, indent=1)
 
 
-def picture(problem: Problem, runs: dict[str, list[Run]], wrong: float) -> Figure:
+def picture(problem: Problem, runs: dict[str, list[Run]], wrong: Tensor) -> Figure:
     """Draw images that were left out and some that were drawn, and accuracy against rows."""
     figure = Figure(figsize=(13, 5.5), layout="constrained")
     halves = figure.add_gridspec(1, 2, width_ratios=(1.25, 1))
@@ -301,8 +298,7 @@ def picture(problem: Problem, runs: dict[str, list[Run]], wrong: float) -> Figur
                 images[i].permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray_r", vmin=0, vmax=1
             )
             cell.set(xticks=[], yticks=[])
-            mistaken = labels[i] != problem.right[i]
-            cell.set_title("wrong" if mistaken else "right", fontsize=8, pad=2)
+            cell.set_title("wrong" if wrong[i] else "right", fontsize=8, pad=2)
             if column == 0:
                 cell.set_ylabel(f"label {problem.classes[row]}")
     axes = figure.add_subplot(halves[0, 1])
@@ -313,8 +309,8 @@ def picture(problem: Problem, runs: dict[str, list[Run]], wrong: float) -> Figur
     axes.grid(alpha=0.3)
     axes.legend()
     figure.suptitle(
-        f"{wrong:.0%} of the labels are wrong. Five images of each class that the smallest losses "
-        "leave out, and four that they draw; above each whether its label is right",
+        f"{wrong.float().mean():.0%} of the labels are wrong. Five images of each class that the "
+        "smallest losses leave out, and four that they draw; above each whether its label is right",
         x=0.01,
         ha="left",
         fontsize=10,
