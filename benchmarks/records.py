@@ -182,12 +182,12 @@ def parse(stored: dict[str, Any]) -> Record:
 
 
 def commit() -> str:
-    """Return the commit that is checked out, with a + where files differ from it."""
+    """Return the commit that is checked out, with a + where files but results differ from it."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results")
     return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)

@@ -6,7 +6,8 @@
 Accuracies are means after the last epoch ± the spread, the standard deviation over the seeds. A
 difference is a tie where it is inside its spread, the root of both spreads' squares, and of fewer
 than three seeds nothing is said. Of three seeds of two equal methods one pair in six would differ.
-On the front differences are paired by seed, and in brackets stands their 95 % interval.
+On the front differences are paired by seed, and in brackets stands their 95 % interval; they are to
+the best of what augments everything, which is found in the same runs.
 """
 
 from __future__ import annotations
@@ -51,12 +52,25 @@ class Report:
         """The tables that were run, by name."""
         return {name: table for name, table in TABLES.items() if self.found(table)}
 
+    def against(self, table: Table, row: Row) -> Row | None:
+        """Return the row that a row is compared with, if any.
+
+        In a paired table: of its column's rows that augment everything the most accurate one.
+        """
+        if not table.paired:
+            return table.row(row.against) if row.against else None
+        others = [other for other in table.rows if other.everything and other.column == row.column]
+        found = [(r.accuracy.mean, i) for i, o in enumerate(others) if (r := self.record(o))]
+        best = others[max(found)[1]] if found else row
+        return None if best == row else best
+
     def difference(self, table: Table, row: Row) -> Mean | None:
         """Return how far a row lies above the one it is compared with."""
-        own, other = self.record(row), self.record(table.row(row.against)) if row.against else None
-        if not (own and other):
+        other = self.against(table, row)
+        own, its = self.record(row), self.record(other) if other else None
+        if not (own and its):
             return None
-        return own.beyond(other) if table.paired else own.accuracy.above(other.accuracy)
+        return own.beyond(its) if table.paired else own.accuracy.above(its.accuracy)
 
     def gain(self, table: Table, row: Row) -> str:
         """Return what share of full augmentation's gain a row has; "" where there is none."""
@@ -102,7 +116,9 @@ class Report:
             if record is None:
                 body.append([row.label, "not run", *[""] * (len(heads) - 2)])
                 continue
-            said = f"{verdict(compared, table.paired)} to {row.against}" if compared else ""
+            other = self.against(table, row)
+            said = verdict(compared, table.paired) if compared else ""
+            said += f" to {other.line}" if other and compared else ""
             selecting, whole = record.seconds("sweep", "select"), spent(record)
             body.append(
                 [
@@ -143,13 +159,14 @@ class Report:
                 body.append([row.label, "not run", *[""] * (len(heads) - 2)])
                 continue
             compared, gain = self.difference(table, row), self.gain(table, row)
+            other = self.against(table, row)
             phases = ("load", "augment", "train", "sweep", "select")
             body.append(
                 [
                     row.label,
                     percent(record.accuracy),
                     str(record.accuracy.n),
-                    row.against,
+                    other.label if other else "",
                     verdict(compared, table.paired) if compared else "",
                     gain,
                     row.paper,

@@ -199,7 +199,7 @@ def best_row(
     shared |= {"policy": POLICIES[BEST], "epochs": epochs, **TUNED, **options}
     of = "-tail" * (problem.imbalance > 1) + "-larger" * (larger > 1)  # other numbers of epochs
     method = Method(f"tuned{of}-{slug(label)}-at-1-{round(1 / share)}", **shared)
-    return Row(label, problem, method, "" if label == BEST else f"{column}, {BEST}", "", column)
+    return Row(label, problem, method, column=column, everything=label in EVERYTHING)
 
 
 def best(share: float, larger: int = 1) -> Table:
@@ -214,7 +214,7 @@ def best(share: float, larger: int = 1) -> Table:
         f"Everything, or a choice, at 1/{round(1 / share)} of the cost"
         + f", {1000 * larger:,} images" * (larger > 1),
         f"Ours. As many rows trained everywhere, {share * 1024000:,.0f}. Differences are to the "
-        f"same seeds of {BEST} in place on every image, with their 95 % interval.",
+        "best way to augment everything, on the same seeds, with their 95 % interval.",
         tuple(made),
         schedule="frontier" if larger == 1 else "frontier-5000",
         paired=True,

@@ -16,6 +16,8 @@ class Row:
         against: label of the row, of the same problem, that it is compared with; or "".
         paper: what the paper's table says of it, in its own unit; or "".
         column: what the reader sees above it, where a line has several results; or "".
+        everything: whether it augments everything: of a paired table's column, the best of these is
+            what the others are compared with.
     """
 
     line: str
@@ -24,6 +26,7 @@ class Row:
     against: str = ""
     paper: str = ""
     column: str = ""
+    everything: bool = False
 
     @property
     def label(self) -> str:

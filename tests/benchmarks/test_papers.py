@@ -306,6 +306,10 @@ def test_rows_are_compared_with_rows_of_their_table(name: str) -> None:
             assert table.row(row.against).problem == row.problem
             assert row.against != row.label
     assert bool(table.none) == bool(table.full)
+    if table.paired:
+        everything = {row.column for row in table.rows if row.everything}
+        assert everything == set(table.columns)
+        assert not any(row.against for row in table.rows)
     if table.none:
         assert table.row(table.none).method.strategy is None
         assert table.row(table.full).method.fraction == 1
@@ -617,6 +621,25 @@ def test_paired_differences_have_the_interval_of_their_mean(tmp_path: Path) -> N
     assert found.spread == pytest.approx(0.01 * 4.302653 / 3**0.5)
     assert report.verdict(found, paired=True) == "+2.0 [−0.5, +4.5] (tie)"
     assert record(0.5).beyond(Record({})) is None
+
+
+def test_paired_rows_are_compared_with_the_best_that_augments_everything(tmp_path: Path) -> None:
+    found = {"worse": 0.5, "better": 0.6, "chosen": 0.65, "elsewhere": 0.9}
+    rows = []
+    for name, accuracy in found.items():
+        method = replace(METHOD, name=name)
+        column = "other" if name == "elsewhere" else "column"
+        rows.append(Row(name, CLEAN, method, column=column, everything=name != "chosen"))
+        runs = [run_of(seed, accuracy + seed / 100) for seed in range(3)]
+        for run in runs:
+            records.add(run, tmp_path, CLEAN, TINY, method)
+    table = Table("title", "source", tuple(rows), schedule="tiny", paired=True)
+    made = report.Report(TINY, tmp_path)
+    against = [other and other.line for other in (made.against(table, row) for row in rows)]
+    assert against == ["better", None, "better", None]
+    differences = [made.difference(table, row) for row in rows]
+    assert [found and round(found.mean, 6) for found in differences] == [-0.1, None, 0.05, None]
+    assert "+5.0 [+5.0, +5.0] to better" in made.listed(table)
 
 
 def test_selective_backprop_draws_by_the_percentile_of_the_loss() -> None:
