@@ -2,16 +2,19 @@
 
     python benchmarks/papers.py table4 --data DIR                     the reduced schedule, on a CPU
     python benchmarks/papers.py table4 table5 --data DIR --device cuda    the papers' own
+    python benchmarks/papers.py table4 --dataset svhn --data DIR --schedule paper --network resnet32
 
-DIR holds train/ and test/ with one folder a class, as CIFAR-10. Each run, a problem, a method and a
-seed, is trained once, whichever tables it belongs to; what is on disk is not run again. On a CPU
-two runs go side by side with a thread each; seconds are then of the processor's work, without the
-wait for busy cores. benchmarks/report.py makes the tables.
+DIR holds train/ and test/ with one folder a class, or what --dataset names: see
+benchmarks/datasets.py. Each run, a problem, a method and a seed, is trained once, whichever tables
+it belongs to; what is on disk is not run again, and another data set, size, network or augmentation
+has files of its own. On a CPU two runs go side by side with a thread each; seconds are then of the
+processor's work, without the wait for busy cores. benchmarks/report.py makes the tables.
 
 Schedules: "paper", all images, ResNet-20 or -32, 200 epochs, a rate divided by 10 twice, R = 20,
-taken on a GPU; "reduced", 100 images a class (and the whole test set), ResNet-8, 100 epochs of a
-one-cycle rate, R = 10, taken on a CPU; "short", 500 images a class, 30 epochs, R = 5; "frontier",
-the reduced one in 1,000 epochs, of which the frontier's tables take a share.
+taken on a GPU; "he-preact", "he-wrn", "he-wrn-cosine", He et al.'s 400 epochs and 50 more where
+refined; "reduced", 100 images a class (and the whole test set), ResNet-8, 100 epochs of a one-cycle
+rate, R = 10, taken on a CPU; "short", 500 images a class, 30 epochs, R = 5; "frontier", the reduced
+one in 1,000 epochs, of which the frontier's tables take a share.
 """
 
 from __future__ import annotations
@@ -25,12 +28,16 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import datasets
 import records
 import torch
 from cifar import Images
 from common import device_name, environment
-from recipe import REDUCED, SCHEDULES, Method, Outcome, Problem, Schedule, Trainer, images
-from records import RESULTS, SEEDS, Run, commit, path_of, read
+from datasets import Source
+from recipe import Method, Outcome, Trainer
+from records import SEEDS, Run, commit, path_of, read
+from schedules import REDUCED, SCHEDULES, Problem, Schedule
+from setting import Setting, add_options, planned, source_of
 from tables import TABLES, Row
 from tqdm import tqdm
 
@@ -39,7 +46,7 @@ from augloader import FacilityLocation
 PACKAGES = ("augloader", "numpy", "torch", "torchvision", "kornia", "numba", "triton")
 FAISS = ("faiss-gpu", "faiss-cpu", "faiss-gpu-cuvs")  # one of them
 
-_decoded = lru_cache(maxsize=3)(images)
+_decoded = lru_cache(maxsize=3)(datasets.images)
 
 
 @lru_cache
@@ -56,7 +63,13 @@ def warm_up(device: torch.device) -> None:
 
 
 def train(
-    row: Row, schedule: Schedule, seed: int, data: Path, device: torch.device, threads: int
+    row: Row,
+    schedule: Schedule,
+    seed: int,
+    source: Source,
+    device: torch.device,
+    threads: int,
+    watch: bool,
 ) -> Outcome:
     """Train one run; in a process of the pool."""
     torch.set_num_threads(threads)
@@ -64,48 +77,64 @@ def train(
     # eight networks, and runs it as it is from then on.
     torch.compiler.reset()
     warm_up(device)
-    given = _decoded(data, row.problem, schedule)
-    return Trainer(row.problem, schedule, row.method, seed, given, device).run()
+    given = _decoded(source, row.problem, schedule.per_class)
+    return Trainer(row.problem, schedule, row.method, seed, given, device, watch).run()
 
 
 def missing(
+    setting: Setting,
     names: Sequence[str],
-    schedule: Schedule,
     seeds: Sequence[int],
-    folder: Path,
     only: Sequence[str] = (),
+    watch: bool = False,
 ) -> list[tuple[int, Row]]:
     """Return the seeds and rows that are still to be run, each once: table by table, by seed.
 
-    Rows are taken whose file's name begins with one of ``only``; all where it is empty.
+    Rows are taken whose file's name begins with one of ``only``; all where it is empty. With
+    ``watch`` runs are missing that were not watched.
     """
     wanted: dict[tuple[int, Path], Row] = {}
+    schedule = setting.schedule
     for name in names:
         for seed in seeds:
-            for row in TABLES[name].rows:
-                record = read(folder, row.problem, schedule, row.method)
-                if seed not in {run.seed for run in record.runs}:
-                    place = path_of(folder, row.problem, schedule, row.method)
+            for row in setting.table(name).rows:
+                record = read(setting.folder, row.problem, schedule, row.method)
+                runs = [r for r in record.runs if r.outcome.watched or not watch]
+                if seed not in {run.seed for run in runs}:
+                    place = path_of(setting.folder, row.problem, schedule, row.method)
                     if place.name.startswith(tuple(only) or ""):
                         wanted.setdefault((seed, place), row)
     return [(seed, row) for (seed, _), row in wanted.items()]
 
 
+def require_same_data(setting: Setting, source: Source, rows: Sequence[Row]) -> None:
+    """Raise unless the images are those that these problems' results in this folder are of.
+
+    Raises:
+        ValueError: they are of others; nothing is trained then.
+    """
+    for problem in {row.problem: None for row in rows}:
+        train, _ = _decoded(source, problem, setting.schedule.per_class)
+        found = datasets.checksum(train)
+        records.require_data(setting.folder, problem, setting.schedule, found)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    lines = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=lines[0], epilog=lines[2], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("tables", nargs="+", choices=[*TABLES, "all"], metavar="TABLE", help=", ".join(TABLES))
-    add("--data", type=Path, required=True, help="folder with train/ and test/")
+    add("--data", type=Path, required=True, help="folder of the images")
+    add("--download", action="store_true", help="let torchvision fetch what is missing")
+    add("--watch", action="store_true", help="accuracy and clean loss after every epoch")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--schedule", choices=SCHEDULES, help="(reduced; paper on a GPU)")
-    add("--rate", type=float, help="other than the schedule's; the results go to another folder")
-    add("--epochs", type=int, help="other than the schedule's; the results go to another folder")
-    add("--per-class", type=int, help="training images a class; the same")
     add("--seeds", type=int, nargs="+", default=[*range(SEEDS)])
     add("--only", nargs="+", default=[], metavar="NAME", help="rows whose files so begin")
     add("--jobs", type=int, help="runs side by side (one a core; 1 on a GPU)")
     add("--threads", type=int, help="of each run (what the jobs leave)")
-    add("--output", type=Path, default=RESULTS)
+    add_options(parser)
     options = parser.parse_args(argv)
     device = torch.device(options.device)
     cuda = device.type == "cuda"
@@ -115,18 +144,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(own) > 1:
         parser.error("tables of different schedules are trained one after the other")
     usual = SCHEDULES[options.schedule or own.pop() or ("paper" if cuda else "reduced")]
-    schedule = planned(usual, options.epochs, options.per_class, options.rate)
+    source = source_of(options, options.data)
+    schedule = planned(usual, options)
+    setting = Setting(source.name, schedule, options.policy, options.output)
     cores = os.cpu_count() or 1
     jobs = options.jobs or (1 if cuda else cores)
     threads = options.threads or max(1, cores // jobs)
     os.environ["OMP_WAIT_POLICY"] = "passive"  # in the processes of the pool
     version = commit()
-    wanted = missing(names, schedule, options.seeds, options.output, options.only)
+    wanted = missing(setting, names, options.seeds, options.only, options.watch)
+    require_same_data(setting, source, [row for _, row in wanted])
     spawn, failed = multiprocessing.get_context("spawn"), 0
     with ProcessPoolExecutor(jobs, spawn) as pool, tqdm(total=len(wanted), disable=None) as bar:
         running = {
-            pool.submit(train, row, schedule, seed, options.data, device, threads): (seed, row)
-            for seed, row in wanted
+            pool.submit(train, row, schedule, seed, source, device, threads, options.watch): at
+            for at in wanted
+            for seed, row in [at]
         }
         try:
             for done in as_completed(running):
@@ -136,8 +169,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     about = environment(threads, PACKAGES + FAISS) | {"device": device_name(device)}
                     about |= {"clock": "wall" if cuda else "cpu", "commit": version}
                     run = Run(seed, done.result(), about)
-                    records.add(run, options.output, row.problem, schedule, row.method)
-                    bar.write(f"{name}: {run.outcome}")
+                    records.add(run, setting.folder, row.problem, schedule, row.method)
+                    bar.write(f"{name}: {100 * run.outcome.accuracy:.1f} %")
                 except Exception as error:  # the others go on
                     failed += 1
                     bar.write(f"{name} failed: {error!r}")
@@ -147,20 +180,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
     if failed:
         raise SystemExit(f"{failed} of {len(wanted)} runs failed. Call it again for these.")
-
-
-def planned(
-    schedule: Schedule, epochs: int | None, per_class: int | None, rate: float | None = None
-) -> Schedule:
-    """Return the schedule, or another one under another name."""
-    if epochs is not None:
-        schedule = replace(schedule, name=f"{schedule.name}-{epochs}-epochs", epochs=epochs)
-    if per_class is not None:
-        name = f"{schedule.name}-{per_class}-a-class"
-        schedule = replace(schedule, name=name, per_class=per_class)
-    if rate is not None:
-        schedule = replace(schedule, name=f"{schedule.name}-rate-{rate:g}", rate=rate)
-    return schedule
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
 """How a run of the papers' tables is trained: the same loop for every method.
 
 A run is a problem (which images and labels), a schedule (network, epochs, rate) and a method (what
-augloader does), with a seed. Images lie on the device as uint8; crops, flips and strong
-augmentation are made there, a chunk of batches at a time, in bfloat16 and channels last. The random
-numbers of an image's augmentation follow from the seed and its own draw.
+augloader does), with a seed. Images lie on the device as uint8, or are read by workers where they
+do not fit; crops, flips and strong augmentation are made on the device, a chunk of batches at a
+time, in bfloat16 and channels last. The random numbers of an image's augmentation follow from the
+seed and its own draw.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from time import perf_counter, process_time
 from typing import Any, Literal
 
@@ -26,7 +28,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
-from cifar import DEPTHS, Images, ResNet, add_noise, mean_and_std, read
+from cifar import Images, mean_and_std
+from datasets import Files, checksum
+from networks import mixable, network
+from schedules import Problem, Schedule
 
 from augloader import (
     AdaptiveStrengthTransform,
@@ -54,68 +59,16 @@ from augloader.feedback import StrengthRule
 from augloader.loading import Base, Weighting
 from augloader.selection import Pruning
 
-PAD = 4  # pixels on each side, of which random crops are cut
+PAD = 1 / 8  # of the side, on each side, of which random crops are cut
 REFINED = 0.2  # share of the epochs, the last ones, without strong augmentation
 GAMMA = 1.0  # of Beta, for all kinds of mixing; He et al. (2019), section 4.1
 CUTMIX = 0.5  # probability, the same
 CHUNK = 64  # batches fetched and augmented at once on a GPU
+WORKERS = 8  # processes that read images which are not held, as many as there are cores at most
+SAMPLED = 2000  # of these the mean and standard deviation are taken
 VERSION = 1  # of this file's meaning: change it with anything that results depend on
+DRAWN = ("target", "index", "copy", "epoch", "strength", "weight")
 PHASES = ("load", "augment", "train", "sweep", "select", "evaluate")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """CIFAR-10 with a share of wrong labels, or a long tail: largest class / smallest class."""
-
-    name: str
-    noise: float = 0.0
-    imbalance: float = 1.0
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """What all methods share: data set's size, network, epochs, rate and refresh interval.
-
-    Attributes:
-        name: folder of the results.
-        per_class: training images of the largest class; None takes all.
-        networks: of the balanced problems, and of those with a long tail.
-        rates: knots (share of the training, rate) of a piecewise linear rate; or the first rate and
-            the shares at which it is divided by 10.
-        small_batch: batch size where the subset alone is trained on.
-        refresh: R, epochs between selections.
-    """
-
-    name: str
-    per_class: int | None
-    networks: tuple[str, str]
-    epochs: int
-    batch: int
-    small_batch: int
-    refresh: int
-    rate: float
-    shape: Literal["one-cycle", "steps"]
-    decay: float
-    nesterov: bool
-
-    def rate_at(self, done: float) -> float:
-        """Return the learning rate when a share of the training is done."""
-        if self.shape == "steps":
-            return self.rate * 0.1 ** ((done >= 0.5) + (done >= 0.75))
-        return float(self.rate * np.interp(done, [0, 0.25, 1], [0.1, 1, 0.001]))
-
-
-PAPER = Schedule(
-    "paper", None, ("resnet20", "resnet32"), 200, 128, 128, 20, 0.1, "steps", 1e-4, False
-)
-SMALL = ("resnet8", "resnet8")
-# As many steps in fewer epochs hardly overfit, and strong augmentation gains nothing: see "short".
-REDUCED = Schedule("reduced", 100, SMALL, 100, 128, 16, 10, 0.2, "one-cycle", 5e-4, True)
-SHORT = Schedule("short", 500, SMALL, 30, 128, 16, 5, 0.2, "one-cycle", 5e-4, True)
-# The best accuracy at each cost: 1,000 epochs of 1,000 images are all of it.
-FRONTIER = replace(REDUCED, name="frontier", epochs=1000)
-LARGER = replace(FRONTIER, name="frontier-5000", per_class=500, epochs=200)  # as many rows
-SCHEDULES = {schedule.name: schedule for schedule in (PAPER, REDUCED, SHORT, FRONTIER, LARGER)}
 
 
 @dataclass(frozen=True)
@@ -138,8 +91,9 @@ class Method:
         epochs: share of the schedule's epochs.
         rate: other than the schedule's; None takes it.
         rows: batch size, other than the schedule's; None takes it.
-        hardest: of how many versions of a strong row the one of highest loss is trained on; None:
+        hardest: of how many versions of a strong row those of highest loss are trained on; None:
             of one. Each version's forward pass counts as a third of a row.
+        keep: how many of them.
     """
 
     name: str
@@ -161,6 +115,7 @@ class Method:
     rate: float | None = None
     rows: int | None = None
     hardest: int | None = None
+    keep: int = 1
 
     def batch(self, schedule: Schedule) -> int:
         """Return the batch size."""
@@ -168,13 +123,19 @@ class Method:
             return self.rows
         return schedule.small_batch if self.base == "selected" else schedule.batch
 
-    def last(self, epochs: int) -> int:
+    def last(self, schedule: Schedule) -> int:
         """Return how many epochs refine."""
-        return round(REFINED * epochs) if self.refined else 0
+        if not self.refined:
+            return 0
+        return schedule.refining or round(REFINED * self.first(schedule))
+
+    def first(self, schedule: Schedule) -> int:
+        """Return in how many epochs the rate falls to its last."""
+        return max(1, round(schedule.epochs * self.epochs))
 
     def planned(self, schedule: Schedule) -> int:
         """Return for how many epochs it is trained."""
-        return max(1, round(schedule.epochs * self.epochs))
+        return self.first(schedule) + schedule.refining * self.refined
 
     def sampler(self, data: Any, schedule: Schedule, classes: int, seed: int) -> CoresetSampler:
         """Return the sampler of a run."""
@@ -196,7 +157,7 @@ class Method:
             weighting=self.weighting,
             strength=self.strength,
             epochs=epochs,
-            strength_schedule=SwitchOff(self.last(epochs)),
+            strength_schedule=SwitchOff(self.last(schedule)),
             keep_unaugmented_copies=self.base == "none",
             pad_to_multiple_of=self.batch(schedule),  # no step of a few rows, as large as any other
             seed=seed,
@@ -214,6 +175,8 @@ class Outcome:
         swept: images that went through a sweep.
         strength: mean strength of the draws that had any; 0 where none had.
         data: checksum of the training images and labels.
+        curve: of every epoch the "augmented loss"; where it was watched also the "accuracy", and
+            the "clean loss" of the training images as they are.
     """
 
     accuracy: float
@@ -223,6 +186,12 @@ class Outcome:
     strength: float
     data: int
     seconds: dict[str, float]
+    curve: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def watched(self) -> bool:
+        """Whether every epoch's accuracy was taken."""
+        return "accuracy" in self.curve
 
 
 class Clock:
@@ -246,23 +215,13 @@ class Clock:
         self.seconds[phase] += self.now() - start
 
 
-def images(data: Path, problem: Problem, schedule: Schedule) -> tuple[Images, Images]:
-    """Decode a problem's training and test images, the same ones for every method and seed."""
-    rng = np.random.default_rng(0)
-    size = {"imbalance": problem.imbalance, "per_class": schedule.per_class}
-    train, test = read(data / "train", rng, **size), read(data / "test", rng)  # type: ignore[arg-type]
-    if train.classes != test.classes:
-        raise SystemExit("train/ and test/ must hold folders of the same names")
-    train.labels = add_noise(train.labels, problem.noise, len(train.classes), rng)
-    return train, test
-
-
 def crop_and_flip(pixels: Tensor, keys: Tensor, seed: int) -> Tensor:
     """Cut a random window out of each padded image, half of them mirrored; uint8, any device."""
+    pad = round(PAD * pixels.shape[-1])
     own = seed + 2**32  # other numbers than strong augmentation draws of the same keys
     drawn = torch.from_numpy(uniforms(own, keys.numpy(), 3)).to(pixels.device)
-    top, left = (drawn[:, :2] * (2 * PAD + 1)).long().unbind(1)
-    padded = F.pad(pixels, (PAD,) * 4)
+    top, left = (drawn[:, :2] * (2 * pad + 1)).long().unbind(1)
+    padded = F.pad(pixels, (pad,) * 4)
     windows = padded.unfold(2, pixels.shape[2], 1).unfold(3, pixels.shape[3], 1)
     cut = windows[torch.arange(len(pixels), device=pixels.device), :, top, left]
     return torch.where((drawn[:, 2] < 0.5).view(-1, 1, 1, 1), cut.flip(3), cut)
@@ -292,18 +251,21 @@ class Trainer:
         schedule: Schedule,
         method: Method,
         seed: int,
-        given: tuple[Images, Images],
+        given: tuple[Images | Files, Images | Files],
         device: torch.device,
+        watch: bool = False,
     ) -> None:
         if method.rate is not None:
             schedule = replace(schedule, rate=method.rate)
         self.schedule, self.method, self.seed, self.device = schedule, method, seed, device
-        train, self.test = given
-        classes = len(train.classes)
+        (self.train, self.test), self.watch = given, watch
+        classes = len(self.train.classes)
         torch.manual_seed(seed)
-        depth = DEPTHS[schedule.networks[problem.imbalance > 1]]
-        network = ResNet(depth, classes, *mean_and_std(train.images))
-        self.model = network.to(device).to(memory_format=torch.channels_last)
+        name = schedule.networks[problem.imbalance > 1]
+        some = pixels_of(self.train)
+        weights = Path(schedule.weights) if schedule.weights else None
+        made = network(name, classes, *mean_and_std(some), some.shape[-1], weights)
+        self.model = made.to(device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             schedule.rate,
@@ -312,34 +274,37 @@ class Trainer:
             weight_decay=schedule.decay,
             fused=device.type == "cuda",
         )
-        self.columns = train.images.to(device), train.labels.to(device)
-        self.data = WeightedAugmentedDataset(TensorDataset(*self.columns))
+        self.labels = self.train.labels.to(device)
+        self.workers = 0 if isinstance(self.train, Images) else min(WORKERS, os.cpu_count() or 1)
+        if isinstance(self.train, Images):
+            held = TensorDataset(self.train.images.to(device), self.labels)
+        self.data = WeightedAugmentedDataset(self.train if self.workers else held)
         self.sampler = method.sampler(self.data, schedule, classes, seed)
         names = method.policy.split("+") if method.policy else []
         self.strong = [strong(name, seed + i * 2**33) for i, name in enumerate(names)]
         self.hardest = None
         if method.hardest is not None:
             (versions,) = self.strong
-            self.hardest = HardestOf(versions, candidates=method.hardest, autocast=True)
-        self.looked_at = 0  # versions of strong rows
+            self.hardest = HardestOf(
+                versions, candidates=method.hardest, keep=method.keep, autocast=True
+            )
+        self.looked_at = self.added = 0  # versions of strong rows; rows that became more than one
         self.epochs = method.planned(schedule)
-        self.cropped = SwitchOff(0 if method.strategy else method.last(self.epochs))
+        self.first = method.first(schedule)
+        self.cropped = SwitchOff(0 if method.strategy else method.last(schedule))
         self.mixer = self._mixer(classes)
         self.batch = method.batch(schedule)
         self.view = 2048 if device.type == "cuda" else 128  # images a forward pass
         self.clock = Clock(device)
         self.strengths = array("f")  # of all strong draws
-        pixels, labels = train.images.numpy().data, train.labels.numpy().data
-        self.checksum = zlib.crc32(labels, zlib.crc32(pixels))
+        self.checksum = checksum(self.train)
         if device.type == "cuda" and method.mix != "manifold":  # whose hooks need Python
             self.forward = torch.compile(self.forward, mode="reduce-overhead")  # type: ignore[method-assign]
 
     def _mixer(self, classes: int) -> Mixup | CutMix | ManifoldMixup | None:
         mix, seed = self.method.mix, self.seed
         if mix == "manifold":
-            blocks = [f"body.{i}" for i in range(3, len(self.model.body))]
-            layers = ["", *blocks[: 2 * len(blocks) // 3]]  # the input, and two stages of blocks
-            return ManifoldMixup(self.model, layers, classes, GAMMA, seed=seed)
+            return ManifoldMixup(self.model, mixable(self.model), classes, GAMMA, seed=seed)
         if mix == "cutmix":
             return CutMix(classes, GAMMA, probability=CUTMIX, seed=seed)
         return None if mix is None else Mixup(classes, GAMMA, seed=seed)
@@ -377,7 +342,8 @@ class Trainer:
         A CUDA graph is recorded in the second call, and replayed from the third on.
         """
         rows = torch.arange(self.batch) % len(self.data)
-        pixels, labels = (column[rows.to(self.device)] for column in self.columns)
+        pixels = torch.stack([self.data[int(i)].input for i in rows]).to(self.device)
+        labels = self.labels[rows.to(self.device)]
         if self.mixer is not None:
             pixels = pixels.float()
         ones = torch.ones(self.batch)
@@ -393,12 +359,24 @@ class Trainer:
 
     def chunks(self, rows: int) -> Iterator[Sample]:
         """Yield the epoch's draws on the device, so many at a time, augmented."""
-        loader = iter(DataLoader(self.data, rows, sampler=self.sampler, collate_fn=collate))
+        loader = iter(
+            DataLoader(
+                self.data,
+                rows,
+                sampler=self.sampler,
+                collate_fn=collate,
+                num_workers=self.workers,
+                pin_memory=self.workers > 0 and self.device.type == "cuda",
+            )
+        )
         while True:
             with self.clock("load"):
                 chunk = next(loader, None)
-            if chunk is None:
-                return
+                if chunk is None:
+                    return
+                if self.workers:
+                    pixels, target = (x.to(self.device) for x in (chunk.input, chunk.target))
+                    chunk = chunk._replace(input=pixels, target=target)
             with self.clock("augment"):
                 pixels = chunk.input
                 if self.cropped(self.sampler.epoch, self.epochs):
@@ -418,27 +396,35 @@ class Trainer:
             with self.clock("train"):
                 found = []
                 for batch in split(chunk._replace(weight=chunk.weight.to(self.device)), self.batch):
-                    rate = self.schedule.rate_at((epoch + seen / draws) / self.epochs)
+                    rate = self.schedule.rate_at((epoch + seen / draws) / self.first)
                     if self.hardest is not None:
-                        self.looked_at += self.hardest.candidates * int((batch.strength > 0).sum())
-                        batch = self.hardest(batch, self.model)
+                        batch = self.harder(batch)
                     loss, *parts = self.step(batch, rate)
                     total += loss * self.batch
                     seen += self.batch
-                    found.append(parts)
+                    found.append([*(getattr(batch, name) for name in DRAWN), *parts])
                 # After all steps, for it waits for the GPU:
-                losses, logits, mixed = (torch.cat(parts) for parts in zip(*found, strict=True))
-                self.sampler.report(chunk._replace(mixed=mixed), loss=losses, logits=logits)
+                *drawn, losses, logits, mixed = map(torch.cat, zip(*found, strict=True))
+                trained = chunk._replace(**dict(zip(DRAWN, drawn, strict=True)), mixed=mixed)
+                self.sampler.report(trained, loss=losses, logits=logits)
                 weighed += float(chunk.weight.sum())
                 self.strengths.extend(chunk.strength[chunk.strength > 0].tolist())
         return total.item() / weighed
+
+    def harder(self, batch: Sample) -> Sample:
+        """Return a batch with the hardest versions of its strong rows, and count them."""
+        assert self.hardest is not None
+        self.looked_at += self.hardest.candidates * int((batch.strength > 0).sum())
+        found = self.hardest(batch, self.model)
+        self.added += len(found.index) - len(batch.index)
+        return found
 
     def refresh(self) -> int:
         """Select anew; return how many images were swept for it."""
         needs, method, evidence = self.sampler.strategy.needs, self.method, None
         swept = 0
         if needs == {"labels"}:
-            evidence = Evidence(len(self.data), labels=self.columns[1])
+            evidence = Evidence(len(self.data), labels=self.labels)
         elif needs and not (method.free and self.sampler.epoch):
             proxy = Residual() if method.proxy == "residual" else LastLayerGradient()
             with self.clock("sweep"):
@@ -447,6 +433,7 @@ class Trainer:
                     self.data,
                     proxy if "proxies" in needs else None,
                     batch_size=self.view,
+                    num_workers=self.workers,
                     autocast=True,
                     progress=False,
                 )
@@ -458,30 +445,48 @@ class Trainer:
     def run(self) -> Outcome:
         """Train to the end."""
         rows = swept = 0
-        loss = 0.0
+        watched = {"accuracy": list[float](), "clean loss": list[float]()}
+        losses = []
         if self.device.type == "cuda":
             self.warm_up()
         for epoch in range(self.epochs):
             self.sampler.set_epoch(epoch)
             if self.sampler.refresh_due:
                 swept += self.refresh()
-            loss = self.epoch(epoch)
+            losses.append(self.epoch(epoch))
             rows += len(self.sampler)
-        with self.clock("evaluate"):
-            accuracy = self.accuracy()
+            with self.clock("evaluate"):
+                if self.watch:
+                    watched["clean loss"].append(self.evaluate(self.train)[1])
+                if self.watch or epoch >= self.epochs - self.schedule.median:
+                    watched["accuracy"].append(self.evaluate(self.test)[0])
         seconds = {name: round(spent, 3) for name, spent in self.clock.seconds.items()}
         strength = float(np.mean(self.strengths)) if self.strengths else 0.0
-        rows += round(self.looked_at / 3)
-        return Outcome(accuracy, loss, rows, swept, strength, self.checksum, seconds)
+        rows += self.added + round(self.looked_at / 3)
+        accuracy = median(watched["accuracy"][-self.schedule.median :])
+        curve = {"augmented loss": losses} | (watched if self.watch else {})
+        curve = {name: [round(value, 5) for value in values] for name, values in curve.items()}
+        return Outcome(accuracy, losses[-1], rows, swept, strength, self.checksum, seconds, curve)
 
     @torch.inference_mode()
-    def accuracy(self) -> float:
-        """Return the accuracy on the test images, un-augmented."""
+    def evaluate(self, data: Images | Files) -> tuple[float, float]:
+        """Return the accuracy and mean loss on images as they are."""
         self.model.eval()
-        right = 0
-        parts = (self.test.images.split(self.view), self.test.labels.split(self.view))
+        right, loss = 0, torch.zeros((), device=self.device)
+        parts: Iterable[Any] = DataLoader(data, self.view // 8, num_workers=self.workers)
+        if isinstance(data, Images):
+            parts = zip(data.images.split(self.view), data.labels.split(self.view), strict=True)
         with torch.autocast(self.device.type, torch.bfloat16):
-            for pixels, labels in zip(*parts, strict=True):
-                found = self.model(pixels.to(self.device)).argmax(1)
-                right += int((found == labels.to(self.device)).sum())
-        return right / len(self.test)
+            for pixels, labels in parts:
+                logits, target = self.model(pixels.to(self.device)).float(), labels.to(self.device)
+                right += int((logits.argmax(1) == target).sum())
+                loss += F.cross_entropy(logits, target, reduction="sum")
+        return right / len(data), float(loss) / len(data)
+
+
+def pixels_of(data: Images | Files) -> Tensor:
+    """Return (m, 3, H, W) uint8 of all images that are held, else of some, evenly spread."""
+    if isinstance(data, Images):
+        return data.images
+    places = np.unique(np.linspace(0, len(data) - 1, SAMPLED).round().astype(int))
+    return torch.stack([data.image(int(place)) for place in places])

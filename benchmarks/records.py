@@ -1,6 +1,9 @@
 """The papers' tables on disk: a file for each problem and method, with a line for each seed.
 
-results/papers/<schedule>/<problem>--<method>.json
+results/papers/<data set>/<schedule>/<problem>--<method>.json
+
+Names are not trusted: a file holds all that the result depends on, and the checksum of the images
+and labels, which are compared before anything is trained, read or written.
 """
 
 from __future__ import annotations
@@ -15,10 +18,15 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from recipe import PHASES, VERSION, Method, Outcome, Problem, Schedule
+from recipe import PHASES, VERSION, Method, Outcome
+from schedules import Problem, Schedule
 from scipy.stats import t as student
 
-_LATER = ("rate", "rows", "hardest")  # fields of methods that older records lack
+# Fields that older records lack: they are left out where they have their default.
+_LATER = {
+    Method: ("rate", "rows", "hardest", "keep"),
+    Schedule: ("drops", "factor", "refining", "median", "size", "weights"),
+}
 SEEDS = 3  # of which differences are judged
 RESULTS = Path(__file__).parent / "results" / "papers"
 
@@ -121,24 +129,50 @@ class Record:
 
 def describe(problem: Problem, schedule: Schedule, method: Method) -> dict[str, Any]:
     """Return all that the result depends on but the seed; strategies and rules as their repr."""
-    plain = (str, int, float, bool, type(None))
-    chosen = {f.name: getattr(method, f.name) for f in fields(method)}
-    # Where they are used alone: records of before they were there can be read.
-    chosen = {k: v for k, v in chosen.items() if v is not None or k not in _LATER}
-    asked = {name: v if isinstance(v, plain) else repr(v) for name, v in chosen.items()}
     parts: dict[str, Any] = {"recipe": VERSION, "problem": asdict(problem)}
-    parts |= {"schedule": asdict(schedule), "method": asked}
+    parts |= {"schedule": said(schedule), "method": said(method)}
     described: dict[str, Any] = json.loads(json.dumps(parts))  # tuples become lists, as when read
     return described
 
 
+def said(part: Schedule | Method) -> dict[str, Any]:
+    """Return a part's fields; what is not plain as its repr."""
+    plain = (str, int, float, bool, tuple, type(None))
+    found = {
+        f.name: getattr(part, f.name)
+        for f in fields(part)
+        if f.name not in _LATER[type(part)] or getattr(part, f.name) != f.default
+    }
+    return {name: v if isinstance(v, plain) else repr(v) for name, v in found.items()}
+
+
 def add(run: Run, folder: Path, problem: Problem, schedule: Schedule, method: Method) -> None:
-    """Add a run to its file, which several processes may do at once."""
+    """Add a run to its file, which several processes may do at once.
+
+    Raises:
+        ValueError: results of the problem are of other images; nothing is written.
+    """
     path = path_of(folder, problem, schedule, method)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        require_data(folder, problem, schedule, run.outcome.data)
         read(folder, problem, schedule, method).plus(run).write(path)
+
+
+def require_data(folder: Path, problem: Problem, schedule: Schedule, data: int) -> None:
+    """Raise unless all results of a problem are of the images and labels of this checksum.
+
+    Raises:
+        ValueError: some are of others.
+    """
+    for path in sorted((folder / schedule.name).glob(f"{problem.name}--*.json")):
+        found = {run.outcome.data for run in parse(json.loads(path.read_text())).runs}
+        if found - {data}:
+            raise ValueError(
+                f"images and labels must be those of {path}, checksum {found.pop()}, got {data}. "
+                "Give this data set another --name."
+            )
 
 
 def path_of(folder: Path, problem: Problem, schedule: Schedule, method: Method) -> Path:

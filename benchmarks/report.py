@@ -2,6 +2,8 @@
 
     python benchmarks/report.py             print what goes into benchmarks/README.md
     python benchmarks/report.py --write     write it there, and the rest beside the results
+    python benchmarks/report.py --name svhn --schedule paper --curves curves.png
+                                            of another setting of papers.py, printed, and drawn
 
 Accuracies are means after the last epoch ± the spread, the standard deviation over the seeds. A
 difference is a tie where it is inside its spread, the root of both spreads' squares, and of fewer
@@ -14,43 +16,59 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from recipe import FRONTIER, PAPER, REDUCED, SCHEDULES, Schedule
 from records import RESULTS, SEEDS, Mean, Record, read
+from schedules import FRONTIER, PAPER, REDUCED, SCHEDULES, SHORT
+from setting import Setting, add_options, planned
 from tables import TABLES, Row, Table
 
 README = Path(__file__).with_name("README.md")
 DRAWN = {"table1", "table4", "table4-tail", "table5", "table6", "combination"}
+CURVES = ("accuracy", "clean loss", "augmented loss")
 BEGIN, END = "<!-- benchmarks/report.py writes from here -->", "<!-- to here -->"
 
 
 class Report:
-    """The tables of a schedule, from what there is of their rows on disk."""
+    """The tables of a setting, from what there is of their rows on disk."""
 
-    def __init__(self, schedule: Schedule, folder: Path = RESULTS) -> None:
-        self.schedule, self.folder = schedule, folder
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.schedule = setting, setting.schedule
 
     @property
     def seconds(self) -> str:
         """Name of the unit of time."""
-        return "GPU s" if self.schedule is PAPER else "CPU s"
+        runs = [r for t in self.tables.values() for row in t.rows if (r := self.record(row))]
+        clocks = {run.environment["clock"] for record in runs for run in record.runs}
+        return "GPU s" if clocks == {"wall"} else "CPU s"
 
     def record(self, row: Row) -> Record | None:
         """Return a row's record; None where it was not run."""
-        record = read(self.folder, row.problem, self.schedule, row.method)
+        record = read(self.setting.folder, row.problem, self.schedule, row.method)
         return record if record.runs else None
 
-    def found(self, table: Table) -> bool:
-        """Return whether a table was run, at least half of it: rows of others are in it, too."""
-        return 2 * sum(self.record(row) is not None for row in table.rows) >= len(table.rows)
+    def found(self, name: str) -> bool:
+        """Return whether a table was run, at least half of it: rows of others are in it, too.
+
+        Under another augmentation only rows count that have it.
+        """
+        table = self.setting.table(name)
+        rows = table.rows
+        if table.alone and table.data != self.setting.data:
+            return False
+        if self.setting.policy != "trivial":
+            usual = {row.method.name for row in TABLES[name].rows}
+            rows = tuple(row for row in rows if row.method.name not in usual)
+        return bool(rows) and 2 * sum(self.record(row) is not None for row in rows) >= len(rows)
 
     @property
     def tables(self) -> dict[str, Table]:
         """The tables that were run, by name."""
-        return {name: table for name, table in TABLES.items() if self.found(table)}
+        return {name: self.setting.table(name) for name in TABLES if self.found(name)}
 
     def against(self, table: Table, row: Row) -> Row | None:
         """Return the row that a row is compared with, if any.
@@ -196,7 +214,7 @@ class Report:
         for at in axes[len(tables) :]:
             at.remove()
         for at, table in zip(axes, tables, strict=False):
-            draw = self.points if table is TABLES["combination"] else self.lines
+            draw = self.points if table.title == TABLES["combination"].title else self.lines
             draw(at, table)
             at.set_ylabel("accuracy, %")
             at.title.set_fontsize(10)
@@ -224,6 +242,31 @@ class Report:
         at.set_xlim(-0.35, len(sizes) - 0.65)
         at.set_title(table.title)
         at.legend(fontsize=8)
+
+    def curves(self) -> Figure:
+        """Draw every epoch's accuracy and losses of the runs that were watched, a panel a table."""
+        watched = {}
+        for name, table in self.tables.items():
+            records = {row.label: self.record(row) for row in table.rows}
+            found = {
+                label: [run.outcome.curve for run in record.runs if run.outcome.watched]
+                for label, record in records.items()
+                if record
+            }
+            watched[name] = {label: curves for label, curves in found.items() if curves}
+        watched = {name: found for name, found in watched.items() if found}
+        if not watched:
+            raise SystemExit("no run was watched: train with papers.py --watch")
+        figure = Figure(figsize=(15, 4 * len(watched)), layout="constrained")
+        panels = figure.subplots(len(watched), len(CURVES), squeeze=False)
+        for line, (name, found) in zip(panels, watched.items(), strict=True):
+            for at, kind in zip(line, CURVES, strict=True):
+                for label, curves in found.items():
+                    at.plot(np.mean([curve[kind] for curve in curves], 0), label=label)
+                at.set(title=f"{name}: {kind}", xlabel="epoch")
+                at.grid(alpha=0.3)
+            line[-1].legend(fontsize=7)
+        return figure
 
     def points(self, at: Axes, table: Table) -> None:
         """Draw each row of a table at the images that it trained on."""
@@ -265,16 +308,23 @@ def markdown(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def section(folder: Path = RESULTS) -> str:
-    """Return what goes into benchmarks/README.md: the tables that were run, of both schedules."""
-    named = {
-        "On a CPU, by the reduced schedule": REDUCED,
-        "The front: the best accuracy at each cost": FRONTIER,
-        "By the papers' schedule": PAPER,
+def settings(folder: Path = RESULTS) -> dict[str, Setting]:
+    """Return what benchmarks/README.md shows."""
+    reduced = Setting("cifar10", REDUCED, output=folder)
+    return {
+        "On a CPU, by the reduced schedule": reduced,
+        "The same with the 4 hardest of 8 versions": replace(reduced, policy="highest-loss"),
+        "The same with AugMix": replace(reduced, policy="augmix"),
+        "The front: the best accuracy at each cost": replace(reduced, schedule=FRONTIER),
+        "By the papers' schedule": replace(reduced, schedule=PAPER),
     }
+
+
+def section(folder: Path = RESULTS) -> str:
+    """Return what goes into benchmarks/README.md: the tables that were run."""
     parts = []
-    for title, schedule in named.items():
-        report = Report(schedule, folder)
+    for title, setting in settings(folder).items():
+        report = Report(setting)
         if report.tables:
             parts.append(f"### {title}\n\n{report.whole(full=False)}")
     return "\n".join(parts)
@@ -296,16 +346,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--write", action="store_true", help="into benchmarks/README.md and beside the results"
     )
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--curves", type=Path, help="file of a picture of every epoch's accuracy")
+    add_options(parser)
     options = parser.parse_args(argv)
-    text = section(options.results)
+    if options.name or options.schedule:
+        usual = planned(SCHEDULES[options.schedule or "reduced"], options)
+        setting = Setting(options.name or "cifar10", usual, options.policy, options.output)
+        report = Report(setting)
+        print(report.whole(full=True))
+        if options.curves:
+            report.curves().savefig(options.curves, dpi=100)
+        return
+    text = section(options.output)
     print(text)
     if not options.write:
         return
-    for schedule in SCHEDULES.values():
-        report = Report(schedule, options.results)
-        if report.tables:
-            place = options.results / schedule.name
+    short = replace(settings(options.output)["On a CPU, by the reduced schedule"], schedule=SHORT)
+    for setting in (*settings(options.output).values(), short):
+        report = Report(setting)
+        if report.tables and setting.policy == "trivial":
+            place = setting.folder / setting.schedule.name
             if DRAWN & report.tables.keys():
                 report.picture().savefig(place / "tables.png", dpi=100)
             (place / "README.md").write_text(f"# All figures\n\n{report.whole(full=True)}")

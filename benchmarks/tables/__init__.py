@@ -7,6 +7,8 @@ from tables import (
     refinement,
     sada,
     table1,
+    table2,
+    table3,
     table4,
     table5,
     table6,
@@ -15,10 +17,14 @@ from tables.table import Row, Table
 
 TABLES: dict[str, Table] = {
     "table1": table1.TABLE,
+    "table2": table2.TABLE,
+    "table3": table3.TABLE,
     "table4": table4.TABLE,
     "table4-tail": table4.TABLE_TAIL,
+    "table4-svhn": table4.TABLE_SVHN,
     "table5": table5.TABLE,
     "table6": table6.TABLE,
+    "table6-imagenet": table6.TABLE_IMAGENET,
     "refinement": refinement.TABLE,
     "sada": sada.TABLE,
     "combination": combination.TABLE,

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from recipe import Method, Problem
+from recipe import Method
+from schedules import Problem
 from torch import Tensor
 
 from augloader import (

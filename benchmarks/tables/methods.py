@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recipe import Method, Problem
+from recipe import Method
+from schedules import Problem
 
 from augloader import FacilityLocation, Loss, Rank, Strategy, Uniform
 from augloader.loading import Weighting

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from recipe import Method, Problem
+from recipe import Method
+from schedules import Problem
 
 from augloader import Constant, Entropy, LossRank, StableInfluence, Uniform
 from augloader.feedback import StrengthRule

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe import Method, Problem
+from recipe import Method
+from schedules import Problem
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Table:
         full: label of the row in which everything is strongly augmented.
         schedule: name of the only schedule that it is trained by; "": any of the papers' tables.
         paired: whether differences are of the same seeds, with their 95 % interval as spread.
+        data: name of the data set that the paper's numbers are of.
+        policy: strong augmentation that they are of.
+        alone: whether it is reported of this data set only: another table has its rows of others.
     """
 
     title: str
@@ -52,6 +56,9 @@ class Table:
     full: str = ""
     schedule: str = ""
     paired: bool = False
+    data: str = "cifar10"
+    policy: str = "trivial"
+    alone: bool = False
 
     @property
     def columns(self) -> list[str]:

@@ -1,5 +1,6 @@
 """The papers' tables: what is trained, what is on disk, and what the report says of it."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -14,13 +15,19 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import datasets
 import papers
 import recipe
 import records
 import report
+import schedules
+import setting
 from cifar import Images
-from recipe import Method, Outcome, Problem, Schedule, Trainer
+from datasets import Source
+from recipe import Method, Outcome, Trainer
 from records import Mean, Record, Run
+from schedules import Problem, Schedule
+from setting import Setting
 from tables import TABLES, Row, Table
 from tables.frontier import SelectiveBackprop
 
@@ -40,10 +47,9 @@ from tests.scripts import image_folder
 TINY = Schedule("tiny", 12, ("resnet8", "resnet8"), 5, 16, 4, 2, 0.05, "one-cycle", 1e-4, True)
 CLEAN = Problem("clean")
 CPU = torch.device("cpu")
-ROWS = [(name, row) for name, table in TABLES.items() for row in table.rows]
-FILES = sorted(
-    path for name in recipe.SCHEDULES for path in (records.RESULTS / name).glob("*.json")
-)
+SETTINGS = [Setting("cifar10", TINY, policy) for policy in ("trivial", *setting.POLICIES)]
+ROWS = [(name, row) for made in SETTINGS for name in TABLES for row in made.table(name).rows]
+FILES = sorted(records.RESULTS.glob("*/*/*.json"))
 
 
 def given(n: int = 48, classes: int = 2) -> tuple[Images, Images]:
@@ -53,6 +59,11 @@ def given(n: int = 48, classes: int = 2) -> tuple[Images, Images]:
     pixels = (90 + 80 * labels.view(-1, 1, 1, 1) + 40 * noise).clamp(0, 255).to(torch.uint8)
     names = [str(c) for c in range(classes)]
     return Images(pixels, labels, names), Images(pixels[:20], labels[:20], names)
+
+
+def under(tmp_path: Path, policy: str = "trivial") -> Setting:
+    """Return a setting whose results lie under a folder."""
+    return Setting("cifar10", TINY, policy, tmp_path)
 
 
 def trained(method: Method, seed: int = 0, schedule: Schedule = TINY) -> Outcome:
@@ -68,7 +79,7 @@ def without_time(outcome: Outcome) -> Outcome:
 
 
 def test_crops_and_flips_are_those_of_padded_images_whatever_the_batch() -> None:
-    images = torch.randint(0, 256, (64, 3, 9, 7), dtype=torch.uint8)
+    images = torch.randint(0, 256, (64, 3, 9, 32), dtype=torch.uint8)
     keys = torch.stack([torch.zeros(64), torch.arange(64), torch.zeros(64)], 1).long()
     out = recipe.crop_and_flip(images, keys, seed=3)
     padded, found = F.pad(images, (4,) * 4), set()
@@ -78,7 +89,7 @@ def test_crops_and_flips_are_those_of_padded_images_whatever_the_batch() -> None
             for top in range(9)
             for left in range(9)
             for flipped in (False, True)
-            for view in [padded[i, :, top : top + 9, left : left + 7]]
+            for view in [padded[i, :, top : top + 9, left : left + 32]]
         }
         same = [name for name, view in views.items() if torch.equal(view, out[i])]
         assert len(same) == 1
@@ -101,25 +112,33 @@ def test_split_keeps_rows_together() -> None:
 
 
 def test_rates() -> None:
-    one_cycle = recipe.REDUCED
+    he = schedules.HE
+    rates = [he.rate_at(epoch / 400) for epoch in (0, 149, 150, 274, 275, 399, 449)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.001])
+    wide = [schedules.HE_WIDE.rate_at(epoch / 400) for epoch in (119, 120, 240, 320, 449)]
+    assert wide == pytest.approx([0.1 * 0.2**i for i in (0, 1, 2, 3, 3)])
+    cosine = [schedules.HE_COSINE.rate_at(epoch / 400) for epoch in (0, 200, 449)]
+    assert cosine == pytest.approx([0.1, 0.05, 1e-4])
+    one_cycle = schedules.REDUCED
     assert one_cycle.rate_at(0) == pytest.approx(0.1 * one_cycle.rate)
     assert one_cycle.rate_at(0.25) == pytest.approx(one_cycle.rate)
     assert one_cycle.rate_at(1) == pytest.approx(0.001 * one_cycle.rate)
-    steps = [recipe.PAPER.rate_at(epoch / 200) for epoch in (0, 99, 100, 149, 150, 199)]
+    steps = [schedules.PAPER.rate_at(epoch / 200) for epoch in (0, 99, 100, 149, 150, 199)]
     assert steps == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
 def test_the_images_of_a_problem(tmp_path: Path) -> None:
     image_folder(tmp_path, train=12, test=4)
-    train, test = recipe.images(tmp_path, CLEAN, replace(TINY, per_class=8))
-    again, _ = recipe.images(tmp_path, CLEAN, replace(TINY, per_class=8))
+    source = Source("noise", "folder", tmp_path)
+    train, test = datasets.images(source, CLEAN, 8)
+    again, _ = datasets.images(source, CLEAN, 8)
     assert torch.equal(train.images, again.images)
     assert train.labels.bincount().tolist() == [8, 8]
     assert test.labels.bincount().tolist() == [4, 4]
-    tail, _ = recipe.images(tmp_path, Problem("tail", imbalance=4.0), replace(TINY, per_class=8))
+    tail, _ = datasets.images(source, Problem("tail", imbalance=4.0), 8)
     assert tail.labels.bincount().tolist() == [8, 2]
-    noisy, clean_test = recipe.images(tmp_path, Problem("noise", noise=0.5), TINY)
-    whole, _ = recipe.images(tmp_path, CLEAN, TINY)
+    noisy, clean_test = datasets.images(source, Problem("noise", noise=0.5), 12)
+    whole, _ = datasets.images(source, CLEAN, 12)
     assert torch.equal(noisy.images, whole.images)
     assert int((noisy.labels != whole.labels).sum()) == 12
     assert torch.equal(clean_test.labels.sort().values, test.labels.sort().values)
@@ -147,6 +166,11 @@ def test_the_images_of_a_problem(tmp_path: Path) -> None:
         (Method("random base", Uniform(), 0.5, base="random", base_fraction=0.25), [48] * 5, 0),
         (Method("shorter", Uniform(), 1.0, base="none", epochs=0.4), [48] * 2, 0),
         (Method("harder", Uniform(), 1.0, base="none", hardest=2), [80] * 5, 0),
+        (
+            Method("4 of 8", Uniform(), 2 / 3, hardest=8, keep=4),
+            [80 + 3 * 32] * 5 + [round(5 * 8 * 32 / 3)],
+            0,
+        ),
         (
             Method("pruned", Uniform(), 1.0, base=Uniform(), base_fraction=0.5, copies=0, rows=8),
             [24] * 5,
@@ -315,15 +339,17 @@ def test_rows_are_compared_with_rows_of_their_table(name: str) -> None:
         assert table.row(table.full).method.fraction == 1
 
 
-@pytest.mark.parametrize("schedule", recipe.SCHEDULES.values(), ids=lambda s: s.name)
+@pytest.mark.parametrize("schedule", schedules.SCHEDULES.values(), ids=lambda s: s.name)
 def test_every_method_makes_a_sampler(schedule: Schedule) -> None:
     n = 10 * (schedule.per_class or 5000)
-    for method in {row.method.name: row.method for _, row in ROWS}.values():
+    rows = [row for table in TABLES.values() for row in table.rows]
+    for method in {row.method.name: row.method for row in rows}.values():
         sampler = method.sampler(range(n), schedule, 10, 0)
         assert 1 <= sampler.budget <= n
         if method.per_class:
             assert sampler.budget == 10 * method.per_class
-        assert sampler.epochs == round(schedule.epochs * method.epochs)
+        more = schedule.refining * method.refined
+        assert sampler.epochs == round(schedule.epochs * method.epochs) + more
 
 
 # On disk ------------------------------------------------------------------------------------------
@@ -399,7 +425,7 @@ def test_the_results_are_of_the_tables_as_they_stand(path: Path) -> None:
     """The schema of what is committed: nothing stale, nothing made up, at least one seed."""
     stored = json.loads(path.read_text())
     record = records.parse(stored)
-    schedule = recipe.SCHEDULES[path.parent.name]
+    schedule = schedules.SCHEDULES[path.parent.name]
     rows = {f"{row.problem.name}--{row.method.name}": row for _, row in ROWS}
     row = rows[path.stem]
     assert record.described == records.describe(row.problem, schedule, row.method)
@@ -435,7 +461,7 @@ def test_the_spread_is_over_the_seeds_and_differences_inside_it_are_ties() -> No
 
 def test_what_is_missing_is_run_once_seed_by_seed(tmp_path: Path) -> None:
     names = ["table4", "ablations", "table4"]
-    wanted = papers.missing(names, TINY, [0, 1], tmp_path)
+    wanted = papers.missing(under(tmp_path), names, [0, 1])
     places = [(seed, row.problem.name, row.method.name) for seed, row in wanted]
     assert len(set(places)) == len(places)
     rows = [row for name in ("table4", "ablations") for row in TABLES[name].rows]
@@ -443,18 +469,74 @@ def test_what_is_missing_is_run_once_seed_by_seed(tmp_path: Path) -> None:
     first = [seed for seed, row in wanted if row in TABLES["table4"].rows]
     assert first == sorted(first)
     done = TABLES["table4"].rows[0]
-    place = records.path_of(tmp_path, done.problem, TINY, done.method)
-    records.read(tmp_path, done.problem, TINY, done.method).plus(run_of(1)).write(place)
-    left = papers.missing(names, TINY, [0, 1], tmp_path)
+    folder = tmp_path / "cifar10"
+    place = records.path_of(folder, done.problem, TINY, done.method)
+    records.read(folder, done.problem, TINY, done.method).plus(run_of(1)).write(place)
+    left = papers.missing(under(tmp_path), names, [0, 1])
     assert len(left) == len(wanted) - 1
     assert not [row for seed, row in left if seed == 1 and row.method == done.method]
 
 
-def test_other_sizes_have_another_name() -> None:
-    assert papers.planned(recipe.REDUCED, None, None) is recipe.REDUCED
-    other = papers.planned(recipe.REDUCED, 3, 40)
+def options(*words: str) -> argparse.Namespace:
+    """Return the options of a command."""
+    parser = argparse.ArgumentParser()
+    setting.add_options(parser)
+    return parser.parse_args(words)
+
+
+def test_other_sizes_networks_and_rates_have_another_name() -> None:
+    assert setting.planned(schedules.REDUCED, options()) is schedules.REDUCED
+    other = setting.planned(schedules.REDUCED, options("--epochs", "3", "--per-class", "40"))
     assert (other.epochs, other.per_class) == (3, 40)
     assert other.name == "reduced-3-epochs-40-a-class"
+    words = [
+        "--network",
+        "resnet18",
+        "--weights",
+        "r18.pt",
+        "--size",
+        "64",
+        "--rate",
+        "0.05",
+        "--refresh",
+        "5",
+    ]
+    other = setting.planned(schedules.PAPER, options(*words))
+    assert other.name == "paper-resnet18-from-r18-64px-rate-0.05-every-5"
+    assert other.networks == ("resnet18", "resnet18")
+    assert (other.weights, other.size, other.rate, other.refresh) == ("r18.pt", 64, 0.05, 5)
+
+
+def test_data_sets_have_the_names_and_sizes_of_their_folders(tmp_path: Path) -> None:
+    found = setting.source_of(options(), tmp_path / "flowers")
+    assert (found.name, found.kind, found.size) == ("flowers", "folder", 32)
+    found = setting.source_of(options("--dataset", "tinyimagenet"), tmp_path)
+    assert (found.name, found.size) == ("tinyimagenet", 64)
+    found = setting.source_of(options("--name", "mine", "--size", "16"), tmp_path)
+    assert (found.name, found.size) == ("mine", 16)
+
+
+def test_the_papers_numbers_stand_beside_its_own_augmentation_and_data() -> None:
+    numbers = {
+        (data, policy): {row.paper for row in Setting(data, TINY, policy).table("table4").rows}
+        for data in ("cifar10", "svhn")
+        for policy in ("trivial", "highest-loss")
+    }
+    assert "75.0 %" in numbers.pop(("cifar10", "highest-loss"))
+    assert all(found == {""} for found in numbers.values())
+    assert Setting("svhn", TINY, "highest-loss").table("table4-svhn").rows[0].paper == "95.68"
+
+
+def test_a_policy_changes_what_is_strong_and_its_file() -> None:
+    plain, mixed = (Setting("cifar10", TINY, p).table("table4").rows for p in ("trivial", "augmix"))
+    for before, after in zip(plain, mixed, strict=True):
+        if before.method.strategy is None or before.method.policy is None:
+            assert after.method == before.method
+        else:
+            assert after.method.policy == "augmix"
+            assert after.method.name == f"{before.method.name}-augmix"
+    hardest = Setting("cifar10", TINY, "highest-loss").table("table4").row("all").method
+    assert (hardest.policy, hardest.hardest, hardest.keep) == ("trivial", 8, 4)
 
 
 @pytest.mark.slow
@@ -462,19 +544,20 @@ def test_the_script_trains_a_table_and_resumes(tmp_path: Path) -> None:
     image_folder(tmp_path / "data", train=20, test=3)
     script = Path(papers.__file__)
     command = [sys.executable, str(script), "--jobs", "1", "--device", "cpu"]
-    mistake = subprocess.run(  # no such data: every run fails, and all of them are tried
-        [*command, "table4-tail", "--data", "nowhere", "--seeds", "0", "--output", str(tmp_path)],
+    places = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
+    words = ["refinement", "--seeds", "0", "--network", "mlp", "--only", "clean--manifold-mixup"]
+    mistake = subprocess.run(  # no such layers: every run fails, and all of them are tried
+        [*command, *words, *places],
         capture_output=True,
         text=True,
     )
     assert mistake.returncode == 1
-    assert mistake.stdout.count("failed: FileNotFoundError") == len(TABLES["table4-tail"].rows)
-    assert "11 of 11 runs failed" in mistake.stderr
+    assert mistake.stdout.count("must be of a network with stages") == 2
+    assert "2 of 2 runs failed" in mistake.stderr
     words = ["weights", "--epochs", "1", "--per-class", "20", "--seeds", "4"]
-    places = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
 
-    def call() -> str:
-        done = subprocess.run([*command, *words, *places], capture_output=True, text=True)
+    def call(*more: str) -> str:
+        done = subprocess.run([*command, *words, *places, *more], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -487,20 +570,41 @@ def test_the_script_trains_a_table_and_resumes(tmp_path: Path) -> None:
     assert record.described["schedule"]["epochs"] == 1
     assert call() == ""
     assert [path.read_text() for path in files] == before
+    call("--watch")
+    record = records.parse(json.loads(files[0].read_text()))
+    assert {name: len(values) for name, values in record.runs[0].outcome.curve.items()} == {
+        "accuracy": 1,
+        "clean loss": 1,
+        "augmented loss": 1,
+    }
+    # Another folder of images under the same name is refused, and has a name of its own else.
+    before = [path.read_text() for path in files]
+    image_folder(tmp_path / "other" / "data", train=22, test=3)
+    places[1] = str(tmp_path / "other" / "data")
+    words[-1] = "5"
+    with pytest.raises(AssertionError, match="Give this data set another --name"):
+        call()
+    call("--name", "other")
+    assert [path.read_text() for path in files] == before
+    others = sorted((tmp_path / "out" / "other").rglob("*.json"))
+    assert [path.name for path in others] == [path.name for path in files]
 
 
 # The report ---------------------------------------------------------------------------------------
 
 
-def filled(tmp_path: Path, accuracies: dict[str, list[float]]) -> report.Report:
+def filled(
+    tmp_path: Path, accuracies: dict[str, list[float]], policy: str = "trivial"
+) -> report.Report:
     """Return a report of Table 4 with these accuracies, by label."""
+    made = under(tmp_path, policy)
     for label, values in accuracies.items():
-        row = TABLES["table4"].row(label)
+        row = made.table("table4").row(label)
         record = Record(records.describe(row.problem, TINY, row.method))
         for seed, accuracy in enumerate(values):
             record = record.plus(run_of(seed, accuracy))
-        record.write(records.path_of(tmp_path, row.problem, TINY, row.method))
-    return report.Report(TINY, tmp_path)
+        record.write(records.path_of(made.folder, row.problem, TINY, row.method))
+    return report.Report(made)
 
 
 def test_cells_say_what_is_better_and_what_is_a_tie(tmp_path: Path) -> None:
@@ -518,8 +622,9 @@ def test_cells_say_what_is_better_and_what_is_a_tie(tmp_path: Path) -> None:
             "max-loss, 30%": [0.66],
             "coreset, 30%": [0.68],
         },
+        "highest-loss",
     )
-    table = TABLES["table4"]
+    table = made.setting.table("table4")
     cell = {row.label: made.cell(table, row) for row in table.rows}
     assert cell["none"] == "60.0 ± 0.0 [89.46]"
     assert cell["all"] == "**70.0 ± 0.0** [93.50]"
@@ -555,19 +660,28 @@ def test_there_is_no_share_of_a_gain_that_is_none(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_one_table(tmp_path: Path) -> None:
-    made = report.Report(TINY, tmp_path)
-    for i, row in enumerate(TABLES["table6"].rows):
-        assert made.found(TABLES["table6"]) == (i >= 5)  # of nine
-        records.add(run_of(), tmp_path, row.problem, TINY, row.method)
+    made = report.Report(under(tmp_path))
+    table = made.setting.table("table6")
+    for i, row in enumerate(table.rows):
+        assert made.found("table6") == (i >= 5)  # of nine
+        records.add(run_of(), made.setting.folder, row.problem, TINY, row.method)
     assert len(made.picture().axes) == 1
-    assert made.whole(full=False).count("####") == 1
+    assert "table6" in made.tables
+    with pytest.raises(SystemExit, match="no run was watched"):
+        made.curves()
+    curve = {name: [0.1, 0.2] for name in report.CURVES}
+    row = table.rows[0]
+    records.add(run_of(1, curve=curve), made.setting.folder, row.problem, TINY, row.method)
+    drawn = made.curves().axes
+    assert len(drawn) % 3 == 0
+    assert np.array_equal(np.asarray(drawn[0].lines[0].get_ydata()), [0.1, 0.2])
 
 
 def test_the_picture_has_every_way_taken_together(tmp_path: Path) -> None:
     rows = TABLES["combination"].rows
     for row in rows:
-        records.add(run_of(), tmp_path, row.problem, TINY, row.method)
-    assert [row.line for row in rows] in legends(report.Report(TINY, tmp_path))
+        records.add(run_of(), under(tmp_path).folder, row.problem, TINY, row.method)
+    assert [row.line for row in rows] in legends(report.Report(under(tmp_path)))
 
 
 def test_lists_say_what_a_row_costs(tmp_path: Path) -> None:
@@ -632,9 +746,9 @@ def test_paired_rows_are_compared_with_the_best_that_augments_everything(tmp_pat
         rows.append(Row(name, CLEAN, method, column=column, everything=name != "chosen"))
         runs = [run_of(seed, accuracy + seed / 100) for seed in range(3)]
         for run in runs:
-            records.add(run, tmp_path, CLEAN, TINY, method)
+            records.add(run, under(tmp_path).folder, CLEAN, TINY, method)
     table = Table("title", "source", tuple(rows), schedule="tiny", paired=True)
-    made = report.Report(TINY, tmp_path)
+    made = report.Report(under(tmp_path))
     against = [other and other.line for other in (made.against(table, row) for row in rows)]
     assert against == ["better", None, "better", None]
     differences = [made.difference(table, row) for row in rows]

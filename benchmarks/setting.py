@@ -1,0 +1,106 @@
+"""Under what the tables are trained: a data set, a schedule, and a strong augmentation.
+
+Each has its own folder or files of results, so that none ever meets another's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from datasets import KINDS, SIZES, Source
+from records import RESULTS
+from schedules import SCHEDULES, Schedule
+from tables import TABLES, Row, Table
+
+POLICIES: dict[str, dict[str, Any]] = {
+    name: {"policy": name} for name in ("rand", "auto", "augmix", "cutout", "auto+cutout")
+}
+# Wu et al. (2020): the 4 hardest of 8.
+POLICIES["highest-loss"] = {"policy": "trivial", "hardest": 8, "keep": 4}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the tables are trained under.
+
+    Attributes:
+        data: name of the data set, and of the folder of its results.
+        schedule: of all methods.
+        policy: of the rows that have "trivial", the usual one.
+        output: folder of all results.
+    """
+
+    data: str
+    schedule: Schedule
+    policy: str = "trivial"
+    output: Path = RESULTS
+
+    @property
+    def folder(self) -> Path:
+        """Where the schedules' folders are."""
+        return self.output / self.data
+
+    def row(self, row: Row, paper: bool) -> Row:
+        """Return a row under this augmentation; the paper's numbers where they are of the same."""
+        method = row.method
+        if self.policy != "trivial" and method.policy == "trivial" and method.strategy is not None:
+            name = f"{method.name}-{self.policy.replace('+', '-')}"
+            method = replace(method, name=name, **POLICIES[self.policy])
+        return replace(row, method=method, paper=row.paper if paper else "")
+
+    def table(self, name: str) -> Table:
+        """Return a table under this setting."""
+        table = TABLES[name]
+        paper = (self.data, self.policy) == (table.data, table.policy)
+        return replace(table, rows=tuple(self.row(row, paper) for row in table.rows))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what a setting is made of to a command's options."""
+    add = parser.add_argument_group("setting").add_argument
+    add("--dataset", choices=KINDS, default="folder", help="(folder: with train/ and test/)")
+    add("--name", help="of the data set in the results (the data set's, or its folder's)")
+    add("--schedule", choices=SCHEDULES, help="(reduced; paper on a GPU)")
+    add("--network", help="other than the schedule's: see benchmarks/networks.py")
+    add("--weights", type=Path, help="file of the network's first weights")
+    add("--size", type=int, help="pixels a side (32; of tinyimagenet 64, norb 48, others 224)")
+    add("--epochs", type=int, help="other than the schedule's")
+    add("--per-class", type=int, help="training images of a class")
+    add("--rate", type=float, help="other than the schedule's")
+    add("--refresh", type=int, help="R, epochs between selections")
+    add("--policy", choices=["trivial", *POLICIES], default="trivial", help="strong augmentation")
+    add("--output", type=Path, default=RESULTS)
+
+
+def planned(schedule: Schedule, options: argparse.Namespace) -> Schedule:
+    """Return the schedule as the options change it, under a name of its own."""
+    changes: dict[str, tuple[str, Callable[[Any], Any]]] = {
+        "network": ("networks", lambda name: (name, name)),
+        "weights": ("weights", str),
+        "size": ("size", int),
+        "epochs": ("epochs", int),
+        "per_class": ("per_class", int),
+        "rate": ("rate", float),
+        "refresh": ("refresh", int),
+    }
+    said = {"network": "{}", "weights": "from-{}", "size": "{}px", "epochs": "{}-epochs"}
+    said |= {"per_class": "{}-a-class", "rate": "rate-{:g}", "refresh": "every-{}"}
+    for option, (attribute, convert) in changes.items():
+        value = getattr(options, option)
+        if value is not None:
+            shown = value.stem if option == "weights" else value
+            name = f"{schedule.name}-{said[option].format(shown)}"
+            schedule = replace(schedule, name=name, **{attribute: convert(value)})
+    return schedule
+
+
+def source_of(options: argparse.Namespace, data: Path) -> Source:
+    """Return the data set that the options name."""
+    kind = options.dataset
+    name = options.name or (data.resolve().name if kind == "folder" else kind)
+    size = options.size or SIZES.get(kind, 32)
+    return Source(name, kind, data, size, getattr(options, "download", False))
