@@ -42,6 +42,7 @@ from augloader import (
     Evidence,
     HardestOf,
     LastLayerGradient,
+    Linear,
     ManifoldMixup,
     Mixup,
     Residual,
@@ -94,6 +95,10 @@ class Method:
         hardest: of how many versions of a strong row those of highest loss are trained on; None:
             of one. Each version's forward pass counts as a third of a row.
         keep: how many of them.
+        off: share of the epochs, the last ones, that refine; None takes a fifth, or the schedule's.
+        fade: share of the epochs in which mixing and strong augmentation fade out: Mixup's gamma,
+            the probability of everything else (He et al. 2019, section 4.1).
+        bare: whether crops and flips end where strong augmentation does.
     """
 
     name: str
@@ -116,6 +121,9 @@ class Method:
     rows: int | None = None
     hardest: int | None = None
     keep: int = 1
+    off: float | None = None
+    fade: float | None = None
+    bare: bool = False
 
     def batch(self, schedule: Schedule) -> int:
         """Return the batch size."""
@@ -127,6 +135,8 @@ class Method:
         """Return how many epochs refine."""
         if not self.refined:
             return 0
+        if self.off is not None:
+            return round(self.off * self.first(schedule))
         return schedule.refining or round(REFINED * self.first(schedule))
 
     def first(self, schedule: Schedule) -> int:
@@ -135,7 +145,12 @@ class Method:
 
     def planned(self, schedule: Schedule) -> int:
         """Return for how many epochs it is trained."""
-        return self.first(schedule) + schedule.refining * self.refined
+        more = schedule.refining if self.refined and self.off is None else 0
+        return self.first(schedule) + more
+
+    def fades(self, schedule: Schedule) -> Linear | None:
+        """Return what mixing's gamma or a strong draw's probability is multiplied by."""
+        return None if self.fade is None else Linear(round(self.fade * self.first(schedule)))
 
     def sampler(self, data: Any, schedule: Schedule, classes: int, seed: int) -> CoresetSampler:
         """Return the sampler of a run."""
@@ -158,6 +173,7 @@ class Method:
             strength=self.strength,
             epochs=epochs,
             strength_schedule=SwitchOff(self.last(schedule)),
+            probability=1.0 if self.mix == "mixup" else self.fades(schedule) or 1.0,
             keep_unaugmented_copies=self.base == "none",
             pad_to_multiple_of=self.batch(schedule),  # no step of a few rows, as large as any other
             seed=seed,
@@ -291,7 +307,8 @@ class Trainer:
         self.looked_at = self.added = 0  # versions of strong rows; rows that became more than one
         self.epochs = method.planned(schedule)
         self.first = method.first(schedule)
-        self.cropped = SwitchOff(0 if method.strategy else method.last(schedule))
+        bare = method.bare or method.strategy is None
+        self.cropped = SwitchOff(method.last(schedule) if bare else 0)
         self.mixer = self._mixer(classes)
         self.batch = method.batch(schedule)
         self.view = 2048 if device.type == "cuda" else 128  # images a forward pass
@@ -307,7 +324,10 @@ class Trainer:
             return ManifoldMixup(self.model, mixable(self.model), classes, GAMMA, seed=seed)
         if mix == "cutmix":
             return CutMix(classes, GAMMA, probability=CUTMIX, seed=seed)
-        return None if mix is None else Mixup(classes, GAMMA, seed=seed)
+        if mix is None:
+            return None
+        fades = self.method.fades(self.schedule) or 1.0
+        return Mixup(classes, GAMMA, schedule=fades, epochs=self.epochs, seed=seed)
 
     def forward(self, pixels: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
         """Return the mean weighted loss, every row's and the logits."""

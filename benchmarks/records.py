@@ -24,7 +24,7 @@ from scipy.stats import t as student
 
 # Fields that older records lack: they are left out where they have their default.
 _LATER = {
-    Method: ("rate", "rows", "hardest", "keep"),
+    Method: ("rate", "rows", "hardest", "keep", "off", "fade", "bare"),
     Schedule: ("drops", "factor", "refining", "median", "size", "weights"),
 }
 SEEDS = 3  # of which differences are judged

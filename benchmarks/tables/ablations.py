@@ -33,6 +33,7 @@ BESIDE_CHANGES: Changes = {
 ALONE_CHANGES: Changes = {
     **CHANGES,
     "R = 100": {"refresh": 100},
+    "cropped and flipped only": {"policy": None},
     "stochastic greedy, 0.5": {"strategy": FacilityLocation(stochastic=0.5)},
 }
 WEIGHTS: tuple[tuple[str, str, Weighting], ...] = (

@@ -48,3 +48,29 @@ TABLE = Table(
     "are not public, and of related rules; all compared with strength 1.",
     tuple(row for column, problem in PROBLEMS.items() for row in rows(column, problem)),
 )
+WINDOWS, SMOOTHINGS = (2, 3, 5, 10), (0.5, 0.9, 1.0)
+TABLE_WINDOW = Table(
+    "The window and smoothing of SADA",
+    "Ours: which L and beta Yang et al. (2025) take is not public, smaller L is said to do better. "
+    "Compared with strength 1 for all.",
+    (
+        Row("strength 1", CLEAN, IN_PLACE),
+        *(
+            Row(
+                f"L = {window}",
+                CLEAN,
+                Method(
+                    f"sada-{window}-{round(100 * beta)}",
+                    Uniform(),
+                    1.0,
+                    base="none",
+                    strength=StableInfluence(window=window, smoothing=beta),
+                ),
+                "strength 1",
+                column=f"beta = {beta:g}",
+            )
+            for window in WINDOWS
+            for beta in SMOOTHINGS
+        ),
+    ),
+)
