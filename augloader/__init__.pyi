@@ -1,6 +1,7 @@
 from augloader import augment as augment
 from augloader import core as core
 from augloader import costs as costs
+from augloader import diagnostics as diagnostics
 from augloader import distributed as distributed
 from augloader import feedback as feedback
 from augloader import integrations as integrations
