@@ -123,15 +123,15 @@ def require_finite(name: str, rows: Tensor, advice: str, samples: Tensor | None 
         raise ValueError(f"{name} must be finite, got {text}. {advice}")
 
 
-def require_vectors(vectors: Any) -> Tensor:
+def require_vectors(vectors: Any, name: str = "vectors") -> Tensor:
     """Return ``vectors`` if they are (n, d >= 1) floating and finite, or raise."""
-    found: Tensor = as_tensor("vectors", vectors, "Give one row a sample.")
+    found: Tensor = as_tensor(name, vectors, "Give one row a sample.")
     if found.ndim != 2 or not found.shape[1] or not found.is_floating_point():
         raise TypeError(
-            f"vectors must be (n, d >= 1) floating, got {tuple(found.shape)} {found.dtype}. "
+            f"{name} must be (n, d >= 1) floating, got {tuple(found.shape)} {found.dtype}. "
             "Flatten each sample's values to one row, and convert them with .float()."
         )
-    require_finite("vectors", found, "Check the model they come from.")
+    require_finite(name, found, "Check the model they come from.")
     return found
 
 

@@ -74,7 +74,7 @@ def feature_spectrum(features: Tensor, labels: Tensor) -> FeatureSpectrum:
 
     Source: He et al. (2019), section 4.1 and Fig. 3.
     """
-    h = require_vectors(features)
+    h = require_vectors(features, "features")
     if not len(h):
         raise ValueError("features must be of at least one sample, got none. Sweep the data set.")
     y = as_tensor("labels", labels, "Give one label a sample.")

@@ -1,4 +1,4 @@
-"""Pictures of selections, strengths and augmentations; needs matplotlib.
+"""Pictures of selections, strengths, augmentations and diagnostics; needs matplotlib.
 
 Every function returns a ``matplotlib.figure.Figure``, to be shown by a notebook or saved:
 ``figure.savefig("medoids.png")``. Nothing here touches pyplot or any global state.
