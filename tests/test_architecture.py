@@ -101,6 +101,8 @@ def test_imports_point_one_way(path: Path) -> None:
         ("loading", "from augloader.augment.pixels import rows"),
         ("distributed", "from augloader.loading.sampler import CoresetSampler"),
         ("loading", "from augloader.plot import medoids"),
+        ("augment", "from augloader.diagnostics import risk_gap"),
+        ("loading", "from augloader.diagnostics.risks import risk_gap"),
     ],
 )
 def test_a_planted_import_is_found(folder: str, line: str) -> None:
@@ -154,7 +156,7 @@ def test_folders_are_there_without_importing_them() -> None:
     run(
         "import augloader\n"
         "assert augloader.selection.Uniform is augloader.Uniform\n"
-        "assert {'augment', 'loading', 'plot', 'summary'} <= set(dir(augloader))\n"
+        "assert {'augment', 'diagnostics', 'loading', 'plot', 'summary'} <= set(dir(augloader))\n"
         "augloader.summary.of_selection, augloader.integrations\n"
     )
 

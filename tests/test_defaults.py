@@ -39,6 +39,7 @@ from augloader import (
     Uniform,
 )
 from augloader.core import residual
+from augloader.diagnostics import alignment, feature_spectrum, jacobian_spectrum, overlap, risk_gap
 from augloader.distributed.selection import select
 from augloader.distributed.tables import merge_learnt, share_of
 from augloader.feedback import SampleTable, StrengthRule
@@ -62,6 +63,7 @@ LOGITS = torch.randn(N, C, generator=RANDOM)
 FEATURES = torch.randn(N, 5, generator=RANDOM)
 RESIDUALS = LOGITS.softmax(1) - torch.nn.functional.one_hot(LABELS, C)
 POINTS = Proxies(RESIDUALS, FEATURES)
+MODEL = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(5, C))
 EVIDENCE = Evidence(
     N,
     LABELS,
@@ -160,6 +162,22 @@ def tables() -> list[Any]:
     return found
 
 
+def diagnosed() -> list[Any]:
+    moved = Proxies(RESIDUALS * 2, FEATURES + 1)
+    selection = STRATEGIES[0].select(EVIDENCE, 6, generator=generator())
+    by_class = alignment(POINTS, selection, moved)
+    rows = list(zip(FEATURES[:, None, None], LABELS.tolist(), strict=True))
+    risks = [risk_gap(MODEL, rows, lambda b: b._replace(input=b.input * (1 + b.strength.max())))]
+    spectra = jacobian_spectrum(MODEL, FEATURES[:4], FEATURES[4:8], bins=3)
+    return [
+        *map(list, (vars(one).values() for one in (*by_class.classes.values(), spectra))),
+        [spectra.angles(), spectra.changes()],
+        list(vars(feature_spectrum(FEATURES, LABELS)).values()),
+        list(vars(overlap([selection], [EVIDENCE.scores])).values()),  # type: ignore[list-item]
+        risks,
+    ]
+
+
 def ranks() -> list[Any]:
     group = dist.group.WORLD
     assert group is not None
@@ -195,7 +213,9 @@ def process_group() -> Iterator[None]:
 
 @pytest.mark.usefixtures("process_group", "one_thread")
 @pytest.mark.parametrize(
-    "work", [strategies, scores, proxies, functions, tables, ranks], ids=lambda work: work.__name__
+    "work",
+    [strategies, scores, proxies, functions, tables, diagnosed, ranks],
+    ids=lambda work: work.__name__,
 )
 def test_the_default_dtype_and_device_change_nothing(work: Callable[[], list[Any]]) -> None:
     expected = work()

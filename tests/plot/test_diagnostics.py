@@ -157,7 +157,7 @@ def test_features_draws_all_classes_and_one_or_their_mean() -> None:
     with pytest.raises(ValueError, match=r"label must be of a class that occurs, from 4 to 7"):
         features(found, label=5)
     with pytest.raises(TypeError, match="spectra must be of FeatureSpectrum, got Tensor"):
-        features(h)
+        features(h)  # type: ignore[arg-type]
     drawn(features(feature_spectrum(torch.zeros(3, 2), torch.tensor([0, 0, 1]))))  # nothing there
 
 
@@ -175,4 +175,4 @@ def test_overlap_draws_the_share_and_that_by_chance() -> None:
     with pytest.raises(ValueError, match="epochs must be 2 ascending ones, got"):
         overlap(Overlap(shares, chance), epochs=[1])
     with pytest.raises(TypeError, match="found must be of Overlap, got Tensor"):
-        overlap(shares)  # type: ignore[arg-type]
+        overlap(shares)
