@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch.func import functional_call, jacrev, vjp, vmap
 
 from augloader.core.checks import as_tensor, require_finite, require_int
 from augloader.core.modules import device_of, unwrapped
 from augloader.core.precision import computed_in
+from augloader.loading.randomness import Fixed
 from augloader.selection.greedy.memory import free_memory
 
 _COPIES = 4  # of a block's rows: two blocks, and what computing them and their product takes
@@ -63,11 +66,15 @@ class JacobianSpectrum:
         sizes = self.edges.diff().tolist()
         return torch.stack([part.mean() for part in values.split(sizes)])
 
-    def changes(self) -> Tensor:
-        """Return the mean change of each range's singular values, (b,) float64."""
-        sizes = self.edges.diff().tolist()
-        inside = self.change[: int(self.edges[-1])]
-        return torch.stack([part.mean() for part in inside.split(sizes)])
+    def changes(self, relative: bool = False) -> Tensor:
+        """Return the mean change of each range's singular values, (b,) float64.
+
+        Args:
+            relative: whether as a share of each clean value.
+        """
+        inside = slice(int(self.edges[-1]))
+        values = self.change[inside] / self.clean[inside] if relative else self.change[inside]
+        return torch.stack([part.mean() for part in values.split(self.edges.diff().tolist())])
 
     def __repr__(self) -> str:
         """Return how many values there are, and the largest ones."""
@@ -122,10 +129,11 @@ def jacobian_spectrum(
             without parameters that require gradients or whose outputs of a sample depend on the
             others in its batch, derivatives that are NaN, infinite or all zero, a memory limit
             below what is needed.
-        RuntimeError: a model that cannot be copied or that torch.func cannot go through.
+        RuntimeError: a model that cannot be copied or that torch.func cannot differentiate.
 
     Cost: C backward passes a sample where all rows fit in the memory limit, else about (1 + the
-    number of blocks) / 2 times as many; O((n C)^2 p) for the Gram matrix and O((n C)^3).
+    number of blocks) / 2 times as many, one by one where vmap cannot go through the model (as with
+    channels_last in it); O((n C)^2 p) for the Gram matrix and O((n C)^3).
     Singular values below 1e-7 of the largest, in float32 models about 1e-5, are lost to rounding.
 
     Example:
@@ -143,9 +151,10 @@ def jacobian_spectrum(
     batch_size = require_int("batch_size", batch_size, 1, "8 suits most models.")
     if memory_limit is not None:
         memory_limit = require_int("memory_limit", memory_limit, 1, "Give bytes, as 4 * 2**30.")
-    rows = _Rows(model, clean, batch_size)
-    limit = free_memory(rows.device) // 4 if memory_limit is None else memory_limit
-    gram = _gram(rows, [clean, augmented], limit)
+    with Fixed(0):  # a model that draws random numbers leaves the global states as they were
+        rows = _Rows(model, clean, batch_size)
+        limit = free_memory(rows.device) // 4 if memory_limit is None else memory_limit
+        gram = _gram(rows, [clean, augmented], limit)
     require_finite("Jacobian", gram, "Check the model's outputs: has training diverged?")
     size = n * rows.outputs
     own, other, across = gram[:size, :size], gram[size:, size:], gram[:size, size:]
@@ -205,6 +214,7 @@ class _Rows:
         self.width = sum(p.numel() for p in self.trained.values())
         self.bytes = sum(p.numel() * p.element_size() for p in self.trained.values())
         self.eps = max(torch.finfo(p.dtype).eps for p in self.trained.values())
+        self.vectorised = True
         self.outputs = self._probe(inputs[:4])
 
     def _probe(self, inputs: Tensor) -> int:
@@ -233,23 +243,38 @@ class _Rows:
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """Return J of (b, ...) inputs, (b C, p_k) for each parameter."""
-
-        def outputs(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
-            found: Tensor = functional_call(self.model, parameters, (sample.unsqueeze(0),))
-            return found.squeeze(0)
-
-        derivatives = vmap(jacrev(outputs), in_dims=(None, 0))
         rows = len(inputs) * self.outputs
         parts = [p.new_empty(rows, p.numel()) for p in self.trained.values()]
         done = 0
         with computed_in(self.device, None):
             for some in inputs.detach().split(self.batch_size):
-                found = derivatives(self.trained, some.to(self.device))
+                found = self._derivatives(some.to(self.device))
                 upto = done + len(some) * self.outputs
                 for part, name in zip(parts, self.trained, strict=True):
                     part[done:upto] = found[name].detach().reshape(upto - done, -1)
                 done = upto
         return parts
+
+    def _outputs(self, parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
+        found: Tensor = functional_call(self.model, parameters, (sample.unsqueeze(0),))
+        return found.squeeze(0)
+
+    def _derivatives(self, samples: Tensor) -> dict[str, Tensor]:
+        """Return (b, C, ...) for each parameter."""
+        if self.vectorised:
+            try:
+                together: dict[str, Tensor] = vmap(jacrev(self._outputs), in_dims=(None, 0))(
+                    self.trained, samples
+                )
+                return together
+            except RuntimeError:  # vmap has no rule for something, as for channels_last
+                self.vectorised = False
+        rows = []
+        for sample in samples:
+            made: Any = vjp(partial(self._outputs, sample=sample), self.trained)
+            found, pull = made
+            rows += [pull(one)[0] for one in torch.eye(len(found), device="cpu").to(found)]
+        return {name: torch.stack([row[name] for row in rows]) for name in self.trained}
 
 
 def _gram(rows: _Rows, inputs: list[Tensor], limit: int) -> Tensor:

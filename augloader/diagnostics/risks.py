@@ -160,7 +160,7 @@ def risk_gap(
 
     def risk(view: Any) -> Risk:
         passing = _Pass(strong, forward, seed)
-        evidence = sweep(
+        sweep(
             model,
             view,
             None,
@@ -170,13 +170,8 @@ def risk_gap(
             forward=passing,
             autocast=autocast,
         )
-        hits = torch.cat(passing.hits)
-        losses = torch.cat(passing.losses) if passing.losses else evidence.losses
-        assert losses is not None
-        return Risk(
-            float(losses.double().mean() if losses.device.type != "mps" else losses.mean()),
-            int(hits.sum()) / len(hits),
-        )
+        hits, losses = torch.cat(passing.hits), torch.cat(passing.losses)
+        return Risk(float(losses.cpu().double().mean()), int(hits.sum()) / len(hits))
 
     def mean(level: float, views: int) -> Risk:
         risks = [risk(_View(given, copy, level, epoch, seed)) for copy in range(1, views + 1)]
@@ -191,12 +186,12 @@ def risk_gap(
 
 
 class _Pass:
-    """The forward pass of a sweep: augments the batch, and keeps which rows were right."""
+    """The forward pass of a sweep: augments the batch, and keeps its losses and hits."""
 
     def __init__(self, strong: Strong | None, forward: Forward | None, seed: int) -> None:
         self.strong, self.forward, self.seed = strong, forward, seed
         self.hits: list[Tensor] = []
-        self.losses: list[Tensor] = []  # where targets are probabilities
+        self.losses: list[Tensor] = []
 
     def __call__(self, model: Any, batch: Any) -> tuple[Any, Any]:
         if self.strong is not None:
@@ -209,15 +204,15 @@ class _Pass:
                 return found  # which the sweep refuses
             logits, target = found
         if not isinstance(logits, Tensor) or not isinstance(target, Tensor) or logits.ndim != 2:
-            return logits, target
-        if target.is_floating_point() and target.shape == logits.shape:
-            target = target.to(logits.device)
-            loss = F.cross_entropy(logits.float(), target.float(), reduction="none")
-            self.losses.append(loss)
-            target = target.argmax(1)
-        if target.shape == logits.shape[:1]:
-            self.hits.append(logits.argmax(1) == target.to(logits.device))
-        return logits, target
+            return logits, target  # which the sweep refuses, as all that is not kept here
+        target = target.to(logits.device)
+        soft = target.is_floating_point() and target.shape == logits.shape
+        labels = target.argmax(1) if soft else target
+        if soft or (labels.shape == logits.shape[:1] and not labels.is_floating_point()):
+            self.hits.append(logits.argmax(1) == labels)
+            aim = target.float() if soft else labels.long().clamp(0, logits.shape[1] - 1)
+            self.losses.append(F.cross_entropy(logits.float(), aim, reduction="none"))
+        return logits, labels
 
     def _augmented(self, batch: Any) -> Sample:
         if not isinstance(batch, Sample):

@@ -21,11 +21,14 @@ T = TypeVar("T")
 _LEAST = 1e-12  # of the largest variance: what is below is rounding
 
 
-def jacobian(spectra: JacobianSpectrum | Mapping[str, JacobianSpectrum]) -> Figure:
+def jacobian(
+    spectra: JacobianSpectrum | Mapping[str, JacobianSpectrum], *, relative: bool = False
+) -> Figure:
     """Draw how augmentation moves the singular values and subspaces of a network's Jacobian.
 
     Args:
         spectra: what ``jacobian_spectrum`` returned; or several by name, as of two strengths.
+        relative: whether changes are shares of the clean singular values.
 
     Returns:
         A figure with three axes: the singular values; the mean change of each range's; and the mean
@@ -59,7 +62,8 @@ def jacobian(spectra: JacobianSpectrum | Mapping[str, JacobianSpectrum]) -> Figu
             values.plot(
                 order, part[: edges[-1]].numpy(), color=colour, linestyle=style, label=prefix + what
             )
-        change.plot(centres, found.changes().numpy(), color=colour, marker="o", label=name)
+        moved = found.changes(relative).numpy()
+        change.plot(centres, moved, color=colour, marker="o", label=name)
         for side, style in (("left", "-"), ("right", "--")):
             angle.plot(
                 centres,
@@ -71,6 +75,8 @@ def jacobian(spectra: JacobianSpectrum | Mapping[str, JacobianSpectrum]) -> Figu
             )
     values.set(yscale="log", ylabel="singular value")
     change.set(ylabel="change by augmentation, mean of a range")
+    if relative:
+        change.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     change.axhline(0, color="0.4", linewidth=0.8)
     angle.set(ylabel="angle of the subspaces, mean of a range", ylim=(-2, 92))
     angle.yaxis.set_major_formatter("{x:.0f}°")
@@ -117,7 +123,7 @@ def alignment(found: Alignment | Sequence[Alignment], at: Sequence[float] | None
     Source: Liu & Mirzasoleiman (2022), Eq. 8 and Lemma 5.1.
     """
     several, places, what = _alignments(found, at)
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     kinds = [("", "clean", "C0"), ("augmented_", "augmented", "C1")]
     lowest = np.inf
@@ -126,7 +132,7 @@ def alignment(found: Alignment | Sequence[Alignment], at: Sequence[float] | None
             continue
         for part, style, text in (
             ("error", "-", "error of the selection"),
-            ("bound", "--", "no error is above"),
+            ("bound", "--", "bound of the error"),
             ("norm", ":", "norm of the whole gradient"),
         ):
             values = np.array([float(getattr(one, prefix + part)) for one in several])
@@ -144,7 +150,7 @@ def alignment(found: Alignment | Sequence[Alignment], at: Sequence[float] | None
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("How well the selection stands for the gradient of all samples", fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

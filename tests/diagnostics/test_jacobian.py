@@ -158,6 +158,33 @@ def test_batch_norm_tied_and_frozen_parameters_and_a_model_left_as_it_was() -> N
     require_same(found, one, other, 1e-5)
 
 
+class Last(Tied):
+    """In channels_last, which vmap has no rule for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.contiguous(memory_format=torch.channels_last))
+
+
+def test_a_model_that_vmap_cannot_go_through() -> None:
+    torch.manual_seed(0)
+    model = Last().eval()
+    clean = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    found = jacobian_spectrum(model, clean, clean + 0.5, bins=2, batch_size=3)
+    require_same(found, written_out(model, clean), written_out(model, clean + 0.5), 1e-5)
+
+
+class Restless(nn.Module):
+    """Draws random numbers in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 2).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.dropout(x, 0.5, True))
+        return out
+
+
 def test_more_rows_than_parameters() -> None:
     model = nn.Linear(1, 2).double()
     clean = torch.arange(1.0, 5.0, dtype=torch.float64)[:, None]
@@ -210,6 +237,8 @@ def test_means_of_the_ranges() -> None:
     assert ends == [(0, 4), (4, 8), (8, 11), (11, 15)]
     for i, (start, end) in enumerate(ends):
         assert found.changes()[i] == found.change[start:end].mean()
+        shares = found.change[start:end] / found.clean[start:end]
+        assert found.changes(relative=True)[i] == pytest.approx(float(shares.mean()))
         assert found.angles()[i] == found.left[start:end].mean()
         assert found.angles("right")[i] == found.right[start:end].mean()
         assert (found.left[start:end].diff() >= 0).all()
@@ -257,6 +286,10 @@ def test_what_it_refuses() -> None:
     alone = nn.Sequential(alone, nn.Flatten(), nn.Linear(4, 2)).double()
     with pytest.raises(ValueError, match="the same outputs for a sample whatever its batch"):
         jacobian_spectrum(alone, clean, augmented)
+    restless, before = Restless(), torch.get_rng_state()
+    with pytest.raises(ValueError, match="the same outputs for a sample whatever its batch"):
+        jacobian_spectrum(restless, clean, augmented)
+    assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(ValueError, match="parameters that require gradients, got none"):
         jacobian_spectrum(model.requires_grad_(False), clean, augmented)
 

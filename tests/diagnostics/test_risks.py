@@ -190,6 +190,22 @@ def test_mixed_targets() -> None:
     assert near(found.strong, risk(model, mixed.input, mixed.target))
 
 
+def test_targets_may_be_mixed_in_some_batches_alone() -> None:
+    model, mix = network(), Mixup(num_classes=3, seed=2)
+
+    def some(batch: Sample) -> Sample:
+        return mix(batch) if int(batch.index[0]) == 0 else batch
+
+    found = risk_gap(model, PLAIN, some, batch_size=7).strong
+    first = risk_gap(model, TensorDataset(IMAGES[:7], LABELS[:7]), mix, batch_size=7).strong
+    assert first is not None
+    model.eval()
+    with torch.no_grad():
+        rest = float(F.cross_entropy(model(IMAGES[7:]), LABELS[7:]))
+    assert found is not None
+    assert found.loss == pytest.approx((first.loss + rest) / 2, rel=1e-5)
+
+
 class Wordy(nn.Module):
     """A model that returns an object, as many do."""
 

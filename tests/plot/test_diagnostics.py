@@ -56,6 +56,8 @@ def test_jacobian_draws_values_changes_and_angles_of_each_range() -> None:
     assert across(change.lines[0]) == [2, 4.5, 7]  # the middles of 1-3, 4-5 and 6-8
     expected = [near.angles(side).rad2deg().tolist() for side in ("left", "right")]
     assert [along(line) for line in angle.lines] == [pytest.approx(part) for part in expected]
+    (shares, _) = drawn(jacobian(near, relative=True)).axes[1].lines
+    assert along(shares) == pytest.approx(near.changes(relative=True).tolist())
     several = drawn(jacobian({"0.1": near, "1": far}))
     labels = named(several, 2)
     assert list(labels) == ["0.1: left", "0.1: right", "1: left", "1: right"]
@@ -81,10 +83,10 @@ def test_alignment_draws_errors_bounds_and_norms() -> None:
     lines = named(drawn(alignment(made)))
     assert len(lines) == 6
     assert along(lines["clean: error of the selection"]) == [1, 1]
-    assert along(lines["clean: no error is above"]) == [3, 1]
+    assert along(lines["clean: bound of the error"]) == [3, 1]
     assert along(lines["clean: norm of the whole gradient"]) == [4, 4]
     assert along(lines["augmented: error of the selection"]) == [1, 1]
-    assert along(lines["augmented: no error is above"]) == [9, 7]
+    assert along(lines["augmented: bound of the error"]) == [9, 7]
     assert along(lines["augmented: norm of the whole gradient"]) == [7, 7]
     assert across(lines["clean: error of the selection"]) == [1, 2]
     later = alignment(made, at=[3, 9]).axes[0]
