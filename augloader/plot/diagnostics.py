@@ -45,7 +45,7 @@ def jacobian(
         >>> from augloader.diagnostics import jacobian_spectrum
         >>> model, clean = torch.nn.Linear(2, 1, bias=False), torch.eye(2)
         >>> figure = jacobian(jacobian_spectrum(model, clean, 3 * clean, bins=1))
-        >>> figure.axes[1].lines[0].get_ydata().tolist()
+        >>> figure.axes[1].lines[0].get_ydata().round(4).tolist()
         [2.0]
 
     Source: Liu & Mirzasoleiman (2022), Fig. 1.
@@ -233,7 +233,7 @@ def features(
         >>> from augloader.diagnostics import feature_spectrum
         >>> h = torch.tensor([[3.0, 1.0], [3.0, -1.0], [-3.0, 0.0]])
         >>> figure = features(feature_spectrum(h, torch.tensor([0, 0, 1])), label=0)
-        >>> figure.axes[1].lines[0].get_ydata().tolist()
+        >>> figure.axes[1].lines[0].get_ydata().round(4).tolist()
         [1.0, nan]
 
     Source: He et al. (2019), Fig. 3.

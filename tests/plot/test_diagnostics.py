@@ -148,13 +148,13 @@ def test_features_draws_all_classes_and_one_or_their_mean() -> None:
     h = torch.tensor([[3.0, 0.5], [3.0, -0.5], [-3.0, 2.0], [-3.0, -2.0]])
     found = feature_spectrum(h, torch.tensor([4, 4, 7, 7]))
     figure = drawn(features(found))
-    assert along(figure.axes[0].lines[0]) == [9, (4 + 0.25) / 2]
-    assert along(figure.axes[1].lines[0])[0] == (4 + 0.25) / 2
+    assert along(figure.axes[0].lines[0]) == pytest.approx([9, (4 + 0.25) / 2])
+    assert along(figure.axes[1].lines[0])[0] == pytest.approx((4 + 0.25) / 2)
     assert np.isnan(along(figure.axes[1].lines[0])[1])
     assert across(figure.axes[0].lines[0]) == [1, 2]
     one = drawn(features({"with": found, "without": found}, label=4))
     assert list(named(one)) == ["with", "without"]
-    assert along(one.axes[1].lines[1])[0] == 0.25
+    assert along(one.axes[1].lines[1])[0] == pytest.approx(0.25)
     assert one.axes[1].get_title() == "class 4"
     with pytest.raises(ValueError, match=r"label must be of a class that occurs, from 4 to 7"):
         features(found, label=5)
