@@ -26,7 +26,6 @@ import datasets
 import numpy as np
 import torch
 from common import device_name, environment, progress
-from datasets import Files
 from matplotlib.figure import Figure
 from papers import FAISS, PACKAGES
 from recipe import Method, Trainer, crop_and_flip, pixels_of
@@ -38,7 +37,6 @@ from tables.methods import CLEAN, WEAK, augmented
 from torch import Tensor
 
 from augloader import LastLayerGradient, Proxies, Residual, Sample, Selection, plot, sweep
-from augloader.core import unwrapped
 from augloader.diagnostics import (
     RiskGap,
     alignment,
@@ -89,14 +87,18 @@ def versions(bench: Bench, pixels: Tensor) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(bench.seed)
     noise = 2 * torch.rand(pixels.shape, generator=generator) - 1
     keys = torch.stack([torch.zeros(n), torch.arange(n), torch.ones(n)], 1).long()
-    made = {
-        f"noise, at most {bound}": (pixels + bound * noise).clamp(0, 255) for bound in BOUNDS
-    }
+    made = {f"noise, at most {bound}": (pixels + bound * noise).clamp(0, 255) for bound in BOUNDS}
     made["cropped and flipped"] = crop_and_flip(pixels, keys, bench.seed).float()
     trivial = bench.trainer(TABLES["table4"].row("all").method).strong[0]
     ones = torch.ones(n)
     made["TrivialAugment"] = torch.as_tensor(trivial(pixels, ones, keys=keys)).float()
     return made
+
+
+def means(values: Tensor, edges: Tensor) -> list[float]:
+    """Return the mean of each range of an index."""
+    parts = values[: int(edges[-1])].split(edges.diff().tolist())
+    return [float(part.mean()) for part in parts]
 
 
 def spectrum(bench: Bench, images: int) -> tuple[dict[str, Any], list[Figure]]:
@@ -106,9 +108,9 @@ def spectrum(bench: Bench, images: int) -> tuple[dict[str, Any], list[Figure]]:
     pixels = pixels_of(bench.given[0])[:images]
     for network in ("mlp", bench.setting.schedule.networks[0]):
         trainer = bench.trainer(WEAK, network)
-        for _ in epochs(trainer, TILL):
+        for _ in epochs(trainer, min(TILL, trainer.epochs)):
             pass
-        model = unwrapped(trainer.model).to(memory_format=torch.contiguous_format)
+        model = trainer.model.to(memory_format=torch.contiguous_format)
         spectra = {
             name: jacobian_spectrum(model, pixels.float(), other)
             for name, other in versions(bench, pixels).items()
@@ -117,7 +119,7 @@ def spectrum(bench: Bench, images: int) -> tuple[dict[str, Any], list[Figure]]:
         drawn[-1].suptitle(f"{network}, {images} images, after {TILL} epochs")
         found[network] = {
             name: {
-                "clean": [float(part.mean()) for part in one.clean[: one.edges[-1]].tensor_split(10)],
+                "clean": means(one.clean, one.edges),
                 "change": one.changes().tolist(),
                 "relative change": one.changes(relative=True).tolist(),
                 "left angle": one.angles("left").tolist(),
@@ -156,11 +158,9 @@ def features(trainer: Trainer) -> Any:
     evidence = sweep(
         trainer.model, trainer.test, LastLayerGradient(), batch_size=trainer.view, progress=False
     )
-    proxies = evidence.proxies
-    assert proxies is not None
-    assert proxies.features is not None
+    assert evidence.features is not None
     assert evidence.labels is not None
-    return feature_spectrum(proxies.features, evidence.labels)
+    return feature_spectrum(evidence.features, evidence.labels)
 
 
 def refined(bench: Bench) -> tuple[dict[str, Any], list[Figure]]:
@@ -180,8 +180,9 @@ def refined(bench: Bench) -> tuple[dict[str, Any], list[Figure]]:
                 tested.append(trainer.evaluate(trainer.test))
         weak = risk_gap(trainer.model, trainer.data, as_trained(trainer, True), epoch=0).strong
         spectra[row.label] = features(trainer)
-        drawn.append(plot.risks(history))
-        drawn[-1].suptitle(row.label)
+        if row.method.refined and not standard:
+            drawn.append(plot.risks(history))
+            drawn[-1].suptitle(row.label)
         assert weak is not None
         found[row.label] = {
             "epochs": [risk.epoch for risk in history],
@@ -253,6 +254,8 @@ def measured(
     for name, selection in (("coreset", coreset), ("random", chance)):
         one = alignment(clean, selection, moved)
         found[name] = one.error / one.norm
+        assert one.augmented_error is not None
+        assert one.augmented_norm is not None
         found[f"{name}, augmented"] = one.augmented_error / one.augmented_norm
         if name == "coreset":
             found["bound"] = one.bound / one.norm

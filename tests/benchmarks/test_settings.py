@@ -1,5 +1,6 @@
 """Data sets and networks by name: what they read and return, and who is refused."""
 
+import json
 import pickle
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import datasets
+import figures
 import networks
 import recipe
 from datasets import Files, Source
@@ -261,3 +263,35 @@ def test_networks_without_stages_are_not_mixed_inside() -> None:
         model = networks.network("mlp", 10, MEAN, STD, 32)
     with pytest.raises(ValueError, match="must be of a network with stages"):
         networks.mixable(model)
+
+
+# Figures ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_the_figures_are_measured_and_drawn(tmp_path: Path) -> None:
+    image_folder(tmp_path / "data", train=24, test=6)
+    words = ["spectrum", "refined", "overlap", "--data", str(tmp_path / "data"), "--epochs", "5"]
+    words += ["--images", "4", "--device", "cpu", "--output", str(tmp_path / "out")]
+    figures.main(words)
+    place = tmp_path / "out" / "data" / "reduced-5-epochs"
+    found = {
+        name: json.loads((place / f"figure-{name}.json").read_text())["found"]
+        for name in figures.FIGURES
+    }
+    assert set(found["spectrum"]) == {"mlp", "resnet8"}
+    small, large = (found["spectrum"]["mlp"][f"noise, at most {b}"] for b in figures.BOUNDS)
+    assert 0 < small["perturbation"] < large["perturbation"]
+    risks = found["refined"]["refined, Mixup"]
+    assert risks["epochs"] == [4]
+    assert risks["augmented loss"][0] != risks["clean loss"][0]
+    assert len(risks["singular values, class 0"]) == 64
+    (errors,) = found["overlap"]["errors of the gradient"]
+    assert errors["coreset"] <= errors["bound"]
+    assert found["overlap"]["by chance"] == [pytest.approx(0.3, abs=0.05)]
+    assert len(list(place.glob("*.png"))) == 8
+    image_folder(tmp_path / "other" / "data", train=22, test=6)  # of the same name
+    words[words.index("--data") + 1] = str(tmp_path / "other" / "data")
+    with pytest.raises(ValueError, match="Give this data set another --name"):
+        figures.main([words[2], *words[3:]])
