@@ -5,8 +5,8 @@
     python examples/pictures.py --output DIR --log DIR        and logs for TensorBoard
 
 Trains the quickstart's small network on 30 % of the images, selected as a coreset and augmented by
-TrivialAugment, each as strongly as its influence is steady (SADA). Keeps every selection and every
-epoch's strengths, prints the last summary, and writes five pictures.
+TrivialAugment, each as strongly as its influence is steady (SADA). Keeps every selection, and every
+epoch's strengths and losses, prints the last summary, and writes a picture of each kind.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Kept:
 
     selections: dict[int, Selection] = field(default_factory=dict)  # by the epoch of the refresh
     strengths: list[Tensor] = field(default_factory=list)  # (n,) an epoch
+    losses: list[Tensor | None] = field(default_factory=list)  # (n,) an epoch
 
 
 def train(
@@ -88,6 +89,7 @@ def train(
             (loss * batch.weight).mean().backward()
             optimizer.step()
             sampler.report(batch, loss=loss, logits=logits)
+        kept.losses.append(sampler.table.evidence(frozenset({"losses"})).losses)
         scheduler.step()
     return sampler, kept
 
@@ -124,6 +126,12 @@ def main() -> None:
         "coverage": plot.coverage(last),
         "strengths": plot.strengths(kept.strengths),
         "ladder": plot.strength_ladder(strong, images[int(last.indices[0])]),
+        "evolution": plot.evolution(
+            kept.strengths, labels, names=problem.classes, samples=last.indices[:5], images=images
+        ),
+        "extremes": plot.extremes(kept.losses[-1], images),
+        "scores": plot.scores({"first loss": kept.losses[0], "last loss": kept.losses[-1]}),
+        "drift": plot.drift(kept.losses[0], kept.losses[-1], log=True),
     }
     if len(kept.selections) > 1:
         figures["turnover"] = plot.turnover([*kept.selections.values()], [*kept.selections])

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from augloader.core.checks import require_dataset, require_int, require_labels
 from augloader.core.evidence import Selection
-from augloader.loading.dataset import WeightedAugmentedDataset
-from augloader.plot.pixels import Pixels, aspect, show, to_pixels
+from augloader.plot.pixels import aspect, pick, show
 from augloader.selection.facility import Coreset
 from augloader.summary import number, short
 
@@ -73,7 +72,7 @@ def medoids(
     groups = _rows(selection, labels, n, names, columns)
     shown = groups[:rows]
     weights, indices = selection.weights.tolist(), selection.indices.tolist()
-    pictures = {p: _image(images, indices[p]) for _, places in shown for p in places}
+    pictures = {p: pick(images, indices[p]) for _, places in shown for p in places}
     scale = max((weights[p] * aspect(x) ** sign) for p, x in pictures.items() for sign in (1, -1))
     sides = {  # width and height: their product is in proportion to the weight
         p: tuple((weights[p] * aspect(x) ** sign / scale) ** 0.5 for sign in (1, -1))
@@ -291,12 +290,3 @@ def _groups(selection: Selection) -> int:
 
 def _shared(new: Selection, old: Selection) -> float:
     return float(torch.isin(new.indices, old.indices).double().mean())
-
-
-def _image(images: Any, index: int) -> Pixels:
-    """Return one image of a tensor or a dataset."""
-    if isinstance(images, WeightedAugmentedDataset):
-        plain = WeightedAugmentedDataset(images.data, fields=images.fields)
-        return to_pixels(plain[index].input, f"images[{index}]")
-    item = images[index]
-    return to_pixels(item[0] if isinstance(item, tuple | list) else item, f"images[{index}]")

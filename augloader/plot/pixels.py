@@ -9,7 +9,10 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-Pixels = np.ndarray[Any, Any]
+from augloader.loading.dataset import WeightedAugmentedDataset
+
+Array = np.ndarray[Any, Any]
+Pixels = Array
 
 
 def to_pixels(image: Any, name: str) -> Pixels:
@@ -41,6 +44,15 @@ def to_pixels(image: Any, name: str) -> Pixels:
         shown = shown.clamp(0, 1)
     pixels: Pixels = shown.permute(1, 2, 0).numpy()
     return pixels[..., 0] if image.shape[0] == 1 else pixels
+
+
+def pick(images: Any, index: int) -> Pixels:
+    """Return one image of a tensor or a dataset, of a WeightedAugmentedDataset untransformed."""
+    if isinstance(images, WeightedAugmentedDataset):
+        plain = WeightedAugmentedDataset(images.data, fields=images.fields)
+        return to_pixels(plain[index].input, f"images[{index}]")
+    item = images[index]
+    return to_pixels(item[0] if isinstance(item, tuple | list) else item, f"images[{index}]")
 
 
 def aspect(pixels: Pixels) -> float:

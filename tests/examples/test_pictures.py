@@ -10,6 +10,7 @@ from PIL import Image
 from tests.scripts import EXAMPLES, image_folder, load, run
 
 NAMES = {"medoids", "coverage", "strengths", "ladder", "turnover"}
+NAMES |= {"evolution", "extremes", "scores", "drift"}
 
 
 @pytest.fixture
@@ -30,12 +31,12 @@ def test_digits(
     assert {path.stem for path in folder.iterdir()} == NAMES
     for path in folder.iterdir():
         with Image.open(path) as drawn:
-            assert min(drawn.size) > 300
+            assert min(drawn.size) > 250
     printed = capsys.readouterr().out
     assert "CoresetSampler of 80 samples by FacilityLocation" in printed
     assert "epoch      2, of 3" in printed
     assert "were selected before" in printed
-    assert printed.count("picture: ") == 5
+    assert printed.count("picture: ") == 9
 
 
 def test_image_folder_with_one_selection_and_logs(
