@@ -41,13 +41,13 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """The CIFAR ResNet of 6 n + 2 layers; takes uint8 images and normalises them itself."""
 
-    def __init__(self, n: int, classes: int, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, n: int, classes: int, mean: Tensor, std: Tensor, width: int = 16) -> None:
         super().__init__()
         self.mean, self.std = nn.Buffer(mean.view(3, 1, 1)), nn.Buffer(std.view(3, 1, 1))
-        stem = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-        widths = [16] * (n + 1) + [32] * n + [64] * n
+        stem = [nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        widths = [width] * (n + 1) + [2 * width] * n + [4 * width] * n
         blocks = [Block(a, b) for a, b in itertools.pairwise(widths)]
-        self.body, self.head = nn.Sequential(*stem, *blocks), nn.Linear(64, classes)
+        self.body, self.head = nn.Sequential(*stem, *blocks), nn.Linear(4 * width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)

@@ -3,10 +3,9 @@
 import json
 import math
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -25,10 +23,9 @@ import loader
 import ordering
 import scores
 import selection
-import strategies
 import transform
 
-from augloader import Loss, Rank, Sample, StableInfluence
+from augloader import Sample, StableInfluence
 from tests.scripts import run
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -461,118 +458,6 @@ def test_transform_measures_the_device() -> None:
     line = transform.final(summary := transform.summarise_cuda(rows))
     check_line(line, summary)
     assert "speedup_kornia_gpu_224" in line
-
-
-# strategies --------------------------------------------------------------------------------------
-
-POINTS = (0, 5, 20, 120)
-
-
-@pytest.fixture(scope="module")
-def protocol() -> tuple[strategies.Results, dict[str, float]]:
-    """The whole experiment on 120 digits, with a network of two epochs."""
-    seconds: strategies.Seconds = defaultdict(float)
-    problem = strategies.digits(120, 2, 0, seconds)
-    found = strategies.run(problem, strategies.catalogue(120, POINTS, 10.0), POINTS, 2, 0, seconds)
-    return found, seconds
-
-
-def rows_of(found: strategies.Results, name: str) -> dict[tuple[str, str], Any]:
-    return {(row["score"], row["strategy"]): row for row in found.record[name]["strategies"]}
-
-
-@pytest.mark.slow
-def test_strategies_meet_where_nothing_and_everything_is_augmented(
-    protocol: tuple[strategies.Results, dict[str, float]],
-) -> None:
-    found, seconds = protocol
-    assert list(found.record) == ["translate", "rotate", "crop"]
-    assert {"network", "features", "loss rank"} <= seconds.keys()
-    for name, record in found.record.items():
-        assert len(record["none"]) == len(record["full"]) == 2
-        for (_, policy), row in rows_of(found, name).items():
-            for none, full, reached in zip(
-                record["none"], record["full"], row["rounds"], strict=True
-            ):
-                if 0 in reached:
-                    assert reached[0] == none
-                if 120 in reached and "downweight" not in policy:
-                    assert reached[120] == pytest.approx(full, abs=0.002)  # order of the rows
-        assert all(-1 <= rho <= 1 for rhos in record["spearman"].values() for rho, _ in rhos)
-
-
-def test_gains_are_paired_with_uniform_and_areas_are_trapezoids(
-    protocol: tuple[strategies.Results, dict[str, float]],
-) -> None:
-    rows = rows_of(protocol[0], "crop")
-    uniform = rows["none", "uniform"]
-    assert all(gain == {"mean": 0.0, "half": 0.0} for gain in uniform["gain"].values())
-    row = rows["loss", "rank"]
-    curves = [[reached[k] for k in POINTS] for reached in row["rounds"]]
-    areas = [np.trapezoid(curve, POINTS) / 120 for curve in curves]
-    assert row["mean"]["auc"]["mean"] == pytest.approx(np.mean(areas))
-    gains = [
-        own[20] - other[20] for own, other in zip(row["rounds"], uniform["rounds"], strict=True)
-    ]
-    assert row["gain"]["20"]["mean"] == pytest.approx(np.mean(gains))
-    half = 12.706 * abs(gains[0] - gains[1]) / 2  # t of one degree of freedom
-    assert row["gain"]["20"]["half"] == pytest.approx(half, rel=1e-3)
-
-
-def test_the_summary_and_the_pictures_of_strategies(
-    protocol: tuple[strategies.Results, dict[str, float]], tmp_path: Path
-) -> None:
-    line = json.loads(json.dumps(strategies.summary(protocol[0])))
-    assert line["benchmark"] == "strategies"
-    assert set(line["auc"]["rotate"]) == {"none", "margin", "loss", "influence"}
-    assert {"uniform", "uniform clustered"} <= set(line["auc"]["rotate"]["none"])
-    assert set(line["none"]) == set(line["full"]) == {"translate", "rotate", "crop"}
-    assert "support vectors" in strategies.table(protocol[0])
-    strategies.draw(protocol[0], tmp_path / "x")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        f"x-{kind}.png" for kind in ("curves", "images", "scores")
-    }
-
-
-def test_features_are_of_mean_length_one_and_downweighting_conserves_weight() -> None:
-    rng = np.random.default_rng(0)
-    features, labels = rng.normal(size=(30, 5, 3)), np.arange(30) % 2
-    task = strategies.Task.of(features, labels, np.arange(20), np.arange(20, 30))
-    assert np.linalg.norm(task.train[:, 0, :-1], axis=1).mean() == pytest.approx(1)
-    assert (task.train[..., -1] == 1).all()
-    given: list[Any] = []
-
-    class Spy:
-        def fit(self, x: Any, y: Any, weights: Any) -> None:
-            given.append((x, y, weights))
-
-    task.fit(Spy(), np.array([3, 7]), downweight=True)
-    x, y, weights = given[0]
-    assert (len(x), weights.sum()) == (20 + 2 * 4, pytest.approx(20))
-    assert y[20:].tolist() == [labels[3]] * 4 + [labels[7]] * 4
-    assert np.array_equal(x[20:24], task.train[3, 1:])
-
-
-def test_updated_scores_keep_the_points_augmented_before() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 2
-    features = rng.normal(size=(60, 4, 3)) + labels[:, None, None]
-    task = strategies.Task.of(features, labels, np.arange(40), np.arange(40, 60))
-    fitted: list[list[int]] = []
-
-    class Task(strategies.Task):
-        def fit(self, model: Any, chosen: Any, downweight: bool = False) -> None:
-            fitted.append(chosen.tolist())
-            super().fit(model, chosen, downweight)
-
-    spied = Task(task.train, task.labels, task.test, task.test_labels)
-    model = LogisticRegression(fit_intercept=False)
-    task.fit(model, np.arange(0))
-    policy = strategies.Choice("loss", "rank update", Rank(Loss()), update=True)
-    policy.walk(spied, model, (0, 3, 9, 40), [0])
-    assert [len(chosen) for chosen in fitted] == [0, 3, 9, 40]
-    assert all(b[: len(a)] == a for a, b in pairwise(fitted))
-    assert sorted(fitted[-1]) == list(range(40))
 
 
 # scores ------------------------------------------------------------------------------------------

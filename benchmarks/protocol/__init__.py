@@ -1,0 +1,1 @@
+"""The parts of ``strategies.py``: data sets and networks, choices of points, records, pictures."""
