@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_png, encode_png
 
 from augloader import plot
 from protocol.results import Record, interval
@@ -187,12 +187,8 @@ class Pictures:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Tensor:
-        raw = base64.b64decode(self.encoded[str(index)])
-        image: Tensor = decode_png(
-            torch.frombuffer(bytearray(raw), dtype=torch.uint8), ImageReadMode.RGB
-        )
-        return image
+    def __getitem__(self, index: int) -> Image.Image:
+        return Image.open(BytesIO(base64.b64decode(self.encoded[str(index)]))).convert("RGB")
 
 
 def pictures(images: Tensor, scores: Mapping[str, Any], count: int = 10) -> dict[int, str]:
@@ -201,8 +197,10 @@ def pictures(images: Tensor, scores: Mapping[str, Any], count: int = 10) -> dict
     for values in scores.values():
         order = np.argsort(values, kind="stable").tolist()
         places |= {*order[:count], *np.argsort(-values, kind="stable").tolist()[:count]}
-    encode: Callable[[Tensor], Tensor] = encode_png
-    return {
-        i: base64.b64encode(encode(images[i].contiguous()).numpy().tobytes()).decode()
-        for i in sorted(places)
-    }
+    return {i: encoded(images[i]) for i in sorted(places)}
+
+
+def encoded(image: Tensor) -> str:
+    file = BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

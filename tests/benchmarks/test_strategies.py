@@ -23,6 +23,7 @@ from protocol.networks import LeNet, Networks, Recipe, checksum, moved
 
 from augloader import KDPP, Loss, Rank
 from augloader.augment import translations
+from augloader.plot.values import rank_correlation
 from tests.scripts import image_folder, run
 
 POINTS = (0, 5, 20, 120)
@@ -114,9 +115,9 @@ def test_all_panels_are_drawn_from_the_record_alone(
     # As kept, the scores of the first round give the rank correlation that was measured.
     pair = kept["transformations"]["rotate"]["scores"]["loss"]
     rho = kept["transformations"]["rotate"]["spearman"]["loss"][0][0]
-    assert panels.plot.values.rank_correlation(  # type: ignore[attr-defined]
-        *(np.array(pair[end]) for end in ("before", "after"))
-    ) == pytest.approx(rho, abs=1e-3)
+    assert rank_correlation(*(np.array(pair[end]) for end in ("before", "after"))) == pytest.approx(
+        rho, abs=1e-3
+    )
     run(strategies, monkeypatch, "--replot", str(path))
     assert capsys.readouterr().out.count("picture: ") == len(panels.PANELS) + 5
     names = {file.stem.removeprefix(f"{path.stem}-") for file in tmp_path.glob("*.png")}
