@@ -44,6 +44,8 @@ from protocol.choices import (
     few_choices,
     main_choices,
 )
+from protocol.deep import deep
+from protocol.deep import table as deep_table
 from protocol.networks import Networks, Recipe
 from protocol.panels import draw, pictures
 from protocol.problems import DIGITS, KINDS, Array, Problem, Seconds, digits, files, timed
@@ -205,6 +207,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=16, help="of resnet8: a quarter of features")
     parser.add_argument("--train-augmented", action="store_true", help="augment its images")
     parser.add_argument("--retrain-features", action="store_true", help="at each number of points")
+    parser.add_argument("--deep", action="store_true", help="also train whole networks (App. I)")
     parser.add_argument("--transformations", nargs="+", choices=("translate", "rotate", "crop"))
     parser.add_argument("--count", type=int, default=1000, help="training images of a round (1000)")
     parser.add_argument("--points", nargs="+", type=int, help="numbers of them to augment")
@@ -313,9 +316,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for other in OTHERS:
                 again = Settings(options.points, options.rounds, options.seed, other)
                 others[other] = run(problem, main_choices(), again, seconds)
+        whole = {}
+        if options.deep:
+            with timed(seconds, "deep"):
+                whole = deep(problem, options.rounds, options.seed, options.epochs)
     for other, found in others.items():
         print(f"\nC = {other:g}:\n{table(found)}")
     print(f"\nC = {'chosen' if options.C is None else f'{options.C:g}'}:\n{table(results)}")
+    if whole:
+        print(f"\n{deep_table(whole)}")
     if options.network:
         print(f"networks: {networks.loaded} loaded, {networks.trained} trained and kept")
     record = {
@@ -335,6 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{other:g}": {name: without_scores(part) for name, part in found.record.items()}
             for other, found in others.items()
         },
+        "deep": whole,
         "pictures": results.pictures,
     }
     path, record = write(options.output, script, record)

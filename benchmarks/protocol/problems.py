@@ -75,7 +75,7 @@ class Problem:
         test: indices of the test images; None takes all that a round does not train on.
         moves: the transformations, each several maps of images to images.
         network: returns the network to use, given the indices of a round's training images.
-        learn: trains one on images and targets.
+        learn: trains one on images and targets, with its head or ``headless``.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Problem:
     test: Array | None
     moves: Mapping[str, Sequence[Move]]
     network: Callable[[Array], nn.Module]
-    learn: Callable[[Tensor, Tensor], nn.Module]
+    learn: Callable[..., nn.Module]
 
     def draw(self, rng: np.random.Generator) -> tuple[Array, Array]:
         """Return the indices of a round's training and test images."""
@@ -115,13 +115,18 @@ class Problem:
         every = [lambda images: images, *self.moves[name]]
         return np.stack([outputs(network, self.images, move) for move in every], 1)
 
-    def relearnt(self, train: Array, chosen: Array, name: str) -> nn.Module:
-        """Train a network on a round's images and the moved versions of the chosen ones of them."""
+    def relearnt(self, train: Array, chosen: Array, name: str, whole: bool = False) -> nn.Module:
+        """Train a network on a round's images and the moved versions of the chosen ones of them.
+
+        It makes features; a ``whole`` one returns outputs for the two classes.
+        """
         rows = torch.from_numpy(train)
-        more = rows[torch.from_numpy(chosen)]
+        more, own = rows[torch.from_numpy(chosen)], self.targets
+        if whole:
+            own = torch.from_numpy(self.labels)
         images = [self.images[rows], *(move(self.images[more]) for move in self.moves[name])]
-        targets = [self.targets[rows], self.targets[more].repeat(len(self.moves[name]))]
-        return self.learn(torch.cat(images), torch.cat(targets))
+        targets = [own[rows], own[more].repeat(len(self.moves[name]))]
+        return self.learn(torch.cat(images), torch.cat(targets), headless=not whole)
 
 
 @torch.inference_mode()

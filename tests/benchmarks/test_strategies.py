@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import strategies
 from protocol import panels, problems, results
 from protocol.choices import GRID, Choice, Task, by, catalogue, few_choices, main_choices, same
+from protocol.deep import SETS, deep
 from protocol.networks import LeNet, Networks, Recipe, checksum, moved
 
 from augloader import KDPP, Loss, Rank
@@ -96,6 +97,7 @@ def test_the_summary_and_the_table_of_strategies(
     assert "support vectors" in results.table(protocol[0])
 
 
+@pytest.mark.slow
 @linux
 def test_all_panels_are_drawn_from_the_record_alone(
     protocol: tuple[results.Results, dict[str, float]],
@@ -409,6 +411,27 @@ def test_a_folder_is_named_by_its_data_set_and_classes(tmp_path: Path) -> None:
     assert networks.trained == 2
     relearnt = found[1].relearnt(rows, np.array([0, 2]), "translate")
     assert relearnt(found[1].images[:3]).shape == (3, 64)
+
+
+def test_whole_networks_are_trained_on_the_images_that_are_said() -> None:
+    seconds = defaultdict[str, float](float)
+    problem = problems.digits(80, Networks(Recipe(6)), seconds).only(("crop",))
+    asked: list[tuple[int, int, bool]] = []
+
+    def learn(images: Tensor, targets: Tensor, headless: bool) -> Any:
+        asked.append((len(images), int(targets.max()), headless))
+        return Recipe(6).train(images, targets, headless)
+
+    found = deep(replace(problem, learn=learn), rounds=2, seed=0, epochs=6)["crop"]
+    sizes = [[run["images"] for run in found["runs"][name]] for name in SETS]
+    assert [size for pair in zip(*sizes, strict=True) for size in pair] == [n for n, _, _ in asked]
+    assert {(classes, headless) for _, classes, headless in asked} == {(1, False)}
+    none, uniform, vectors, everything = sizes
+    assert (none, everything) == ([80, 80], [240, 240])
+    assert uniform == vectors
+    assert all(80 < size < 240 and size % 2 == 0 for size in vectors)
+    assert found["accuracy"]["all"]["mean"] > 0.6
+    assert 0 <= found["explained"] <= 1
 
 
 # The command --------------------------------------------------------------------------------------
