@@ -86,7 +86,7 @@ def accuracy_of(problem: Problem, network: torch.nn.Module, test: Array, name: s
 
 def table(found: dict[str, Any]) -> str:
     """Return a line for each transformation and set."""
-    lines = [f"{'a whole network':14}{'set':18}{'images':>8}{'s an epoch':>12}{'accuracy':>20}"]
+    lines = [f"{'whole networks':15}{'set':18}{'images':>8}{'s an epoch':>12}{'accuracy':>20}"]
     for name, part in found.items():
         for chosen, runs in part["runs"].items():
             images, epoch = (np.mean([run[key] for run in runs]) for key in ("images", "epoch"))

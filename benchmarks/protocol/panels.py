@@ -81,7 +81,7 @@ def label_of(row: Row) -> str:
     return f"{row['strategy']} {row['score']}".removesuffix(" none")
 
 
-def draw(record: Record, stem: Path, dpi: int = 110) -> list[Path]:
+def draw(record: Record, stem: Path, dpi: int = 80) -> list[Path]:
     """Draw all that a record has to ``<stem>-<panel>.png``; return these files."""
     written = []
     for name, figure in figures(record):

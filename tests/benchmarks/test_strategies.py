@@ -406,6 +406,9 @@ def test_a_folder_is_named_by_its_data_set_and_classes(tmp_path: Path) -> None:
     ]
     assert [problem.name for problem in found] == ["pets-cat-dog", "cifar10-cat-dog"]
     assert networks.trained == 1
+    large = problems.files(tmp_path, "norb", ("cat", "dog"), None, 0, networks, seconds, True, 4)
+    assert large.images.shape == (16, 3, 96, 96)
+    assert large.checksum != found[0].checksum == found[1].checksum
     rows = found[1].draw(np.random.default_rng(0))[0]
     found[1].network(rows)
     assert networks.trained == 2
@@ -413,6 +416,7 @@ def test_a_folder_is_named_by_its_data_set_and_classes(tmp_path: Path) -> None:
     assert relearnt(found[1].images[:3]).shape == (3, 64)
 
 
+@pytest.mark.slow
 def test_whole_networks_are_trained_on_the_images_that_are_said() -> None:
     seconds = defaultdict[str, float](float)
     problem = problems.digits(80, Networks(Recipe(6)), seconds).only(("crop",))
