@@ -40,7 +40,10 @@ class FacilityLocation:
         allocation: how the budget is shared among classes: "proportional" to their sizes by
             largest remainder, or "equal", the shortfall of small classes going to the others.
             Every class gets at least one medoid; a class of one sample is its own.
-        xi: stop a class early, once ||G_S||_F <= xi (Eq. 9), in units of proxy distance.
+        xi: stop a class early, once its sum_i min_{j in S} ||g_i - g_j|| <= xi, in units of proxy
+            distance. By the triangle inequality this sum, which the greedy minimises, bounds the
+            error of the class's gradient, ||sum_i g_i - sum_j gamma_j g_j|| (Eq. 8). ||G_S||_F of
+            Eq. 9, the root of the sum of squares, is smaller and does not.
         engine: "auto", "dense", "matrix-free" or "graph"; see ``facility_location``.
         memory_limit: bytes that one class's selection may take; None takes a quarter of what is
             free.

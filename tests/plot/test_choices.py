@@ -264,7 +264,7 @@ def test_coverage_of_a_first_part_and_of_one_that_stopped_early() -> None:
     points = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
     part = select(points, 20).first(8)
     assert across(drawn(coverage(part)).axes[0].lines[0])[-1] == 8
-    early = select(points, 30, torch.arange(40) % 2, xi=1.0)
+    early = select(points, 30, torch.arange(40) % 2, xi=4.0)
     assert len(early) < 30
     budgets = across(drawn(coverage(early)).axes[0].lines[0])
     assert budgets[-1] == len(early)

@@ -73,7 +73,7 @@ def batched_greedy(
             diagonal in the upper left ``sizes[g]`` rows and columns, and anything in the rest.
         sizes: (G,) int64, 1 to m.
         budgets: (G,) int64, number of medoids, 1 to the group's size.
-        xi: stop a group as soon as sqrt(sum_i m_i^2) <= xi, but after its first medoid.
+        xi: stop a group as soon as sum_i m_i <= xi, but after its first medoid.
         width: how many candidates a group tries in an iteration.
         starts: for every group (s,) int64, distinct medoids to begin with, at most its budget.
 
@@ -130,7 +130,7 @@ def run(batches: Sequence[Batch]) -> list[list[Found]]:
         until(begun + count)
         for batch in batches:
             batch.refresh()
-    asked = any(batch.xi2 >= 0 for batch in batches)
+    asked = any(batch.xi >= 0 for batch in batches)
     until(_MORE if asked else max(batch.iterations for batch in batches))
     while _unfinished(batches):
         until(done + (done if asked else max(_MORE, *(batch.sweep for batch in batches))))
@@ -169,7 +169,7 @@ class Batch:
         groups, m, device = len(distances), distances.shape[1], distances.device
         distances = distances.detach()
         self.device, self.distances, self.sizes = device, distances, list(sizes)
-        self.xi2 = -1.0 if xi is None else xi**2
+        self.xi = -1.0 if xi is None else xi
         self.width = max(1, min(width, m, _ENTRIES // (groups * m)))
         self.sweep = -(-m // self.width)  # iterations that would try all candidates
         self.iterations = max(budgets) + _SURPLUS * self.sweep
@@ -201,10 +201,10 @@ class Batch:
     def going(self) -> Tensor:
         """Return (G, 1) bool, whether a group is to have more medoids."""
         more = self.count < self.budgets
-        if self.xi2 < 0:
+        if self.xi < 0:
             return more
-        error = _summed(self.best.clamp(min=0).double().square())
-        return more & ((self.count == 0) | (error[:, None] > self.xi2))
+        error = _summed(self.best.clamp(min=0).double())
+        return more & ((self.count == 0) | (error[:, None] > self.xi))
 
     def fresh(self, rows: Tensor, old: Tensor) -> Tensor:
         """Return the gains of (G, width) candidates from their rows, -inf where the old are."""

@@ -49,7 +49,7 @@ def greedy_medoids(
         distances: (n, n) float32, symmetric, finite, with a zero diagonal; on the CPU, or on a
             GPU, where the greedy runs then.
         budget: number of medoids, 1 to n.
-        xi: stop as soon as ||G_S||_F = sqrt(sum_i m_i^2) <= xi (Eq. 9), in units of distance.
+        xi: stop as soon as sum_i m_i <= xi, m_i the distance of i to its medoid, in their unit.
         start: (s,) int64, distinct medoids to begin with, at most ``budget``.
 
     Returns:
@@ -104,7 +104,7 @@ def greedy_medoids(
 def dense_medoids(distances: Tensor, budget: int, xi: float | None, given: Longs) -> Medoids:
     """Return ``greedy_medoids`` of arguments that were checked before."""
     if distances.device.type == "cpu":
-        return _dense(distances.contiguous().numpy(), budget, -1.0 if xi is None else xi**2, given)
+        return _dense(distances.contiguous().numpy(), budget, -1.0 if xi is None else xi, given)
     batch = Batch(distances[None], [len(distances)], [budget], [torch.from_numpy(given)], xi)
     return batched_medoids([batch])[0][0]
 
@@ -127,7 +127,7 @@ def _medoids(found: Found) -> Medoids:
     )
 
 
-def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
+def _dense(matrix: Floats, budget: int, xi: float, given: Longs) -> Medoids:
     n = len(matrix)
     with threads() as pool:
         blocks = [matrix[start : start + _ROWS] for start in range(0, n, _ROWS)]
@@ -145,14 +145,14 @@ def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
 
         def first(steps: int, bounds: Doubles) -> None:
             run.step, moves = kernels.first_steps(
-                matrix, min(steps, budget), xi2, run.best, run.nearest, bounds, run.taken, run.gains
+                matrix, min(steps, budget), xi, run.best, run.nearest, bounds, run.taken, run.gains
             )
             run.moves.append(moves)
 
         if len(given):
             met = matrix[:, given]
-            squares = np.minimum.accumulate(met, 1).astype(np.float64) ** 2
-            given = enough(given, squares.sum(0), xi2)
+            errors = np.minimum.accumulate(met, 1).sum(0, dtype=np.float64)
+            given = enough(given, errors, xi)
             run.seeded(given, [run.meet(met[:, : len(given)].copy(), 0, given)])
         else:
             first(1, n * top - sums)
@@ -165,7 +165,7 @@ def _dense(matrix: Floats, budget: int, xi2: float, given: Longs) -> Medoids:
             return run.medoids(gains_now())
         kept = list(pool.map(scanned, blocks, np.split(run.best, range(_ROWS, n, _ROWS))))
     ids, values, counts = (np.concatenate(part) for part in zip(*kept, strict=True))
-    return run.medoids(run.finish(offsets(counts), ids, values, xi2))
+    return run.medoids(run.finish(offsets(counts), ids, values, xi))
 
 
 def _crowded(matrix: Floats, best: Floats) -> bool:

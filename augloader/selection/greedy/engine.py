@@ -96,7 +96,8 @@ def facility_location(
         engine: as above.
         memory_limit: bytes; None takes a quarter of the free memory: of the proxies' device for the
             dense engine, of the CPU for the others.
-        xi: stop as soon as ||G_S||_F <= xi (Eq. 9), in units of proxy distance.
+        xi: stop as soon as sum_i m_i <= xi, m_i the distance of sample i to its medoid, in units
+            of proxy distance; it bounds the error of the coreset's gradient (Eq. 8).
         stochastic: epsilon in (0, 1); compare only (n / k) ln(1 / epsilon) random candidates in
             each step, which reaches (1 - 1/e - epsilon) of the optimum in expectation. For
             comparisons: the exact engines are faster. None compares all.
@@ -145,17 +146,19 @@ def _medoids(
 ) -> Medoids:
     """Return ``facility_location`` of arguments that were checked before."""
     n, budget, seed, given = len(proxies), task.share, task.seed, task.start.cpu().numpy()
-    xi2 = -1.0 if xi is None else xi**2
+    stop = -1.0 if xi is None else xi
 
     def run(name: str) -> Medoids:
         rng = np.random.default_rng(seed)
         if stochastic is not None:
-            return stochastic_medoids(proxies, budget, xi2, stochastic, given, name == "dense", rng)
+            return stochastic_medoids(
+                proxies, budget, stop, stochastic, given, name == "dense", rng
+            )
         if name == "dense":
             return dense_medoids(proxies.distances(), budget, xi, given)
         if name == "matrix-free":
-            return matrix_free_medoids(proxies, budget, xi2, given, limits[name], rng)
-        return graph_medoids(proxies, budget, xi2, given, limits[name], seed, rng)
+            return matrix_free_medoids(proxies, budget, stop, given, limits[name], rng)
+        return graph_medoids(proxies, budget, stop, given, limits[name], seed, rng)
 
     name, reason = _choose(proxies, budget, engine, limits)
     try:

@@ -20,7 +20,7 @@ _POOR = 0.01  # share of points beyond their neighbours' reach that counts as po
 def graph_medoids(
     proxies: Proxies,
     budget: int,
-    xi2: float,
+    xi: float,
     given: Longs,
     limit: int,
     seed: int,
@@ -30,7 +30,7 @@ def graph_medoids(
     n, k = len(proxies), neighbors_for(len(proxies), budget)
     if 2 * k * budget < n:  # the neighbours of all medoids are less than half of the points
         seeds = on_sample(proxies, budget, given, max(SAMPLE, 64 * budget), limit, rng)
-        run = begin_from(proxies, budget, seeds, xi2)
+        run = begin_from(proxies, budget, seeds, xi)
         slack = float(run.best.sum(dtype=np.float64))
         return run.medoids(run.masked, "all medoids chosen on a sample", slack=slack)
     graph = neighbor_graph(proxies, k, seed=seed)
@@ -40,9 +40,9 @@ def graph_medoids(
     ids, values = graph.ids.reshape(-1), graph.distances.reshape(-1)
 
     def run_from(seeds: Longs, limits: Floats | None) -> tuple[Progress, float]:
-        run = begin_from(proxies, budget, seeds, xi2)
+        run = begin_from(proxies, budget, seeds, xi)
         if run.step == len(seeds):
-            run.finish(starts, ids, values, xi2, limits)
+            run.finish(starts, ids, values, xi, limits)
         far = torch.from_numpy(run.best > radius).nonzero().flatten()
         if len(far):
             _assign(proxies, run, far)

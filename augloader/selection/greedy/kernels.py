@@ -72,14 +72,14 @@ def row_gains(rows: Floats, best: Floats, out: Doubles) -> None:
 def first_steps(
     matrix: Floats,
     steps: int,
-    xi2: float,
+    xi: float,
     best: Floats,
     nearest: Longs,
     bounds: Doubles,
     taken: Longs,
     gains: Doubles,
 ) -> tuple[int, Moves]:
-    """Take medoids by lazy evaluation until ``steps`` are taken or sum_i m_i^2 <= xi2.
+    """Take medoids by lazy evaluation until ``steps`` are taken or sum_i m_i <= xi.
 
     ``bounds`` are upper bounds on the gains, as submodularity leaves them; a candidate is taken
     when its fresh gain beats all other bounds (Minoux 1978). Ties go to the lowest index. Medoids
@@ -92,7 +92,7 @@ def first_steps(
     step = 0
     while step < len(taken) and taken[step] >= 0:
         step += 1
-    while step < steps and (step == 0 or _squares(best) > xi2):
+    while step < steps and (step == 0 or _summed(best) > xi):
         item = heapq.heappop(heap)
         while True:
             j = item[1]
@@ -115,10 +115,10 @@ def first_steps(
 
 
 @jit
-def _squares(best: Floats) -> float:
+def _summed(best: Floats) -> float:
     total = 0.0
     for i in range(len(best)):
-        total += np.float64(best[i]) ** 2
+        total += np.float64(best[i])
     return total
 
 
@@ -250,7 +250,7 @@ def greedy(
     places: Longs,
     points: Ints,
     step: int,
-    xi2: float,
+    xi: float,
     best: Floats,
     actual: Floats,
     nearest: Longs,
@@ -277,13 +277,13 @@ def greedy(
     heap = [(-gain[j], j) for j in range(n) if gain[j] > -np.inf]
     heapq.heapify(heap)
     moved, donors = np.zeros(len(taken) + 1, np.int64), np.empty(len(taken) + 1, np.int64)
-    squares = _squares(actual)
-    rounding = 1e-9 * squares  # of the running sum
+    error = _summed(actual)
+    rounding = 1e-9 * error  # of the running sum
     while step < len(taken):
-        if step and squares <= xi2 * (1 + 1e-6) + rounding:
-            squares = _squares(actual)
-            rounding = 1e-9 * squares
-            if squares <= xi2:
+        if step and error <= xi * (1 + 1e-6) + rounding:
+            error = _summed(actual)
+            rounding = 1e-9 * error
+            if error <= xi:
                 break
         key, e = heapq.heappop(heap)
         while -key > gain[e]:
@@ -309,7 +309,7 @@ def greedy(
                     kept += 1
             ends[i] = kept
             total += np.float64(actual[i]) - np.float64(new)
-            squares -= np.float64(actual[i]) ** 2 - np.float64(new) ** 2
+            error -= np.float64(actual[i]) - np.float64(new)
             best[i] = actual[i] = new
             if not moved[nearest[i]]:
                 donors[distinct] = nearest[i]
@@ -318,7 +318,7 @@ def greedy(
             nearest[i] = step
         if nearest[e] != step:  # at distance 0 of another medoid, or not in its own ball
             total += np.float64(actual[e])
-            squares -= np.float64(actual[e]) ** 2
+            error -= np.float64(actual[e])
             best[e] = actual[e] = 0
             if not moved[nearest[e]]:
                 donors[distinct] = nearest[e]

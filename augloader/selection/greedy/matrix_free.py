@@ -34,18 +34,18 @@ _BALL = 512  # entries a ball may have on average before there are more seeds
 
 
 def matrix_free_medoids(
-    proxies: Proxies, budget: int, xi2: float, given: Longs, limit: int, rng: np.random.Generator
+    proxies: Proxies, budget: int, xi: float, given: Longs, limit: int, rng: np.random.Generator
 ) -> Medoids:
     """Take the medoids without holding the distances; see ``facility_location``."""
     seeds = _enough_seeds(proxies, budget, given, limit, rng)
-    run = begin_from(proxies, budget, seeds, xi2)
+    run = begin_from(proxies, budget, seeds, xi)
     if run.step < len(seeds) or run.step == budget:
         gain = final_gains(proxies, run)
     else:
         parts = [(ids, values, counts) for _, counts, ids, values in _balls(proxies, run.best)]
         ids, values, counts = (np.concatenate(part) for part in zip(*parts, strict=True))
         del parts
-        gain = run.finish(offsets(counts), ids, values, xi2)
+        gain = run.finish(offsets(counts), ids, values, xi)
     return run.medoids(gain, f"{run.seeds} of {run.step} medoids chosen on a sample")
 
 
@@ -99,7 +99,7 @@ def on_sample(
     return order
 
 
-def begin_from(proxies: Proxies, budget: int, seeds: Longs, xi2: float) -> Progress:
+def begin_from(proxies: Proxies, budget: int, seeds: Longs, xi: float) -> Progress:
     """Begin with given medoids, as many of them as xi asks for.
 
     c1 is twice the largest distance to the first: no distance is larger, by the triangle.
@@ -113,9 +113,9 @@ def begin_from(proxies: Proxies, budget: int, seeds: Longs, xi2: float) -> Progr
             part = torch.arange(first, min(first + rows, n), device="cpu")
             yield first, proxies[part].distances(chosen).cpu()
 
-    if xi2 >= 0:
-        squares = sum(block.cummin(1).values.double().square().sum(0) for _, block in blocks())
-        seeds = enough(seeds, torch.as_tensor(squares, device="cpu").numpy(), xi2)
+    if xi >= 0:
+        errors = sum(block.cummin(1).values.double().sum(0) for _, block in blocks())
+        seeds = enough(seeds, torch.as_tensor(errors, device="cpu").numpy(), xi)
         chosen = proxies[torch.from_numpy(seeds)]
     centre = proxies[torch.from_numpy(seeds[:1])]
     run = Progress.of(n, budget, 2 * float(proxies.distances(centre).max()))

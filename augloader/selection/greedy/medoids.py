@@ -172,9 +172,9 @@ class Progress:
         self.moves.append(np.concatenate([pairs, counts[:, None]], 1))
 
     @property
-    def squares(self) -> float:
-        """sum_i m_i^2 = ||G_S||_F^2 (Eq. 9)."""
-        return float(np.square(self.best, dtype=np.float64).sum())
+    def error(self) -> float:
+        """sum_i m_i, which bounds the error of the coreset's gradient (Eq. 8)."""
+        return float(self.best.sum(dtype=np.float64))
 
     def take(self, medoid: int, row: Floats, gain: float) -> None:
         """Take one medoid, whose distances to all points are given."""
@@ -192,7 +192,7 @@ class Progress:
         starts: Longs,
         ids: Ints,
         values: Floats,
-        xi2: float,
+        xi: float,
         limits: Floats | None = None,
     ) -> Doubles:
         """Fill the budget by the greedy over the balls; return the gains that are left.
@@ -201,7 +201,7 @@ class Progress:
             starts: (n + 1,) where the ball of each point begins in ``ids`` and ``values``.
             ids: candidates.
             values: their distances.
-            xi2: stop at this sum of squared distances.
+            xi: stop at this sum of distances.
             limits: (n,) gains count from min(m_i, limit); None means m_i.
         """
         places, points = kernels.columns(starts, ids)
@@ -214,7 +214,7 @@ class Progress:
             places,
             points,
             self.step,
-            xi2,
+            xi,
             best,
             self.best,
             self.nearest,
@@ -258,9 +258,9 @@ def largest(gain: Doubles, k: int) -> Doubles:
     return np.sort(top)[::-1].clip(0).copy()
 
 
-def enough(given: Longs, squares: Doubles, xi2: float) -> Longs:
-    """Return so many of the given medoids as xi asks for; squares: sum_i m_i^2 after each."""
-    within = np.flatnonzero(squares <= xi2)
+def enough(given: Longs, errors: Doubles, xi: float) -> Longs:
+    """Return so many of the given medoids as xi asks for; errors: sum_i m_i after each."""
+    within = np.flatnonzero(errors <= xi)
     return given[: within[0] + 1] if len(within) else given
 
 

@@ -17,7 +17,7 @@ from augloader.selection.greedy.medoids import Medoids, Progress
 def stochastic_medoids(
     proxies: Proxies,
     budget: int,
-    xi2: float,
+    xi: float,
     epsilon: float,
     given: Longs,
     held: bool,
@@ -34,10 +34,10 @@ def stochastic_medoids(
 
     run = Progress.of(n, budget, 2 * float(rows(np.zeros(1, np.int64)).max()))
     if len(given):
-        run = begin_from(proxies, budget, given, xi2)
+        run = begin_from(proxies, budget, given, xi)
     free = np.setdiff1d(np.arange(n), given)
     size = ceil(n / budget * log(1 / epsilon))
-    while run.step < budget and not (run.step and run.squares <= xi2):
+    while run.step < budget and not (run.step and run.error <= xi):
         drawn = np.sort(rng.choice(len(free), min(size, len(free)), replace=False))
         block, gain = rows(free[drawn]), np.empty(len(drawn))
         kernels.row_gains(block, run.best, gain)

@@ -247,13 +247,13 @@ def test_stops_where_greedy_medoids_does() -> None:
     groups = [DATA[data](150, seed) for data in DATA for seed in range(2)]
     batch, sizes = padded(groups)
     order = batched_greedy(batch, sizes, sizes)[0].taken
-    norms = [float(groups[0][:, order[:k]].min(1).values.double().norm()) for k in (1, 20, 50)]
-    for xi in (0.0, *(norm * (1 + 1e-9) for norm in norms), torch.inf):
+    errors = [float(groups[0][:, order[:k]].min(1).values.double().sum()) for k in (1, 20, 50)]
+    for xi in (0.0, *(error * (1 + 1e-9) for error in errors), torch.inf):
         for group, one in zip(groups, batched_greedy(batch, sizes, sizes, xi=xi), strict=True):
             usual = greedy_medoids(group, 150, xi=xi)
             assert one.taken.tolist() == usual.indices.tolist()
-    for k, norm in zip((1, 20, 50), norms, strict=True):
-        stopped = batched_greedy(batch, sizes, sizes, xi=norm * (1 + 1e-9))
+    for k, error in zip((1, 20, 50), errors, strict=True):
+        stopped = batched_greedy(batch, sizes, sizes, xi=error * (1 + 1e-9))
         assert len(stopped[0].taken) == k
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache
 from math import e as euler
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 from torch import Tensor
 
 from augloader import Proxies
@@ -59,9 +61,9 @@ def gaussian(n: int, d: int = 3, seed: int = 0) -> Proxies:
     return Proxies(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)))
 
 
-def norm(distances: Tensor, chosen: Tensor) -> float:
-    """||G_S||_F of Eq. 9."""
-    return float(distances[:, chosen].min(1).values.double().norm())
+def error_of(distances: Tensor, chosen: Tensor) -> float:
+    """sum_i m_i, the bound of Eq. 8."""
+    return float(distances[:, chosen].min(1).values.double().sum())
 
 
 def assert_medoids(found: Medoids, points: Proxies, nearest: bool) -> None:
@@ -179,12 +181,32 @@ def test_xi_stops_at_the_first_size_within_it(way: dict[str, Any]) -> None:
     order = facility_location(points, n, **way).indices
     # Beyond the first 32, which the graph chooses before it looks at the neighbours.
     for k in (1, 5, 60, 120, 250, n):
-        xi = norm(distances, order[:k]) * (1 + 1e-6)
+        xi = error_of(distances, order[:k]) * (1 + 1e-6)
         found = facility_location(points, n, xi=xi, **way)
         assert found.indices.tolist() == order[:k].tolist()
         assert_medoids(found, points, nearest=way["engine"] != "graph")
     assert len(facility_location(points, 30, xi=0.0, **way).indices) == 30
     assert len(facility_location(points, 30, xi=float("inf"), **way).indices) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@drawn(st.sampled_from(FORMS), st.integers(1, 60), st.integers(0, 999), st.floats(0, 1), st.data())
+def test_where_xi_stops_it_bounds_the_error_of_the_gradient(
+    way: dict[str, Any], form: str, n: int, seed: int, share: float, data: st.DataObject
+) -> None:
+    points, scale = proxies(form, n, seed), rounding(proxies(form, n, seed))
+    first = facility_location(points, 1, **way)
+    xi = share * float(first.distances.double().sum())
+    start = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    start = start[: data.draw(st.integers(0, n // 4))]
+    with tiny() if data.draw(st.booleans()) else nullcontext():
+        found = facility_location(points, n, xi=xi, start=start, **way)
+    assert len(found.indices) == n or float(found.distances.double().sum()) <= xi
+    g = points.gradient.double()
+    if points.features is not None:
+        g = (g[:, :, None] * points.features.double()[:, None]).flatten(1)
+    error = g.sum(0) - (found.sizes[:, None] * g[found.indices]).sum(0)
+    assert float(error.norm()) <= xi * (1 + 1e-6) + n * scale
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -275,7 +297,7 @@ def test_a_tiny_budget_of_the_graph_is_chosen_on_a_sample() -> None:
         reached = objective(distances, found.indices)
         dense = facility_location(points, 8, engine="dense")
         assert reached <= objective(distances, dense.indices) * 1.1
-        xi = norm(distances, found.indices[:5]) * (1 + 1e-6)
+        xi = error_of(distances, found.indices[:5]) * (1 + 1e-6)
         within = facility_location(points, 8, engine="graph", xi=xi)
     assert within.indices.tolist() == found.indices[:5].tolist()
     assert found.bound(8) == pytest.approx(found.constant * N)
@@ -314,7 +336,7 @@ def test_after_its_seeds_the_matrix_free_engine_is_the_greedy(form: str) -> None
 @pytest.mark.parametrize("way", WAYS)
 def test_xi_counts_the_start_too(way: dict[str, Any]) -> None:
     points, start = gaussian(300), torch.arange(30)
-    xi = norm(points.distances(), start[:3]) * (1 + 1e-6)
+    xi = error_of(points.distances(), start[:3]) * (1 + 1e-6)
     found = facility_location(points, 50, start=start, xi=xi, **way)
     assert found.indices.tolist() == [0, 1, 2]
 

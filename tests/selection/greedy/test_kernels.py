@@ -92,11 +92,11 @@ def test_first_steps_is_the_naive_greedy_in_one_go_or_two(known: bool) -> None:
 def test_first_steps_stops_at_the_first_size_within_xi() -> None:
     d = distances(60)
     taken, _ = naive_greedy(d, 60)
-    squares = [float((d[:, taken[:k]].min(1).astype(np.float64) ** 2).sum()) for k in range(1, 61)]
+    errors = [float(d[:, taken[:k]].min(1).sum(dtype=np.float64)) for k in range(1, 61)]
     for k in (1, 2, 40):
         run, bounds = begin(60, 60, d.max()), np.full(60, 1e9)
-        xi2 = squares[k - 1] * (1 + 1e-9)
-        step, _ = kernels.first_steps(d, 60, xi2, run.best, run.nearest, bounds, *run[2:])
+        xi = errors[k - 1] * (1 + 1e-9)
+        step, _ = kernels.first_steps(d, 60, xi, run.best, run.nearest, bounds, *run[2:])
         assert step == k
         assert (run.taken[k:] == -1).all()
 
