@@ -16,6 +16,7 @@ _ROWS = {  # what to do about rows of another shape
     "logits": "Report one row of class scores a sample; of pixels or tokens, and in regression, "
     "report loss and proxy instead.",
     "proxies": "Report one row a sample: pool or flatten its values.",
+    "influences": "Report one number a sample, as HeadInfluence returns them.",
 }
 
 
@@ -29,23 +30,32 @@ def formed(
 
     Args:
         b: number of samples.
-        given: loss, logits, proxy and target, as of ``SampleTable.report``, by these names.
+        given: loss, logits, proxy, target and influence, as of ``SampleTable.report``, by name.
         columns: what was reported before.
         learners: what must be able to learn from it.
 
     Raises:
         TypeError: values that are no tensors or arrays, or not floating.
-        ValueError: nothing reported, or not what the learners need; other shapes or widths.
+        ValueError: nothing reported, or not what the learners need, or influence that none needs;
+            other shapes or widths.
 
     Cost: O(1); waits for no device.
     """
-    parts = {name: given.get(ARGUMENTS[name]) for name in (*COLUMNS, "labels")}
+    parts = {name: given.get(ARGUMENTS[name]) for name in ARGUMENTS}
     found = {
         name: as_tensor(ARGUMENTS[name], part, "Report a row a sample.")
         for name, part in parts.items()
         if part is not None
     }
     reported = {name: values for name, values in found.items() if name in COLUMNS}
+    if "influences" in found:
+        _require_rows("influences", found["influences"], b)
+        if not any("influences" in learner.needs for learner in learners.values()):
+            raise ValueError(
+                "influence must be reported for a rule that needs it, got "
+                f"{', '.join(map(repr, learners.values())) or 'none'}. Leave it out, or build the "
+                'sampler with strength=StableInfluence("gradient").'
+            )
     for name, values in reported.items():
         _require_rows(name, values, b)
         require_width(columns, name, tuple(values.shape[1:]))
@@ -66,7 +76,7 @@ def require_width(columns: Mapping[str, Weakest], name: str, width: tuple[int, .
 
 
 def _require_rows(name: str, values: Tensor, b: int) -> None:
-    argument, ndim = ARGUMENTS[name], 1 if name == "losses" else 2
+    argument, ndim = ARGUMENTS[name], 1 if name in ("losses", "influences") else 2
     if not values.is_floating_point():
         raise TypeError(f"{argument} must be floating, got {values.dtype}. Report raw values.")
     if values.ndim != ndim or len(values) != b or not values.numel():

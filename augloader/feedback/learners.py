@@ -9,8 +9,14 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-REPORTED = ("losses", "logits", "labels")  # what ``needs`` may name
-ARGUMENTS = {"losses": "loss", "logits": "logits", "proxies": "proxy", "labels": "target"}
+REPORTED = ("losses", "logits", "labels", "influences")  # what ``needs`` may name
+ARGUMENTS = {
+    "losses": "loss",
+    "logits": "logits",
+    "proxies": "proxy",
+    "labels": "target",
+    "influences": "influence",
+}
 View = Literal["any", "clean"]
 Columns = dict[str, Tensor]
 
@@ -24,7 +30,8 @@ class Learner(Protocol):
     must name all options, as a dataclass's does: saved states are compared by it.
 
     Attributes:
-        needs: names of what every report must hold, among "losses", "logits" and "labels".
+        needs: names of what every report must hold, among "losses", "logits", "labels" and
+            "influences", which are passed to ``update`` where they are named here only.
         view: "any": every report counts; "clean": only those of views with strength 0.
     """
 
@@ -131,8 +138,13 @@ class Memory:
             return columns, index, {}
         rows = {name: values[index] for name, values in columns.items()}
         losses, logits = (given[k].float() if k in given else None for k in ("losses", "logits"))
+        more = {k: given[k].float() for k in {"influences"} & self.learner.needs}
         new = self.learner.update(
-            {"index": index, **rows}, losses=losses, logits=logits, labels=given.get("labels")
+            {"index": index, **rows},
+            losses=losses,
+            logits=logits,
+            labels=given.get("labels"),
+            **more,
         )
         if isinstance(new, Mapping):
             kept = {name: values for name, values in new.items() if name in rows or name != "index"}

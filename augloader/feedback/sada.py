@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from augloader.core.checks import (
 from augloader.feedback.learners import Columns, View
 from augloader.feedback.strength import average_ranks, log_probabilities, with_random
 
-Form = Literal["kl", "loss"]
+Form = Literal["kl", "loss", "gradient"]
 Scaling = Literal["minmax", "rank", "quantile"]
 _DIVERGED = "Kept in float16, to 65,504: has training diverged?"
 
@@ -31,8 +31,13 @@ class StableInfluence:
 
     The influence of a sample at its visit t, with its loss l_t and its softmax output p_t, is
 
-        form="loss"   |l_{t-1} - l_t|, to first order |<g_t, theta_{t-1} - theta_t>|;
-        form="kl"     sum_c |p_t(c) (log p_t(c) - log p_{t-1}(c))|, which needs no label.
+        form="loss"      |l_{t-1} - l_t|, to first order |<g_t, theta_{t-1} - theta_t>|;
+        form="kl"        sum_c |p_t(c) (log p_t(c) - log p_{t-1}(c))|, which needs no label;
+        form="gradient"  |<g_t, theta_{t-1} - theta_t>| as it is reported, influence=: exactly, of
+                         the last layer's parameters and the training's last step, what
+                         ``augloader.loading.HeadInfluence`` returns.
+
+    The first two compare a sample's visits, an epoch apart; the third the parameters of one step.
 
     V_t is the population variance of the last L influences, smoothed once there are L of them,
     V <- beta V_t + (1 - beta) V (at first V = V_t), and over the samples that have a V
@@ -48,9 +53,11 @@ class StableInfluence:
     cost; without it they cost a forward pass over ``data.clean()`` whose batches are reported.
 
     Args:
-        form: what influence is, "loss" or "kl". On digits with wrong labels the loss form told
-            them apart, the KL form only in clean views (benchmarks/ordering.py).
-        window: L, influences in the window, at least 2: a sample has a V after L + 1 visits.
+        form: what influence is, "loss", "kl" or "gradient". On digits with wrong labels the loss
+            form told them apart, the KL form only in clean views (benchmarks/ordering.py); the
+            gradient form was not measured.
+        window: L, influences in the window, at least 2: a sample has a V after L + 1 visits, after
+            L with form="gradient".
         smoothing: beta in (0, 1], the weight of the newest window.
         scaling: "minmax" as above; "rank": 1 - rank / (m - 1) among the m samples that have a V,
             ties at their average rank; "quantile": as above after V was clipped to its 5 % and
@@ -62,7 +69,8 @@ class StableInfluence:
         ValueError: unknown names, values out of range.
 
     Memory, bytes a sample: 8 + 2 L (window in float16, V in float32, visits), and 4 for the last
-    loss or 2 C for the last log-probabilities in float16. ImageNet, L = 5: loss 28 MB, KL 2.6 GB.
+    loss or 2 C for the last log-probabilities in float16; nothing more with form="gradient".
+    ImageNet, L = 5: loss 28 MB, KL 2.6 GB.
 
     Example:
         >>> rule = StableInfluence(window=2)
@@ -89,7 +97,7 @@ class StableInfluence:
     def __post_init__(self) -> None:
         """Check the options."""
         plain_options(self)
-        require_one_of("form", self.form, ("kl", "loss"))
+        require_one_of("form", self.form, get_args(Form))
         require_int("window", self.window, 2, "One influence has no variance.")
         require_number("smoothing", self.smoothing, "(0, 1]", "1 forgets older windows.")
         require_one_of("scaling", self.scaling, ("minmax", "rank", "quantile"))
@@ -97,11 +105,16 @@ class StableInfluence:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Logits or losses, as the form asks."""
-        return frozenset({"logits" if self.form == "kl" else "losses"})
+        """Logits, losses or influences, as the form asks."""
+        return frozenset({{"kl": "logits", "loss": "losses", "gradient": "influences"}[self.form]})
+
+    @property
+    def _first(self) -> int:
+        """How many visits a sample had before the first that has an influence."""
+        return 0 if self.form == "gradient" else 1
 
     def start(self, n: int, classes: int) -> Columns:
-        """Return the last outputs, the ring buffers of influences, and V; all 0.
+        """Return the last outputs, where they are compared, the rings of influences, and V; all 0.
 
         Args:
             n: number of samples.
@@ -109,9 +122,11 @@ class StableInfluence:
         """
         variance = torch.zeros(n, dtype=torch.float32, device="cpu")
         window = variance.new_zeros(n, self.window, dtype=torch.float16)
+        columns = {"window": window, "variance": variance}
+        if self.form == "gradient":
+            return columns
         loss = self.form == "loss"
-        previous = variance.clone() if loss else window.new_zeros(n, classes)
-        return {"previous": previous, "window": window, "variance": variance}
+        return {"previous": variance.clone() if loss else window.new_zeros(n, classes), **columns}
 
     def update(
         self,
@@ -119,6 +134,7 @@ class StableInfluence:
         *,
         losses: Tensor | None = None,
         logits: Tensor | None = None,
+        influences: Tensor | None = None,
         **_: Tensor | None,
     ) -> Columns:
         """Return the rows after one more visit.
@@ -127,30 +143,37 @@ class StableInfluence:
             rows: of b samples, with their ``visits`` so far and, for messages, ``index``.
             losses: (b,) floating, for the loss form.
             logits: (b, C) floating, for the KL form; C at least 2.
+            influences: (b,) floating, for the gradient form; their absolute values count.
 
         Raises:
             ValueError: fewer than 2 classes; an influence or log-probability beyond float16.
 
         Cost: O(b (C + L)).
         """
-        if self.form == "loss":
+        previous: Columns = {}
+        if self.form == "gradient":
+            assert influences is not None
+            influence = influences.abs()
+        elif self.form == "loss":
             assert losses is not None
-            now, influence = losses.float(), loss_influence(rows["previous"], losses)
+            previous = {"previous": losses.float()}
+            influence = loss_influence(rows["previous"], losses)
         else:
             assert logits is not None
             now = log_probabilities(logits).half()
             require_finite("log-probabilities", now, _DIVERGED, rows.get("index"))
+            previous = {"previous": now}
             influence = kl_influence(rows["previous"].float(), now.float())
-        visits, variance = rows["visits"], rows["variance"]
-        influence = torch.where(visits > 0, influence, 0).half()  # the first visit compares nothing
+        before, variance = rows["visits"] - self._first, rows["variance"]  # influences before
+        influence = torch.where(before >= 0, influence, 0).half()  # a first visit compares nothing
         require_finite("influence", influence, _DIVERGED, rows.get("index"))
-        slot = (visits.long() - 1) % self.window  # of the first visit the last, filled again later
+        slot = before.long() % self.window  # of the first visit the last, filled again later
         window = rows["window"].scatter(1, slot[:, None], influence[:, None])
         newest = window.float().var(1, unbiased=False)
         smoothed = self.smoothing * newest + (1 - self.smoothing) * variance
-        variance = torch.where(visits > self.window, smoothed, variance)
-        variance = torch.where(visits == self.window, newest, variance)
-        return {"previous": now, "window": window, "variance": variance}
+        variance = torch.where(before >= self.window, smoothed, variance)
+        variance = torch.where(before == self.window - 1, newest, variance)
+        return {**previous, "window": window, "variance": variance}
 
     def strengths(self, columns: Columns, generator: np.random.Generator) -> Tensor:
         """Return the strengths of all n samples.
@@ -164,7 +187,7 @@ class StableInfluence:
 
         Cost: O(n), for "rank" and "quantile" O(n log n).
         """
-        ready = columns["visits"] > self.window
+        ready = columns["visits"] >= self.window + self._first
         return with_random(
             ready, self._scaled(columns["variance"][ready].double().numpy()), generator
         )
@@ -212,3 +235,29 @@ def kl_influence(previous: Tensor, now: Tensor) -> Tensor:
     Source: SADA (Yang et al. 2025), as publicly described; the formula after TDDS (CVPR 2024).
     """
     return (now.exp() * (now - previous)).abs().sum(1)
+
+
+def head_influence(gradient: Tensor, features: Tensor, change: Tensor) -> Tensor:
+    """Return <g_i (x) h_i, W_{t-1} - W_t> of every sample, the last layer's part of <g, d theta>.
+
+    The outer product is never formed: it is g_i . ((W_{t-1} - W_t) h_i), in which W_{t-1} h_i is
+    what the layer would have returned before the step.
+
+    Args:
+        gradient: (b, C) floating, g, of the losses by the last layer's outputs, as ``residual``.
+        features: (b, d) floating, h, the layer's inputs; with a column of ones for its bias.
+        change: (C, d) floating, W_{t-1} - W_t; with a column for the bias.
+
+    Returns:
+        (b,) floating.
+
+    Cost: O(b C d).
+
+    Example:
+        >>> g, h = torch.tensor([[1.0, -1.0]]), torch.tensor([[2.0, 1.0]])
+        >>> head_influence(g, h, torch.tensor([[0.5, 0.0], [0.0, 0.25]]))
+        tensor([0.7500])
+
+    Source: SADA (Yang et al. 2025), as publicly described, of the last layer.
+    """
+    return (gradient * (features @ change.T)).sum(1)

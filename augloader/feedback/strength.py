@@ -24,7 +24,8 @@ class StrengthRule(Learner, Protocol):
     """What the sampler and its table ask of a rule; ``needs``, ``view`` and three pure functions.
 
     Attributes:
-        needs: names of what every report must hold, among "losses", "logits" and "labels".
+        needs: names of what every report must hold, among "losses", "logits", "labels" and
+            "influences".
         view: "any": every report counts; "clean": only those of views with strength 0.
     """
 

@@ -130,6 +130,7 @@ class SampleTable:
         logits: Tensor | None = None,
         proxy: Tensor | None = None,
         target: Tensor | None = None,
+        influence: Tensor | None = None,
         strength: Tensor | None = None,
         epoch: int = 0,
     ) -> None:
@@ -143,6 +144,7 @@ class SampleTable:
             logits: (b, C) floating, finite.
             proxy: (b, d) floating, finite: gradient proxies of your own.
             target: (b,) integer, 0 or more; below C when given with logits.
+            influence: (b,) floating, finite, for a rule that needs it; it is not kept by itself.
             strength: (b,) in [0, 1], how strongly the views were augmented; None means 0.
             epoch: which the values are of, 0 or more; what ``stale`` of ``evidence`` looks at.
 
@@ -159,6 +161,7 @@ class SampleTable:
         epoch = require_epoch(epoch)
         weakness = require_weakness(strength, index)
         given = {"loss": loss, "logits": logits, "proxy": proxy, "target": target}
+        given["influence"] = influence
         moved = {name: part.cpu() for name, part in self.formed(len(index), given).items()}
         rows = {k: self._stored(k, part, index) for k, part in moved.items() if k in COLUMNS}
         if "labels" in moved:
@@ -183,7 +186,7 @@ class SampleTable:
 
         Args:
             b: number of samples.
-            given: loss, logits, proxy and target, as of ``report``, by these names.
+            given: loss, logits, proxy, target and influence, as of ``report``, by these names.
         """
         # Past the descriptor: this waits for no report under way.
         return formed(b, given, vars(self)["_columns"], self._learners)

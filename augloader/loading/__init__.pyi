@@ -4,6 +4,7 @@ from augloader.loading.dataset import WeightedAugmentedDataset as WeightedAugmen
 from augloader.loading.distributed_sampler import (
     DistributedCoresetSampler as DistributedCoresetSampler,
 )
+from augloader.loading.head_influence import HeadInfluence as HeadInfluence
 from augloader.loading.plan import Weighting as Weighting
 from augloader.loading.sampler import CoresetSampler as CoresetSampler
 from augloader.loading.sweeping import gradient_norms as gradient_norms
@@ -14,6 +15,7 @@ __all__ = [
     "Base",
     "CoresetSampler",
     "DistributedCoresetSampler",
+    "HeadInfluence",
     "WeightedAugmentedDataset",
     "Weighting",
     "collate",

@@ -38,6 +38,7 @@ class Reporting:
         logits: Tensor | None = None,
         proxy: Tensor | None = None,
         target: Tensor | None = None,
+        influence: Tensor | None = None,
         mixed: Tensor | bool | None = None,
     ) -> None:
         """Tell the table what a training step found out; call it once a batch.
@@ -59,6 +60,8 @@ class Reporting:
             proxy: (b, d) gradient proxies or embeddings of your own, or None.
             target: (b,) class labels, or groups of your own to select by; None takes the batch's
                 where logits are given.
+            influence: (b,) numbers that ``StableInfluence("gradient")`` learns from, as
+                ``augloader.loading.HeadInfluence`` returns them; None for other rules.
             mixed: (b,) bool, or True for all rows: which were mixed outside of augloader, as by
                 timm's Mixup, beside those that the batch says are mixed; False: none, whatever it
                 says, as where targets are soft for another reason.
@@ -72,6 +75,7 @@ class Reporting:
         Cost: O(b C), and with ``report_at_once`` waiting for the values' device.
         """
         given = {"loss": loss, "logits": logits, "proxy": proxy, "target": target}
+        given["influence"] = influence
         if logits is not None and target is None:
             given["target"] = getattr(batch, "target", None)
         require_rows(batch, given)

@@ -36,9 +36,12 @@ class History:
     last: Any = None
     v: float | None = None
 
-    def visit(self, rule: StableInfluence, loss: float, logits: Tensor) -> None:
-        if rule.form == "loss":
-            now: Any = float(np.float32(loss))
+    def visit(self, rule: StableInfluence, loss: float, logits: Tensor, given: float) -> None:
+        now: Any
+        if rule.form == "gradient":
+            self.last, now, influence = 0, 0, abs(given)  # it compares no visits
+        elif rule.form == "loss":
+            now = float(np.float32(loss))
             influence = 0.0 if self.last is None else abs(self.last - now)
         else:
             total = math.log(sum(math.exp(z) for z in logits.tolist()))
@@ -79,11 +82,13 @@ def test_stable_influence_is_the_formula(
         report.to(table)
         for row, i in enumerate(report.index.tolist()):
             if view == "any" or report.strength[row] == 0:
-                histories[i].visit(rule, float(report.losses[row]), report.logits[row].double())
+                given = float(report.losses[row]), report.logits[row].double()
+                histories[i].visit(rule, *given, float(report.influences[row]))
         ready = [i for i, history in enumerate(histories) if history.v is not None]
         v = [history.v for history in histories if history.v is not None]
         columns = table.state_dict()["memory"]
-        assert (columns["visits"] > window).nonzero().flatten().tolist() == ready
+        needed = window + (form != "gradient")
+        assert (columns["visits"] >= needed).nonzero().flatten().tolist() == ready
         # A loss computed in float32 may round to the neighbour in float16.
         np.testing.assert_allclose(columns["variance"][ready], v, rtol=2e-2, atol=1e-6)
         for scaling in get_args(Scaling):

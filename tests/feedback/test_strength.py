@@ -24,6 +24,7 @@ from augloader import (
 )
 from augloader.feedback import SampleTable, StrengthRule
 from augloader.feedback.learners import Columns, View
+from augloader.feedback.sada import Form
 from augloader.feedback.strength import average_ranks, require_rule
 from tests.reference import random_state
 
@@ -32,7 +33,7 @@ RULES: list[StrengthRule] = [
     Constant(0.25),
     *(
         StableInfluence(form, window=3, view=view)
-        for form in ("kl", "loss")
+        for form in get_args(Form)
         for view in get_args(View)
     ),
     StableInfluence("loss", window=2, scaling="rank"),
@@ -54,12 +55,18 @@ class Report:
     labels: Tensor
     strength: Tensor
 
+    @property
+    def influences(self) -> Tensor:
+        """Signed numbers of about one, which no other column tells."""
+        return self.logits.sin().sum(1)
+
     def to(self, table: SampleTable) -> None:
         table.report(
             self.index,
             loss=self.losses,
             logits=self.logits,
             target=self.labels,
+            influence=self.influences if "influences" in table.rule.needs else None,
             strength=self.strength,
         )
 
@@ -268,7 +275,12 @@ def test_a_data_set_of_imagenets_size_fits() -> None:
         (Constant, {"value": float("nan")}, ValueError, "value must be in"),
         (Constant, {"value": "full"}, TypeError, "value must be a number in"),
         (Constant, {"value": True}, TypeError, "value must be a number in"),
-        (StableInfluence, {"form": "tv"}, ValueError, "form must be one of 'kl', 'loss', got 'tv'"),
+        (
+            StableInfluence,
+            {"form": "tv"},
+            ValueError,
+            "form must be one of 'kl', 'loss', 'gradient', got 'tv'",
+        ),
         (StableInfluence, {"window": 1}, ValueError, "window must be at least 2, got 1. One"),
         (StableInfluence, {"window": 2.5}, TypeError, "window must be an integer"),
         (StableInfluence, {"smoothing": 0}, ValueError, r"smoothing must be in \(0, 1\], got 0"),
@@ -347,7 +359,11 @@ class Needy(Mine):
         (None, TypeError, "got None"),
         (Uniform(), TypeError, r"got Uniform\("),
         (Nameless(), TypeError, "must have a repr that names its options"),
-        (Needy(), ValueError, "needs must be among losses, logits, labels, got horoscope"),
+        (
+            Needy(),
+            ValueError,
+            "needs must be among losses, logits, labels, influences, got horoscope",
+        ),
         (Mine(view="weak"), ValueError, "view must be one of 'any', 'clean'"),  # type: ignore[arg-type]
     ],
 )
@@ -446,6 +462,23 @@ def test_a_rule_that_returns_other_strengths(broken: str) -> None:
         (Confidence(), {"logits": torch.zeros(2, 2)}, "given logits and target .* no target"),
         (LossRank(), {"logits": torch.zeros(2, 2)}, "given loss for the rule LossRank"),
         (StableInfluence("kl"), {"loss": torch.zeros(2)}, "given logits for"),
+        (StableInfluence("gradient"), {"loss": torch.zeros(2)}, "given influence for the rule"),
+        (StableInfluence("gradient"), {"influence": torch.zeros(2)}, "given loss, logits or proxy"),
+        (
+            StableInfluence("gradient"),
+            {"loss": torch.zeros(2), "influence": torch.tensor([torch.nan, 0])},
+            r"influence must be finite, got 1 non-finite rows",
+        ),
+        (
+            StableInfluence("gradient"),
+            {"loss": torch.zeros(2), "influence": torch.zeros(2, 1)},
+            r"influence must have shape \(2,\), got \(2, 1\)\. Report one number a sample",
+        ),
+        (
+            LossRank(),
+            {"loss": torch.zeros(2), "influence": torch.zeros(2)},
+            r"reported for a rule that needs it, got LossRank.*Leave it out",
+        ),
         (StableInfluence("loss"), {"logits": torch.zeros(2, 2)}, "given loss for"),
         (Entropy("clean"), {"loss": torch.zeros(2)}, "given logits for"),
         (Entropy(), {"logits": torch.zeros(2, 1)}, "logits must have 2 classes or more, got 1"),
