@@ -31,8 +31,10 @@ from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
-from cifar import Images, add_noise, imbalanced
+from cifar import Images
 from schedules import Problem
+
+from augloader.labels import long_tail, mislabelled
 
 MEMORY = 0.25  # share of the machine's that a data set may take
 Read = Callable[[int], Image.Image | np.ndarray]
@@ -133,12 +135,12 @@ def images(source: Source, problem: Problem, per_class: int | None) -> tuple[Any
     found = []
     for part, most, imbalance in zip(parts, (per_class, None), (problem.imbalance, 1), strict=True):
         order = rng.permutation(len(part.labels))
-        order = order[imbalanced(part.labels[order], imbalance, most)]
+        order = order[long_tail(torch.from_numpy(part.labels[order]), imbalance, most=most).numpy()]
         files = Files(part, order, source.size)
         held = 3 * source.size**2 * len(files) <= source.limit
         found.append(files.held() if held else files)
     train, test = found
-    train.labels = add_noise(train.labels, problem.noise, len(train.classes), rng)
+    train.labels = mislabelled(train.labels, problem.noise, len(train.classes), rng)
     return train, test
 
 

@@ -35,7 +35,7 @@ from quickstart import (
     accuracy,
     digits,
     folder,
-    mislabelled,
+    mislabel,
     network,
     transformed_views,
 )
@@ -250,7 +250,7 @@ def main() -> None:
     else:
         prompts = [args.prompt.format(name) for name in problem.classes]
         embedded = by_clip(images, prompts, args.clip)
-    wrong = mislabelled(problem, NOISE)
+    wrong = mislabel(problem, NOISE)
     evidence = evidence_of(*embedded, problem.train.tensors[1])
     assert evidence.scores is not None
     last = agreement(*embedded, problem.train.tensors[1]).argsort()[: int(wrong.sum())]

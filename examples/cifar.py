@@ -14,6 +14,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from augloader.labels import long_tail
+
 DEPTHS = {"resnet8": 1, "resnet20": 3, "resnet32": 5, "resnet56": 9}  # blocks a stage
 
 
@@ -86,27 +88,12 @@ def read(
     image = v2.Compose([v2.PILToTensor(), v2.Resize((size, size), antialias=True)])
     folder = ImageFolder(root, transform=image)
     order = rng.permutation(len(folder))[:limit]
-    order = order[imbalanced(np.array(folder.targets)[order], imbalance, per_class)]
+    labels = torch.tensor(folder.targets)[torch.from_numpy(order)]
+    order = order[long_tail(labels, imbalance, most=per_class).numpy()]
     with ThreadPoolExecutor() as pool:
         decoded = pool.map(folder.__getitem__, order)
-        images, labels = zip(*tqdm(decoded, root.name, len(order), disable=None), strict=True)
-    return Images(torch.stack(images), torch.tensor(labels), folder.classes)
-
-
-def imbalanced(labels: np.ndarray, ratio: float, most: int | None = None) -> np.ndarray:
-    """Return where the first n ratio^(-c / (C - 1)) samples of every class c are, n at most."""
-    classes, sizes = np.unique(labels, return_counts=True)
-    share = ratio ** -(np.arange(len(classes)) / max(1, len(classes) - 1))
-    wanted = (min(sizes.max(), most or len(labels)) * share + 1e-9).astype(int)
-    kept = [np.flatnonzero(labels == c)[:n] for c, n in zip(classes, wanted, strict=True)]
-    return np.sort(np.concatenate(kept))
-
-
-def add_noise(labels: Tensor, share: float, classes: int, rng: np.random.Generator) -> Tensor:
-    """Replace a share of the labels by a uniformly random other one."""
-    wrong = torch.from_numpy(rng.choice(len(labels), round(share * len(labels)), replace=False))
-    shift = torch.from_numpy(rng.integers(1, classes, len(wrong)))
-    return labels.index_copy(0, wrong, (labels[wrong] + shift) % classes)
+        images, targets = zip(*tqdm(decoded, root.name, len(order), disable=None), strict=True)
+    return Images(torch.stack(images), torch.tensor(targets), folder.classes)
 
 
 def mean_and_std(images: Tensor) -> tuple[Tensor, Tensor]:

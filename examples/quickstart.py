@@ -32,7 +32,6 @@ import kornia.augmentation as K
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cifar import add_noise
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -51,6 +50,7 @@ from augloader import (
     Uniform,
     WeightedAugmentedDataset,
 )
+from augloader.labels import mislabelled
 
 PART = 0.6  # of the images, which the last two methods draw in an epoch
 WHOLE = 0.2  # of the training, in which they draw all
@@ -110,7 +110,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)  # the images are small: more threads only get in each other's way
     problem = folder(args.data, args.images, args.size) if args.data else digits(args.images)
-    wrong = mislabelled(problem, args.wrong)
+    wrong = mislabel(problem, args.wrong)
     views = transformed_views(problem.test.tensors[0])
     print(
         f"{len(problem.train)} training images, {int(wrong.sum())} of them with a wrong label, "
@@ -169,10 +169,10 @@ def train(problem: Problem, views: list[Tensor], method: str, cost: int, seed: i
     return run
 
 
-def mislabelled(problem: Problem, share: float, seed: int = 0) -> Tensor:
+def mislabel(problem: Problem, share: float, seed: int = 0) -> Tensor:
     """Give a share of the training images another label, and return which, (n,) bool."""
     images, labels = problem.train.tensors
-    noisy = add_noise(labels, share, len(problem.classes), np.random.default_rng(seed))
+    noisy = mislabelled(labels, share, len(problem.classes), np.random.default_rng(seed))
     problem.train = TensorDataset(images, noisy)
     return noisy != labels
 

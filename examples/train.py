@@ -19,13 +19,14 @@ from typing import Any, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cifar import DEPTHS, Images, ResNet, add_noise, mean_and_std, read
+from cifar import DEPTHS, Images, ResNet, mean_and_std, read
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import augloader
 from augloader.feedback import StrengthRule
+from augloader.labels import mislabelled
 from augloader.loading import Weighting
 
 STRATEGIES: dict[str, augloader.Strategy] = {
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if train_set.classes != test_set.classes:
         raise SystemExit("train/ and test/ must hold folders of the same names")
     classes = len(train_set.classes)
-    train_set.labels = add_noise(train_set.labels, args.label_noise, classes, rng)
+    train_set.labels = mislabelled(train_set.labels, args.label_noise, classes, rng)
 
     torch.manual_seed(args.seed)  # initial weights, and without --workers crops and flips
     gen = torch.Generator().manual_seed(int(torch.randint(2**62, ())))  # of the workers

@@ -80,7 +80,7 @@ def test_a_fifth_of_the_labels_is_wrong(example: ModuleType) -> None:
     other = example.halved(problem)
     assert torch.equal(problem.train.tensors[0], images[::2])
     assert torch.equal(other.tensors[0], images[1::2])
-    wrong = example.mislabelled(problem, example.NOISE)
+    wrong = example.mislabel(problem, example.NOISE)
     assert int(wrong.sum()) == 40
     assert torch.equal(problem.train.tensors[1] != labels[::2], wrong)
     assert torch.equal(other.tensors[1], labels[1::2])

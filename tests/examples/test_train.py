@@ -104,29 +104,6 @@ def test_model_normalises_with_mean_and_std_of_the_images() -> None:
     np.testing.assert_allclose(std.numpy(), pixels.std((0, 2, 3)), rtol=1e-6)
 
 
-def test_noise_replaces_exactly_its_share_by_other_labels() -> None:
-    labels = torch.arange(10).repeat(1000)
-    noisy = example.add_noise(labels, 0.5, 10, np.random.default_rng(0))
-    again = example.add_noise(labels, 0.5, 10, np.random.default_rng(0))
-    other = example.add_noise(labels, 0.5, 10, np.random.default_rng(1))
-    assert int((noisy != labels).sum()) == 5000
-    assert torch.equal(noisy, again)
-    assert not torch.equal(noisy, other)
-    shift = (noisy - labels)[noisy != labels] % 10
-    expected = 5000 / 9
-    assert ((shift.bincount(minlength=10)[1:] - expected).abs() < 5 * expected**0.5).all()
-
-
-def test_imbalance_has_the_exponential_profile() -> None:
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 5000))
-    kept = cifar.imbalanced(labels, 100)
-    # CIFAR-10-LT of Cui et al. (2019): 5000 * 100 ** (-c / 9), rounded down, 12,406 in all
-    expected = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
-    assert np.bincount(labels[kept]).tolist() == expected
-    assert len(np.unique(kept)) == 12_406
-    assert cifar.imbalanced(labels, 1).tolist() == list(range(50_000))
-
-
 @pytest.mark.parametrize(
     ("options", "draws", "selected"),
     [
