@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import augloader
+from augloader.augment.pairs import PAIRS
 from augloader.feedback import StrengthRule
 from augloader.labels import mislabelled
 from augloader.loading import Weighting
@@ -106,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     loader = DataLoader(
         data, args.batch, sampler=sampler, num_workers=args.workers, generator=gen, pin_memory=cuda
     )
-    strong = augloader.AdaptiveStrengthTransform(args.policy, seed=args.seed)  # on its device
+    options: dict[str, Any] = {"dataset": args.dataset} if args.policy == "auto" else {}
+    strong = augloader.AdaptiveStrengthTransform(args.policy, seed=args.seed, **options)
     state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     state |= {"sampler": sampler, "table": sampler.table}
     records = resume(args, state, gen) if args.resume else []
@@ -215,6 +217,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default="trivial",
         help="strong augmentation (trivial)",
     )
+    add("--dataset", choices=tuple(PAIRS), help="whose policy --policy auto takes (cifar10)")
     add("--strength", choices=STRENGTHS, default="constant", help="of each sample (constant)")
     add("--copies", type=int, help="strong copies a selected sample (1); 0 augments in place")
     add("--refresh", type=int, help="epochs between selections (20)")
@@ -251,11 +254,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--free-refresh needs --base full, to know every sample": free and args.base != "full",
         "--free-refresh needs --warmup 1 or more": free and args.warmup < 1,
         "--free-refresh knows no --proxy lastlayer": free and args.proxy == "lastlayer",
+        "--dataset needs --policy auto": args.dataset and args.policy != "auto",
         "--autocast needs a GPU": args.autocast and args.device == "cpu",
         "--label-noise must be in [0, 1]": not 0 <= args.label_noise <= 1,
         "--imbalance and --epochs must be 1 or more": min(args.imbalance, args.epochs) < 1,
         "--refined must be 0 to --epochs": not 0 <= args.refined <= args.epochs,
     }
+    args.dataset = args.dataset or "cifar10"
     for message in (message for message, found in wrong.items() if found):
         parser.error(message)
     if kind == "none":

@@ -54,6 +54,7 @@ class AdaptiveStrengthTransform(nn.Module):
     "augmix"    AugMix; severity=3, mixture_width=3, chain_depth=-1, all_ops=True
     "cutout"    Cutout; size=0.5, the square's side as a share of the shorter one
     "erasing"   random erasing; scale=(0.02, 0.33), ratio=(0.3, 3.3)
+    "perturb"   crop, flip, colour jitter and blur; crop=0.125, flip=0.5, jitter=0.4, blur=2
     ==========  ===============================================================================
 
     Operations, ranges and values are those of torchvision's transforms, on tensors. In a chain,

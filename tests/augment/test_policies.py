@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import fields
+from itertools import permutations
 from typing import Any, get_args
 
 import numpy as np
@@ -12,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as TF
 
 from augloader.augment import policies
+from augloader.augment.pairs import PAIRS
 from augloader.augment.pixels.geometry import compose, moved_rows
 from augloader.augment.pixels.ops import (
     BRIGHTNESS,
     COLOR,
     CONTRAST,
+    FLIP,
     GATED,
     IDENTITY,
     INVERT,
@@ -40,11 +44,15 @@ from augloader.augment.policies import (
     Cutout,
     Erasing,
     Params,
+    Perturb,
     Policy,
     PolicyName,
     Rand,
     Trivial,
 )
+from augloader.augment.transform import AdaptiveStrengthTransform
+from augloader.core.keyed import uniforms
+from tests.reference import sample_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Array = npt.NDArray[Any]
@@ -63,6 +71,9 @@ BUILT: list[Policy] = [
     Cutout(),
     Cutout(1.0),
     Erasing(),
+    Perturb(),
+    Perturb(0.4, 0.0, 1.0, 0),
+    Perturb(0.0, 1.0, 0.0, 3),
 ]
 every = pytest.mark.parametrize("policy", BUILT, ids=repr)
 DATASETS = {
@@ -104,7 +115,7 @@ def truncated(op: int, values: Array) -> Array:
 @pytest.mark.parametrize("size", [(32, 32), (224, 224), (97, 64), (8, 500)])
 def test_trivial_is_published_at_strength_one(bins: int, size: tuple[int, int]) -> None:
     space = v2.TrivialAugmentWide._AUGMENTATION_SPACE
-    names = [op for op in range(15) if OPS[op] in space]
+    names = [op for op in range(len(OPS)) if OPS[op] in space]
     op, level, sign = (
         part.ravel() for part in np.meshgrid(names, np.arange(bins), (0.2, 0.7), indexing="ij")
     )
@@ -184,7 +195,7 @@ def test_signs_are_even_and_gates_are_the_strength() -> None:
             values = magnitude[(op == number) & (magnitude != 0)]
             assert within(float((values > 0).sum()), len(values) / 2, len(values)), OPS[number]
         for number in GATED:
-            chance = 0 if number == INVERT else strength / 14
+            chance = 0 if number in (INVERT, FLIP) else strength / 14
             assert within(float((op == number).sum()), rows * chance, rows), OPS[number]
         gated = 2 / 14 * (1 - strength)
         assert within(float((op == IDENTITY).sum()), rows * (1 / 14 + gated), rows)
@@ -194,9 +205,9 @@ def test_signs_are_even_and_gates_are_the_strength() -> None:
 def test_operations_are_equally_frequent(policy: Policy) -> None:
     params = draw(policy, 40_000, 1.0)
     for k in range(params.op.shape[2]):
-        counts = np.bincount(params.op[:, 0, k], minlength=15)
-        assert counts[INVERT] == 0
-        counts = np.delete(counts, INVERT)
+        counts = np.bincount(params.op[:, 0, k], minlength=len(OPS))
+        assert counts[INVERT] == counts[FLIP] == 0
+        counts = np.delete(counts, (INVERT, FLIP))
         like = 40_000 / 14
         assert ((counts - like) ** 2 / like).sum() < 40  # chi-square, 13 degrees: p = 1e-4
     levels = params.magnitude[params.op == SHEAR_X].abs()
@@ -209,12 +220,12 @@ def test_pairs_are_equally_frequent_with_their_chances(dataset: Any) -> None:
     params = draw(Auto(dataset), rows, 1.0)
     pairs = v2.AutoAugment(DATASETS[dataset])._policies
     for k in range(2):
-        like = np.zeros(15)
+        like = np.zeros(len(OPS))
         for pair in pairs:
             like[OPS.index(pair[k][0])] += pair[k][1] * rows / 25
         like[IDENTITY] = rows - like.sum()
-        counts = np.bincount(params.op[:, 0, k], minlength=15)
-        for op in range(15):
+        counts = np.bincount(params.op[:, 0, k], minlength=len(OPS))
+        for op in range(len(OPS)):
             assert within(counts[op], like[op], rows), OPS[op]
 
 
@@ -268,7 +279,7 @@ def test_extreme_random_numbers_are_in_range(policy: Policy) -> None:
         for size in ((1, 1), (4, 4), (1, 90), (33, 2)):
             u = np.full((1, policy.uniforms), value)
             params = policy.draw(u, np.ones(1), (1, 3, *size))
-            assert params.op.numel() == 0 or 0 <= int(params.op.min()) <= int(params.op.max()) < 15
+            assert ((params.op >= 0) & (params.op < len(OPS))).all()
             if params.boxes is not None:
                 top, left, bottom, right = params.boxes[0].tolist()
                 assert 0 <= top <= bottom <= size[0]
@@ -277,7 +288,7 @@ def test_extreme_random_numbers_are_in_range(policy: Policy) -> None:
 
 def distance(op: Tensor, magnitude: Tensor) -> Tensor:
     """How far magnitudes are from those that change nothing; gated operations count 1."""
-    neutral = torch.tensor([NEUTRAL.get(number, 0.0) for number in range(15)])[op]
+    neutral = torch.tensor([NEUTRAL.get(number, 0.0) for number in range(len(OPS))])[op]
     gated = torch.isin(op, torch.tensor(GATED))
     far = torch.where(gated, 1.0, (magnitude - neutral).abs())
     return torch.where(op == IDENTITY, 0.0, far)
@@ -468,9 +479,76 @@ def test_erasing_of_narrow_images(size: tuple[int, int]) -> None:
     assert (boxes[:, 2:] <= torch.tensor(size)).all()
 
 
+def test_perturb_is_torchvisions_crop_flip_jitter_and_smoothing() -> None:
+    """Every row, pixel by pixel, by the operations as torchvision has them."""
+    images = (sample_images("smooth", 60, 3, 16, 24, 0) * 255).to(torch.uint8)
+    strong, flips, orders = AdaptiveStrengthTransform("perturb", seed=3), 0, set()
+    policy = Perturb()
+    keys = torch.stack([torch.zeros(60, dtype=torch.int64), torch.arange(60)], 1)
+    u = uniforms(3, keys.numpy(), policy.uniforms)
+    for strength in (1.0, 0.5):
+        out = strong(images, strength, keys=keys)
+        for row, (x, numbers) in enumerate(zip(images, u, strict=True)):
+            right, down = (
+                int(strength * (int(v * (2 * most + 1)) - most))
+                for v, most in zip(numbers[:2], (3, 2), strict=True)
+            )
+            order = list(permutations((4, 5, 6)))[int(numbers[3] * 6)]
+            orders.add(order)
+            for which in order:
+                factor = 1 + strength * 0.4 * (2 * numbers[which] - 1)
+                x = JITTERS[which](x, factor)
+            for _ in range(2):
+                x = TF.adjust_sharpness(x, 1 - strength * numbers[7])
+            x = TF.crop(TF.pad(x, [3, 2]), 2 - down, 3 - right, 16, 24)
+            if numbers[2] < 0.5 * strength:
+                flips, x = flips + 1, TF.horizontal_flip(x)
+            off = (out[row].int() - x.int()).abs()
+            assert int(off.max()) <= 3  # a sum rounded in another order, and what became of it
+            assert float((off > 0).float().mean()) < 0.02
+    assert flips > 20
+    assert len(orders) == 6
+
+
+JITTERS = {4: TF.adjust_brightness, 5: TF.adjust_contrast, 6: TF.adjust_saturation}
+
+
+def test_perturb_draws_as_it_says() -> None:
+    rows, shape = 40_000, (3, 32, 64)
+    for strength in (1.0, 0.3):
+        params = draw(Perturb(), rows, strength, shape)
+        op, magnitude = params.op[:, 0], params.magnitude[:, 0]
+        assert within(float((op == FLIP).sum()), 0.5 * strength * rows, rows)
+        for k, most in ((0, 8), (1, 4)):
+            counts = magnitude[:, k].int().add(most).bincount(minlength=2 * most + 1)
+            if strength == 1:
+                like = rows / (2 * most + 1)
+                assert ((counts - like).abs() < 4.5 * like**0.5).all()
+            assert int(magnitude[:, k].abs().max()) == int(most * strength)
+        for number in (BRIGHTNESS, CONTRAST, COLOR):
+            values = magnitude[op == number]
+            assert len(values) == rows
+            assert float(values.abs().max()) <= 0.4 * strength * (1 + 1e-6)
+            assert abs(float(values.mean())) < 0.01
+            assert abs(float(values.std()) - strength * 0.8 / 12**0.5) < 0.01
+        blur = magnitude[op == SHARPNESS].view(rows, 2)
+        assert (blur[:, 0] == blur[:, 1]).all()
+        assert float(blur.min()) >= -strength
+        assert float(blur.max()) <= 0
+        assert abs(float(blur.mean()) + strength / 2) < 0.01
+    assert not (draw(Perturb(flip=0.0), 500, 1.0).op == FLIP).any()
+    assert (draw(Perturb(flip=1.0), 500, 1.0).op == FLIP).any(2).all()
+
+
+def test_every_data_set_has_its_25_pairs() -> None:
+    assert PAIRS.keys() == DATASETS.keys()
+    for name in PAIRS:
+        assert [part.shape for part in untyped._pairs(name)] == [(25, 2)] * 3
+
+
 def test_known_names() -> None:
     assert get_args(PolicyName) == tuple(POLICIES)
-    assert list(POLICIES) == ["trivial", "rand", "auto", "augmix", "cutout", "erasing"]
+    assert list(POLICIES) == ["trivial", "rand", "auto", "augmix", "cutout", "erasing", "perturb"]
     for policy in POLICIES.values():
         policy()
         assert policy.__doc__
@@ -615,6 +693,11 @@ def test_known_names() -> None:
             ValueError,
             "ratio must be two ratios of height by",
         ),
+        (lambda: Perturb(crop=1.5), ValueError, r"crop must be in \[0, 1\], got 1\.5"),
+        (lambda: Perturb(flip=-0.1), ValueError, r"flip must be in \[0, 1\], got -0\.1"),
+        (lambda: untyped.Perturb(jitter="0.4"), TypeError, r"jitter must be a number in \[0, 1\]"),
+        (lambda: untyped.Perturb(blur=1.5), TypeError, "blur must be an integer"),
+        (lambda: Perturb(blur=-1), ValueError, "blur must be at least 0, got -1"),
         (
             lambda: untyped.Erasing(ratio=None),
             TypeError,

@@ -137,6 +137,26 @@ def test_every_strength_rule_trains(folder: Path, rule: str) -> None:
     assert (curve(result) == curve(constant)) == (rule == "constant")
 
 
+def test_auto_takes_the_data_sets_policy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+    usual = example.augloader.AdaptiveStrengthTransform
+
+    def build(*args: Any, **options: Any) -> Any:
+        built.append(usual(*args, **options))
+        return built[-1]
+
+    monkeypatch.setattr(example.augloader, "AdaptiveStrengthTransform", build)
+    run(folder, "--policy", "auto")
+    run(folder, "--policy", "auto", "--dataset", "svhn")
+    run(folder, "--policy", "perturb")
+    assert [
+        f"dataset='{name}'" in repr(strong)
+        for name, strong in zip(("cifar10", "svhn", "cifar10"), built, strict=True)
+    ] == [True, True, False]
+    with pytest.raises(SystemExit):
+        run(folder, "--dataset", "svhn")
+
+
 def test_refinement_changes_the_last_epochs_alone(folder: Path) -> None:
     plain, refined = curve(run(folder)), curve(run(folder, "--refined", "1"))
     assert plain[0] == refined[0]

@@ -43,7 +43,7 @@ _BLOCK = 4096  # pixels that a program of _tables reads at a time, at most
 _LANES = 128  # pixels that it reads at a time, at least: fewer lanes than threads count some twice
 _TILE = (16, 32)  # rows and columns of the output that a program of _render makes
 
-_FIRST_COLOUR = constexpr(ops.COLOUR[0])
+_FIRST_COLOUR, _LAST_COLOUR = constexpr(ops.COLOUR[0]), constexpr(ops.COLOUR[-1])
 _IDENTITY = constexpr(ops.IDENTITY)
 _BRIGHTNESS = constexpr(ops.BRIGHTNESS)
 _CONTRAST = constexpr(ops.CONTRAST)
@@ -203,7 +203,7 @@ def _stage(op, magnitude, images, before, row, K: tl.constexpr, BEHIND: tl.const
     for k in tl.static_range(K):
         at = row * K + (K - 1 - k)
         candidate = tl.load(op + at).to(tl.int32)
-        colour = candidate >= _FIRST_COLOUR
+        colour = (candidate >= _FIRST_COLOUR) & (candidate <= _LAST_COLOUR)
         here = colour & (seen == BEHIND)
         number = tl.where(here, candidate, number)
         amount = tl.where(here, tl.load(magnitude + at), amount)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from augloader.augment.pixels.ops import (
+    FLIP,
     GEOMETRY,
     ROTATE,
     SHEAR_X,
@@ -63,6 +64,7 @@ def compose(op: Tensor, magnitude: Tensor, height: int, width: int) -> Tensor:
     parts[sheared, 1, 0] = sizes[sheared]
     parts[sheared, 1, 2] = sizes[sheared] * (width / 2)
     parts[moved, 1, 2] = -sizes[moved]
+    parts[(numbers == FLIP) & (sizes != 0), 0, 0] = -1
     angle = np.radians(sizes[turned] % 360)
     parts[turned, 0, 0] = parts[turned, 1, 1] = np.cos(angle)
     parts[turned, 0, 1], parts[turned, 1, 0] = -np.sin(angle), np.sin(angle)
@@ -76,8 +78,8 @@ def compose(op: Tensor, magnitude: Tensor, height: int, width: int) -> Tensor:
 def moved_rows(op: Tensor, magnitude: Tensor) -> Tensor:
     """Return the (m,) int64 rows whose chain, (B, K), has geometry that is not the identity."""
     numbers = op.numpy()
-    moves = (numbers >= GEOMETRY.start) & (numbers < GEOMETRY.stop) & (magnitude.numpy() != 0)
-    return torch.from_numpy(moves.any(1).nonzero()[0])
+    moves = (numbers >= GEOMETRY.start) & (numbers < GEOMETRY.stop) | (numbers == FLIP)
+    return torch.from_numpy((moves & (magnitude.numpy() != 0)).any(1).nonzero()[0])
 
 
 def warp_(

@@ -6,6 +6,7 @@ are those of torchvision's auto-augmentation kernels:
     ShearX, ShearY              tangent of the angle, about the top left corner
     TranslateX, TranslateY      whole pixels
     Rotate                      degrees, counter-clockwise
+    Flip                        left to right, unless it is 0
     Brightness, Contrast, Color, Sharpness
                                 offset from the neutral factor 1
     Posterize                   bits that are kept
@@ -32,6 +33,7 @@ OPS = (
     "Equalize",
     "Color",
     "Sharpness",
+    "Flip",
 )
 (
     IDENTITY,
@@ -49,12 +51,13 @@ OPS = (
     EQUALIZE,
     COLOR,
     SHARPNESS,
+    FLIP,
 ) = range(len(OPS))
-GEOMETRY = range(SHEAR_X, ROTATE + 1)
+GEOMETRY = range(SHEAR_X, ROTATE + 1)  # and FLIP, whose number came later
 COLOUR = range(BRIGHTNESS, SHARPNESS + 1)
 # Where the magnitude may go either way from neutral.
 SIGNED = (*GEOMETRY, BRIGHTNESS, CONTRAST, COLOR, SHARPNESS)
 # Without a magnitude: applied with probability equal to the strength.
-GATED = (AUTO_CONTRAST, INVERT, EQUALIZE)
+GATED = (AUTO_CONTRAST, INVERT, EQUALIZE, FLIP)
 # The magnitude that changes nothing; 0 where none is named.
 NEUTRAL = {POSTERIZE: 8.0, SOLARIZE: 256 / 255}
