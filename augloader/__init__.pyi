@@ -20,6 +20,7 @@ from augloader.core.batch import Sample as Sample
 from augloader.core.evidence import Evidence as Evidence
 from augloader.core.evidence import Selection as Selection
 from augloader.core.proxies import LastLayerGradient as LastLayerGradient
+from augloader.core.proxies import LayerGradient as LayerGradient
 from augloader.core.proxies import Proxies as Proxies
 from augloader.core.proxies import Residual as Residual
 from augloader.core.schedule import Cosine as Cosine
@@ -93,6 +94,7 @@ __all__ = [
     "Influence",
     "InfoBatch",
     "LastLayerGradient",
+    "LayerGradient",
     "Linear",
     "LocalDensity",
     "Loss",

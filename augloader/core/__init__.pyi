@@ -4,6 +4,7 @@ from augloader.core.evidence import Certificate as Certificate
 from augloader.core.evidence import Evidence as Evidence
 from augloader.core.evidence import Selection as Selection
 from augloader.core.proxies import LastLayerGradient as LastLayerGradient
+from augloader.core.proxies import LayerGradient as LayerGradient
 from augloader.core.proxies import Proxies as Proxies
 from augloader.core.proxies import Residual as Residual
 from augloader.core.proxies import residual as residual
@@ -24,6 +25,7 @@ __all__ = [
     "Every",
     "Evidence",
     "LastLayerGradient",
+    "LayerGradient",
     "Linear",
     "Product",
     "Proxies",

@@ -7,6 +7,7 @@ The outer product, n * C * d numbers, is never formed: distances need only Gram 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,64 @@ class LastLayerGradient:
     """
 
     head: str | None = None
+
+
+@dataclass(frozen=True)
+class LayerGradient:
+    """Ask a sweep for the gradient by the parameters of chosen layers, of every sample.
+
+    (n, P) float32 for layers of P parameters together, earlier ones as well as the last. Where P
+    is large, ``project`` keeps w numbers a sample: coordinate i is added to number b(i) with a
+    random sign, every number getting equally many coordinates. Inner products then have the right
+    mean, and a squared distance a relative standard deviation of at most about sqrt(2 / w); w >= P
+    only reorders the coordinates.
+
+    Args:
+        layers: names of modules, as in ``model.named_modules()``, or of parameters; one or more.
+        project: w, numbers that are kept of a sample, at least 1; None keeps all P.
+        seed: of the projection; the same seed and layers give the same one everywhere.
+
+    Raises:
+        TypeError, ValueError: no layers or names twice, a width below 1, a seed that is none.
+
+    Memory of a sweep: n w or n P floats; a copy of the model.
+
+    Example:
+        >>> LayerGradient(["layer4.1", "fc"], project=256)
+        LayerGradient(layers=('layer4.1', 'fc'), project=256, seed=0)
+
+    Source: Liu & Mirzasoleiman (2022), section 5: gradients of more than the last layer; the
+    projection of Charikar, Chen & Farach-Colton (2002), with equal shares.
+    """
+
+    layers: Sequence[str]
+    project: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the names and the projection."""
+        names = self.layers
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise TypeError(
+                f"layers must be a sequence of names, got {names!r}. Pass a list, as "
+                '["layer4", "fc"].'
+            )
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise ValueError(
+                f"layers must be one name or more, got {names!r}. Name modules as in "
+                "model.named_modules()."
+            )
+        inner = [a for a in names for b in names if a != b and a.startswith(f"{b}.")]
+        if inner or len(set(names)) < len(names):
+            raise ValueError(
+                f"layers must be apart from each other, got {tuple(names)}. Name each once, and "
+                "nothing within another."
+            )
+        object.__setattr__(self, "layers", tuple(names))
+        if self.project is not None:
+            width = require_int("project", self.project, 1, "256 is a good start.")
+            object.__setattr__(self, "project", width)
+        object.__setattr__(self, "seed", require_seed(self.seed))
 
 
 def residual(logits: Tensor, labels: Tensor) -> Tensor:

@@ -16,10 +16,12 @@ from torch.utils._pytree import tree_leaves
 from augloader.core.batch import Sample
 from augloader.core.evidence import Evidence
 from augloader.core.precision import autocast_dtype
-from augloader.core.proxies import LastLayerGradient, Residual
+from augloader.core.proxies import LastLayerGradient, LayerGradient, Residual
 from augloader.loading.distributed_sampler import DistributedCoresetSampler
 from augloader.loading.sampler import CoresetSampler
 from augloader.loading.sweeping import sweep
+
+Proxy = Residual | LastLayerGradient | LayerGradient
 
 
 class CoresetCallback(Callback):
@@ -85,7 +87,7 @@ class CoresetCallback(Callback):
         self,
         sampler: CoresetSampler | Callable[[], CoresetSampler],
         data: Any = None,
-        proxy: Residual | LastLayerGradient | None = LastLayerGradient(),  # noqa: B008 - frozen
+        proxy: Proxy | None = LastLayerGradient(),  # noqa: B008 - frozen
         *,
         reports: bool = False,
         network: str = "",

@@ -18,9 +18,16 @@ from augloader.core.checks import require_finite, require_labels, unchecked
 from augloader.core.evidence import Evidence
 from augloader.core.modules import device_of, eval_mode, unwrapped
 from augloader.core.precision import autocast_dtype, computed_in
-from augloader.core.proxies import LastLayerGradient, Proxies, Residual, unchecked_residual
+from augloader.core.proxies import (
+    LastLayerGradient,
+    LayerGradient,
+    Proxies,
+    Residual,
+    unchecked_residual,
+)
 from augloader.distributed import collectives
 from augloader.loading.heads import Tap, head_of
+from augloader.loading.layer_gradients import LayerGradients
 from augloader.loading.randomness import Fixed
 from augloader.loading.unaugmented import batches, loader_of, on, unaugmented
 
@@ -36,7 +43,7 @@ _OVERLAP = 16  # samples of the next rank's share that a rank sweeps too
 def sweep(
     model: nn.Module,
     data: Any,
-    proxy: Residual | LastLayerGradient | None,
+    proxy: Residual | LastLayerGradient | LayerGradient | None,
     *,
     batch_size: int = 128,
     num_workers: int = 0,
@@ -57,7 +64,8 @@ def sweep(
         model: maps a batch of inputs to (n, C) logits.
         data: WeightedAugmentedDataset, whose ``clean()`` view is taken, of one in a Subset or
             ConcatDataset too; or a map-style dataset of (input, target, ...) items.
-        proxy: ``Residual()``, ``LastLayerGradient()``, or None for losses and labels alone.
+        proxy: ``Residual()``, ``LastLayerGradient()``, ``LayerGradient(layers)`` without a forward
+            of your own, or None for losses and labels alone.
         batch_size: samples a forward pass, at least 1.
         num_workers: worker processes that fetch the samples.
         collate_fn: stacks Samples into a batch; None takes ``augloader.collate``. With forward it
@@ -86,15 +94,17 @@ def sweep(
         TypeError: data without ``__len__``, a stream or a loader, an item that is None, labels that
             are not integers, an output that is not a tensor, a forward that returns no pair.
         ValueError: an output that is not (n, C), labels out of range, no linear head, a head whose
-            output is not the logits, inputs of several sizes, proxies or losses that are NaN or
-            infinite.
+            output is not the logits, layers that the model lacks, or a forward beside them, inputs
+            of several sizes, proxies or losses that are NaN or infinite.
         RuntimeError: the head was not called in the forward pass.
         ImportError: progress without tqdm.
         UserWarning, once a sweep: the data drew random numbers.
         With a group every rank raises what one did; an ImportError as RuntimeError. On a GPU what
         values tell (another head, labels of forward out of range, NaN) raises after the last batch.
 
-    Cost: one forward pass a sample; memory n (C + d) floats. Waits for a GPU once, at the end.
+    Cost: one forward pass a sample; with LayerGradient another and a backward pass; memory
+    n (C + d) floats, with LayerGradient n P, or n w where it projects. Waits for a GPU
+    once, at the end.
 
     Example:
         >>> data = [(torch.tensor([1.0, 0.0]), 0), (torch.tensor([0.0, 1.0]), 1)]
@@ -133,7 +143,7 @@ def sweep(
 def _sweep(
     model: nn.Module,
     data: Any,
-    proxy: Residual | LastLayerGradient | None,
+    proxy: Residual | LastLayerGradient | LayerGradient | None,
     place: tuple[int, int] | None,
     batch_size: int,
     num_workers: int,
@@ -151,6 +161,14 @@ def _sweep(
         return Evidence(len(view), indices=share)
     loader = loader_of(view, share, batch_size, num_workers, collate_fn, device)
     tap = Tap(*head_of(model, proxy.head)) if isinstance(proxy, LastLayerGradient) else Tap()
+    layers = None
+    if isinstance(proxy, LayerGradient):
+        if forward is not None:
+            raise ValueError(
+                "forward must be None beside LayerGradient, got a function. Give a model that maps "
+                "one tensor to logits, or use LastLayerGradient()."
+            )
+        layers = LayerGradients(model, proxy, dtype)
     labels: list[Tensor] = []
     losses: list[Tensor] = []
     gradients: list[Tensor] = []
@@ -168,7 +186,9 @@ def _sweep(
             labels.append(target)
             within = target.clamp(0, logits.shape[1] - 1)  # what is not is found below
             losses.append(F.cross_entropy(logits, within, reduction="none"))
-            if proxy is not None:
+            if layers is not None:
+                gradients.append(layers(moved.input, within))
+            elif proxy is not None:
                 gradients.append(unchecked_residual(logits, within))
             if tap.head is not None:
                 features.append(tap.features(logits))

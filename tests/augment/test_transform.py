@@ -636,7 +636,7 @@ def test_golden_parameters() -> None:
             ["trivia"],
             {},
             ValueError,
-            r"policy must be one of 'trivial', 'rand', .*'erasing', got 'tri",
+            r"policy must be one of 'trivial', 'rand', .*'perturb', got 'tri",
         ),
         (
             ["Trivial"],
