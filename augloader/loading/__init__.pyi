@@ -1,5 +1,6 @@
 from augloader.loading.bases import Base as Base
 from augloader.loading.batches import collate as collate
+from augloader.loading.cache import Cache as Cache
 from augloader.loading.dataset import WeightedAugmentedDataset as WeightedAugmentedDataset
 from augloader.loading.distributed_sampler import (
     DistributedCoresetSampler as DistributedCoresetSampler,
@@ -13,6 +14,7 @@ from augloader.loading.wrapping import wrap as wrap
 
 __all__ = [
     "Base",
+    "Cache",
     "CoresetSampler",
     "DistributedCoresetSampler",
     "HeadInfluence",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from operator import index as as_index
 from typing import Any, Literal, SupportsIndex, get_args
 
@@ -10,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from augloader.core.batch import Draw, Sample, stack
-from augloader.core.checks import require_dataset, require_one_of
+from augloader.core.checks import kind, require_dataset, require_one_of
 from augloader.core.deprecated import formerly
 from augloader.core.lying import names_of
 from augloader.loading.adapt import Adapted, Transform, adapt, uniform
@@ -26,6 +27,7 @@ from augloader.loading.batches import (
     split_item,
     transposed,
 )
+from augloader.loading.cache import Cache
 from augloader.loading.pictures import places, require_none_left
 
 Ungraded = Literal["full", "probability"]
@@ -66,12 +68,15 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             target: "target", keys of items that are mappings, "extra.0" of others, the first field
             beside input and target; or paths below, as "target.boxes". With joint the transforms
             are given None in place of such a field.
+        cache: None, or a ``Cache``: what weak and strong transform make of a strong draw is made
+            once a refresh interval and kept in files, for augmentations that are expensive.
 
     A plain int index stands for ``Draw(index, epoch=-1)``: weight 1, strength 1; so a loader
     without a CoresetSampler augments everything.
 
     Raises:
-        TypeError: data without ``__len__`` or ``__getitem__``, a transform that is not callable;
+        TypeError: data without ``__len__`` or ``__getitem__``, a transform that is not callable, a
+            cache that is none;
             for a draw, what lies on an image (tv_tensors, PIL images, tensors and arrays of its
             size, numbers whose key names boxes, points or masks) and would not move with it, a PIL
             image that is neither L nor RGB given to a strong transform, an item that is None.
@@ -101,6 +106,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         ungraded: Ungraded = "full",
         clean: Transform | Any | None = None,
         untouched: Collection[str] = (),
+        cache: Cache | None = None,
     ) -> None:
         self._n = require_dataset(data)
         if len(fields) != 2:
@@ -114,6 +120,12 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         self.joint = joint
         self.ungraded = ungraded
         self.untouched = names_of(untouched)
+        if cache is not None and not isinstance(cache, Cache):
+            raise TypeError(
+                f"cache must be a Cache or None, got {kind(cache)}. Pass "
+                "augloader.loading.Cache(refresh), with the sampler's refresh."
+            )
+        self.cache = cache
         self.weak = adapt("weak", weak, self.untouched)
         self._one_a_copy = isinstance(strong, list | tuple)
         transforms: Sequence[Any] = strong if isinstance(strong, list | tuple) else [strong]
@@ -271,6 +283,15 @@ class WeightedAugmentedDataset(Dataset[Sample]):
 
     def _transformed(self, item: Any, draw: Draw) -> Any:
         """Return an item of the same shape, transformed for a draw."""
+        if self.cache is None or draw.strength == 0 or draw.epoch < 0:
+            changes, image = self._augmented(item, draw)
+        else:
+            changes, image = self.cache.view(draw, partial(self._augmented, item))
+        image = image if self.final is None else self.final(image, draw)
+        return replaced(item, {**changes, self.fields[0]: image})
+
+    def _augmented(self, item: Any, draw: Draw) -> tuple[Any, Any]:
+        """Return what weak and strong transforms change of an item, and its image after them."""
         key = self.fields[0]
         parts = as_parts(item, key)
         weak = self.weak if draw.weak else None
@@ -295,8 +316,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             image = parts[key]
             for stage in stages:
                 image = stage(image, draw)
-        image = image if self.final is None else self.final(image, draw)
-        return replaced(item, {**changes, key: image})
+        return {k: part for k, part in changes.items() if k != key}, image
 
     def _whole(self, draws: Sequence[Draw], items: Any) -> Any:
         """Return the batch of some items or columns, as the default collate makes it of rows."""

@@ -22,6 +22,7 @@ from augloader.distributed.tables import merge_learnt
 from augloader.feedback.strength import Constant, StrengthRule, require_rule
 from augloader.feedback.table import SampleTable
 from augloader.loading.bases import Base, kept_by
+from augloader.loading.cache import require_interval
 from augloader.loading.choosing import choose
 from augloader.loading.passes import Left
 from augloader.loading.plan import (
@@ -59,7 +60,8 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
     the ranks select together.
 
     Args:
-        data: the dataset; only its length is read, and ``required_copies`` where it has them.
+        data: the dataset; only its length is read, and ``required_copies`` and ``cache``
+            where it has them.
         strategy: how samples are selected, as ``FacilityLocation()``.
         fraction: share of the data to select, in (0, 1], or a schedule of it, read at the first
             epoch of each refresh period; or else
@@ -186,6 +188,7 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
             constant_length=constant_length,
             seed=seed,
         )
+        require_interval(data, refresh)
         wanted = getattr(data, "required_copies", None)
         if wanted is not None and copies != wanted:
             raise ValueError(
