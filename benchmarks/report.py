@@ -15,6 +15,7 @@ the best of what augments everything, which is found in the same runs.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from records import RESULTS, SEEDS, Mean, Record, read
 from schedules import FRONTIER, PAPER, REDUCED, SCHEDULES, SHORT
 from setting import Setting, add_options, planned
 from tables import TABLES, Row, Table
+from tables.index import ENTRIES, Entry
 
 README = Path(__file__).with_name("README.md")
 DRAWN = {"table1", "table4", "table4-tail", "table5", "table6", "combination"}
@@ -320,9 +322,32 @@ def settings(folder: Path = RESULTS) -> dict[str, Setting]:
     }
 
 
+def index(folder: Path = RESULTS) -> str:
+    """Return what runs each table and figure of the papers, and what came out."""
+    reduced = settings(folder)["On a CPU, by the reduced schedule"]
+
+    def ours(entry: Entry) -> str:
+        if entry.shown is None:
+            return f"not run: {entry.without}"
+        place, what = entry.shown
+        if not isinstance(what, str):
+            file = folder.parent / place
+            found = what(json.loads(file.read_text())) if file.exists() else "not run yet"
+            return f"{entry.size}: {found}"
+        report = Report(replace(reduced, policy=entry.policy))
+        table = report.setting.table(place)
+        row = table.row(what)
+        cell = report.cell(table, replace(row, paper="")).strip("*_")
+        return f"{entry.size}: {what}: {cell}" if report.record(row) else "not run yet"
+
+    heads = ["paper", "table or figure", "command", "here", "the paper"]
+    body = [[e.paper, e.place, e.command, ours(e), e.paper_says] for e in ENTRIES]
+    return markdown(heads, body)
+
+
 def section(folder: Path = RESULTS) -> str:
     """Return what goes into benchmarks/README.md: the tables that were run."""
-    parts = []
+    parts = [f"### Every table and figure of the papers\n\n{index(folder)}\n"]
     for title, setting in settings(folder).items():
         report = Report(setting)
         if report.tables:

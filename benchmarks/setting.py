@@ -17,7 +17,8 @@ from schedules import SCHEDULES, Schedule
 from tables import TABLES, Row, Table
 
 POLICIES: dict[str, dict[str, Any]] = {
-    name: {"policy": name} for name in ("rand", "auto", "augmix", "cutout", "auto+cutout")
+    name: {"policy": name}
+    for name in ("rand", "auto", "augmix", "cutout", "auto+cutout", "perturb")
 }
 # Wu et al. (2020): the 4 hardest of 8.
 POLICIES["highest-loss"] = {"policy": "trivial", "hardest": 8, "keep": 4}

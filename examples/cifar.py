@@ -82,14 +82,13 @@ def read(
     size: int = 32,
     limit: int | None = None,
     imbalance: float = 1.0,
-    per_class: int | None = None,
 ) -> Images:
     """Decode a folder with a folder a class into memory, in random order, resized to ``size``."""
     image = v2.Compose([v2.PILToTensor(), v2.Resize((size, size), antialias=True)])
     folder = ImageFolder(root, transform=image)
     order = rng.permutation(len(folder))[:limit]
     labels = torch.tensor(folder.targets)[torch.from_numpy(order)]
-    order = order[long_tail(labels, imbalance, most=per_class).numpy()]
+    order = order[long_tail(labels, imbalance).numpy()]
     with ThreadPoolExecutor() as pool:
         decoded = pool.map(folder.__getitem__, order)
         images, targets = zip(*tqdm(decoded, root.name, len(order), disable=None), strict=True)

@@ -28,9 +28,10 @@ class Alignment:
         selected: how many of them are selected.
         norm: ||sum_i g_i||, of the whole gradient.
         error: ||sum_i g_i - sum_j gamma_j g_j||, the paper's Eq. 8.
-        bound: sum_i m_i. The error is never above it where each weight is the number of samples
-            that its own is the nearest to, as FacilityLocation's are.
-        frobenius: sqrt(sum_i m_i^2) = ||G_S||_F, which ``FacilityLocation(xi=...)`` stops at.
+        bound: sum_i m_i, which ``FacilityLocation(xi=...)`` stops at, class by class. The error is
+            never above it where each weight is the number of samples that its own is the nearest
+            to, as FacilityLocation's are.
+        frobenius: sqrt(sum_i m_i^2) = ||G_S||_F of Eq. 9, which the error may exceed.
         augmented_norm: ||sum_i a_i||; None without augmented proxies of all samples.
         augmented_error: ||sum_i a_i - sum_j gamma_j a_j||, the left side of Lemma 5.1; None without
             augmented proxies of all samples.
