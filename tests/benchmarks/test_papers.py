@@ -30,6 +30,7 @@ from schedules import Problem, Schedule
 from setting import Setting
 from tables import TABLES, Row, Table
 from tables.frontier import SelectiveBackprop
+from tables.index import ENTRIES
 
 from augloader import (
     FacilityLocation,
@@ -707,6 +708,20 @@ def test_what_is_written_lies_between_the_marks() -> None:
 def test_the_readme_has_the_tables_of_the_results() -> None:
     text = report.README.read_text()
     assert report.written(text, report.section()) == text
+
+
+def test_the_index_has_every_paper_and_says_what_was_not_run(tmp_path: Path) -> None:
+    whole = report.index()
+    lines = whole.splitlines()[2:]
+    assert len(lines) == len(ENTRIES)
+    for entry, line in zip(ENTRIES, lines, strict=True):
+        assert (entry.shown is None) == bool(entry.without)
+        assert entry.shown is None or entry.size
+        assert line.startswith(f"| {entry.paper} | {entry.place} |")
+        for word in entry.command.strip("`").split()[1:]:
+            assert not word.startswith("table") or word in TABLES
+    nothing = report.index(tmp_path / "papers")
+    assert nothing.count("not run yet") == sum(entry.shown is not None for entry in ENTRIES)
 
 
 def test_unknown_rows_are_not_found() -> None:
