@@ -50,7 +50,8 @@ CLEAN = Problem("clean")
 CPU = torch.device("cpu")
 SETTINGS = [Setting("cifar10", TINY, policy) for policy in ("trivial", *setting.POLICIES)]
 ROWS = [(name, row) for made in SETTINGS for name in TABLES for row in made.table(name).rows]
-FILES = sorted(records.RESULTS.glob("*/*/*.json"))
+FILES = sorted(records.RESULTS.glob("*/*/*--*.json"))
+FIGURES = sorted(records.RESULTS.glob("*/*/figure-*.json"))
 
 
 def given(n: int = 48, classes: int = 2) -> tuple[Images, Images]:
@@ -444,6 +445,14 @@ def test_the_results_are_of_the_tables_as_they_stand(path: Path) -> None:
         assert run.outcome.rows > 0
         assert run.outcome.seconds["train"] > 0
         assert not run.environment["commit"].endswith("+")
+
+
+@pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
+def test_the_figures_are_of_the_images_of_the_tables(path: Path) -> None:
+    stored = json.loads(path.read_text())
+    assert stored["schedule"]["name"] == path.parent.name
+    records.require_data(path.parents[1], CLEAN, schedules.REDUCED, stored["data"])
+    assert not stored["environment"]["commit"].endswith("+")
 
 
 def test_the_spread_is_over_the_seeds_and_differences_inside_it_are_ties() -> None:
