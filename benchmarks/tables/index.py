@@ -209,6 +209,12 @@ ENTRIES = (
     ),
     Entry(
         COCO,
+        "Figure 2, speed-up of a random choice and of max-loss",
+        f"`train.py {DIR}`",
+        without="which images are chosen does not change a step; a random choice saves the sweep",
+    ),
+    Entry(
+        COCO,
         "Section 5.1, coresets and losses",
         figures("overlap"),
         CIFAR,
@@ -235,6 +241,13 @@ ENTRIES = (
         protocol("--replot FILE"),
         "the same",
         (STRATEGIES, lambda _: "drawn from the record; a text below"),
+    ),
+    Entry(
+        KUCHNIK,
+        "ResNet50v2 features",
+        protocol("--architecture lenet"),
+        without="networks of torchvision's are not taken here; a saved feature network is, "
+        "`--network FILE`",
     ),
     Entry(KUCHNIK, "Figure 17, epoch time", protocol("--deep"), without="an option, not recorded"),
     Entry(
@@ -298,6 +311,7 @@ ENTRIES = (
         papers("refinement", "--dataset tinyimagenet --schedule he-preact"),
         without=NO_DATA,
     ),
+    Entry(HE, "Rademacher and VC bounds", "–", without="out of scope: they bound, not measure"),
     Entry(HE, "Table 6, Pascal VOC", "–", without="out of scope: transfer to detection"),
     Entry(
         SADA,

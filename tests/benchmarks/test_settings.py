@@ -116,6 +116,13 @@ def test_norb_is_read_as_it_is_written(tmp_path: Path) -> None:
         source.parts()
 
 
+def test_digits_are_at_hand(tmp_path: Path) -> None:
+    train, test = datasets.images(Source("digits", "digits", tmp_path), CLEAN, 50)
+    assert train.images.shape == (500, 3, 32, 32)
+    assert len(test) == 797
+    assert int(train.images.max()) == 255
+
+
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100", "svhn", "mnist"])
 def test_nothing_is_downloaded_unless_asked(kind: str, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="download"):
