@@ -27,7 +27,7 @@ METHODS = {
 TABLE = Table(
     "Only an augmented subset",
     "Liu & Mirzasoleiman (2022), Table 1, CIFAR-10 / ResNet-20, R = 1. As many images a class, "
-    "which the paper chooses from 5,000: --per-class 5000. There 5 a class are 0.1 %, a single step "
-    "an epoch, 200 in all.",
+    "which the paper chooses from 5,000: --per-class 5000. There 5 a class are 0.1 %, a single "
+    "step an epoch, 200 in all.",
     grid(CLEAN, METHODS, PAPER),
 )
