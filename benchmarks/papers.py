@@ -119,6 +119,12 @@ def require_same_data(setting: Setting, source: Source, rows: Sequence[Row]) -> 
         records.require_data(setting.folder, problem, setting.schedule, found)
 
 
+def of_all(data: str) -> list[str]:
+    """Return the tables that "all" are of a data set: without a schedule, and not of others."""
+    usual = {name: table for name, table in TABLES.items() if not table.schedule}
+    return [name for name, table in usual.items() if not table.alone or table.data == data]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     lines = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
@@ -138,13 +144,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     device = torch.device(options.device)
     cuda = device.type == "cuda"
-    names = [name for name in TABLES if not TABLES[name].schedule]
-    names = names if "all" in options.tables else options.tables
+    source = source_of(options, options.data)
+    names = options.tables if "all" not in options.tables else of_all(source.name)
     own = {TABLES[name].schedule for name in names}
     if len(own) > 1:
         parser.error("tables of different schedules are trained one after the other")
     usual = SCHEDULES[options.schedule or own.pop() or ("paper" if cuda else "reduced")]
-    source = source_of(options, options.data)
     schedule = planned(usual, options)
     setting = Setting(source.name, schedule, options.policy, options.output)
     cores = os.cpu_count() or 1

@@ -487,6 +487,12 @@ def test_what_is_missing_is_run_once_seed_by_seed(tmp_path: Path) -> None:
     assert not [row for seed, row in left if seed == 1 and row.method == done.method]
 
 
+def test_all_tables_are_those_of_the_data_set() -> None:
+    assert {"table1", "table6", "sada"} <= set(papers.of_all("cifar10"))
+    assert not {"table2", "table4-svhn", "frontier-6"} & set(papers.of_all("cifar10"))
+    assert set(papers.of_all("svhn")) - set(papers.of_all("cifar10")) == {"table4-svhn"}
+
+
 def options(*words: str) -> argparse.Namespace:
     """Return the options of a command."""
     parser = argparse.ArgumentParser()
