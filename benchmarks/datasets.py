@@ -142,7 +142,8 @@ def images(source: Source, problem: Problem, per_class: int | None) -> tuple[Any
         held = 3 * source.size**2 * len(files) <= source.limit
         found.append(files.held() if held else files)
     train, test = found
-    train.labels = mislabelled(train.labels, problem.noise, len(train.classes), rng)
+    if problem.noise:
+        train.labels = mislabelled(train.labels, problem.noise, len(train.classes), rng)
     return train, test
 
 

@@ -326,7 +326,9 @@ class Trainer:
             return CutMix(classes, GAMMA, probability=CUTMIX, seed=seed)
         if mix is None:
             return None
-        fades = self.method.fades(self.schedule) or 1.0
+        fades = self.method.fades(self.schedule)
+        if fades is None:
+            return Mixup(classes, GAMMA, seed=seed)
         return Mixup(classes, GAMMA, schedule=fades, epochs=self.epochs, seed=seed)
 
     def forward(self, pixels: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, ...]:

@@ -146,9 +146,9 @@ def test_all_selected_is_no_error_and_the_bound_is_the_certificates_shortfall() 
     assert bounds[0] - bounds[1] == pytest.approx(gained, rel=1e-5)
 
 
-def test_xi_is_what_frobenius_says() -> None:
+def test_xi_is_what_the_bound_says() -> None:
     proxies = points(30, 5, False)
-    wanted = alignment(proxies, select(proxies, 9)).frobenius * 1.0001
+    wanted = alignment(proxies, select(proxies, 9)).bound * 1.0001
     strategy = FacilityLocation(per_class=False, xi=wanted)
     stopped = strategy.select(Evidence(30, proxies=proxies), 20, generator=np.random.default_rng(0))
     assert len(stopped) == 9
