@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from operator import index as as_index
 from typing import Any, Literal, SupportsIndex, get_args
+from uuid import uuid4
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -68,8 +68,8 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             target: "target", keys of items that are mappings, "extra.0" of others, the first field
             beside input and target; or paths below, as "target.boxes". With joint the transforms
             are given None in place of such a field.
-        cache: None, or a ``Cache``: what weak and strong transform make of a strong draw is made
-            once a refresh interval and kept in files, for augmentations that are expensive.
+        cache: None, or a ``Cache``: the item of a strong draw is fetched and augmented once a
+            refresh interval and kept in files, for augmentations that are expensive.
 
     A plain int index stands for ``Draw(index, epoch=-1)``: weight 1, strength 1; so a loader
     without a CoresetSampler augments everything.
@@ -80,7 +80,8 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             for a draw, what lies on an image (tv_tensors, PIL images, tensors and arrays of its
             size, numbers whose key names boxes, points or masks) and would not move with it, a PIL
             image that is neither L nor RGB given to a strong transform, an item that is None.
-        ValueError: an empty dataset, fields that are not two, clean data of another length.
+        ValueError: an empty dataset, fields that are not two, clean data of another length, a cache
+            without a strong transform.
 
     Cost: one fetch of the item and its transforms, a draw.
 
@@ -125,7 +126,12 @@ class WeightedAugmentedDataset(Dataset[Sample]):
                 f"cache must be a Cache or None, got {kind(cache)}. Pass "
                 "augloader.loading.Cache(refresh), with the sampler's refresh."
             )
-        self.cache = cache
+        if cache is not None and strong is None:
+            raise ValueError(
+                "cache must be None without a strong transform in the dataset, got a Cache. Pass "
+                "strong=..., or leave the cache out where the batch is augmented later."
+            )
+        self.cache, self._owner = cache, uuid4().hex
         self.weak = adapt("weak", weak, self.untouched)
         self._one_a_copy = isinstance(strong, list | tuple)
         transforms: Sequence[Any] = strong if isinstance(strong, list | tuple) else [strong]
@@ -172,7 +178,8 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             TypeError: the item has no such fields.
         """
         draw = self._draw(draw)
-        sample: Sample = self._sample(draw, self.data[draw.index])
+        item = None if self._is_kept(draw) else self.data[draw.index]
+        sample: Sample = self._sample(draw, item)
         return sample
 
     def __getitems__(self, draws: Sequence[Draw | SupportsIndex]) -> Sequence[Any]:
@@ -194,12 +201,14 @@ class WeightedAugmentedDataset(Dataset[Sample]):
                 f"data must keep its {self._n} samples, got {len(self.data)} now. Build dataset "
                 "and sampler anew when it has changed."
             )
-        items = self._items(indices)
         if not self._transforms:
-            return Fetched(drawn, items, self._whole, self._sample)
+            return Fetched(drawn, self._items(indices), self._whole, self._sample)
+        wanted = [i for i, draw in enumerate(drawn) if not self._is_kept(draw)]
+        items = self._items([indices[i] for i in wanted]) if wanted else []
         if isinstance(items, tuple | Mapping):
-            items = [row_of(items, i) for i in range(len(drawn))]
-        return [self._sample(draw, item) for draw, item in zip(drawn, items, strict=True)]
+            items = [row_of(items, row) for row in range(len(wanted))]
+        found = dict(zip(wanted, items, strict=True))
+        return [self._sample(draw, found.get(i)) for i, draw in enumerate(drawn)]
 
     def _items(self, indices: list[int]) -> Any:
         """Return a list of the wrapped dataset's items, or columns."""
@@ -233,7 +242,7 @@ class WeightedAugmentedDataset(Dataset[Sample]):
     def own_item(self, index: int) -> Any:
         """Return an item in the wrapped dataset's own shape, transformed as for a plain index."""
         draw = self._draw(index)
-        item = self.data[draw.index]
+        item = self.data[draw.index]  # of no epoch, so that it is not kept
         require_item(draw.index, item)
         return self._transformed(item, draw) if self._transforms else item
 
@@ -282,12 +291,27 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         return any(part is not None for part in (self.weak, *self.strong, self.final))
 
     def _transformed(self, item: Any, draw: Draw) -> Any:
-        """Return an item of the same shape, transformed for a draw."""
-        if self.cache is None or draw.strength == 0 or draw.epoch < 0:
-            changes, image = self._augmented(item, draw)
+        """Return an item of the same shape, transformed for a draw; what is kept needs none."""
+        key = self.fields[0]
+        changes: Any = {}
+        if self.cache is not None and self._is_kept(draw):
+            item = self.cache.view(draw, self._made, self._owner)
+            image = as_parts(item, key)[key]
         else:
-            changes, image = self.cache.view(draw, partial(self._augmented, item))
+            require_item(draw.index, item)
+            changes, image = self._augmented(item, draw)
         image = image if self.final is None else self.final(image, draw)
+        return replaced(item, {**changes, key: image})
+
+    def _is_kept(self, draw: Draw) -> bool:
+        """Whether the cache has the item of a draw, or makes it."""
+        return self.cache is not None and draw.strength > 0 and draw.epoch >= 0
+
+    def _made(self, draw: Draw) -> Any:
+        """Return the item of a draw, fetched and augmented."""
+        item = self.data[draw.index]
+        require_item(draw.index, item)
+        changes, image = self._augmented(item, draw)
         return replaced(item, {**changes, self.fields[0]: image})
 
     def _augmented(self, item: Any, draw: Draw) -> tuple[Any, Any]:
@@ -334,8 +358,9 @@ class WeightedAugmentedDataset(Dataset[Sample]):
         return stack(draws)._replace(input=image, target=target, extra=rest)
 
     def _sample(self, draw: Draw, item: Any) -> Any:
+        if self._transforms:
+            item = self._transformed(item, draw)
         require_item(draw.index, item)
-        item = self._transformed(item, draw) if self._transforms else item
         image, target, extra = split_item(item, self.fields)
         # float32 scalars: a Python float would collate to float64 and promote the loss.
         weight, strength = np.float32(draw.weight), np.float32(draw.strength)

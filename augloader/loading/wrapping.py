@@ -19,6 +19,7 @@ from augloader.core.checks import require_dataset, require_one_of
 from augloader.core.deprecated import renamed
 from augloader.core.schedule import Schedule
 from augloader.loading.adapt import Transform
+from augloader.loading.cache import Cache
 from augloader.loading.collating import Collate, Extras
 from augloader.loading.dataset import Ungraded, WeightedAugmentedDataset
 from augloader.loading.distributed_sampler import DistributedCoresetSampler
@@ -57,6 +58,7 @@ def wrap(
     ungraded: Ungraded = "full",
     clean: Transform | Any | None = None,
     untouched: Collection[str] = (),
+    cache: Cache | None = None,
     extras: Extras = "draw",
     weak_probability: Schedule | float = 1.0,
     group: dist.ProcessGroup | None = None,
@@ -94,6 +96,7 @@ def wrap(
         ungraded: see weak.
         clean: see weak; where the dataset's own transforms are random, a dataset without them.
         untouched: see weak; names of fields that may stay as they are though they lie on the image.
+        cache: see weak; of items that strong is given to.
         extras: "draw" as above; "fields": tensors alone, ``draw_index``, ``draw_weight``,
             ``draw_strength``, ``draw_copy``, ``draw_epoch`` and ``draw_mixed``, in a mapping or as
             attributes, else in a dict at the end: ``Sample.of`` makes one of them; "item": a
@@ -140,6 +143,7 @@ def wrap(
         ungraded=ungraded,
         clean=clean,
         untouched=untouched,
+        cache=cache,
     )
     sampler = _sampler(
         loader.sampler, group, data, strategy, weak_probability=weak_probability, **options

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.transforms import v2
 
 from augloader import (
@@ -23,6 +23,7 @@ from augloader import (
     Every,
     Uniform,
     WeightedAugmentedDataset,
+    wrap,
 )
 from augloader.loading import Cache
 from tests.reference import random_state
@@ -180,6 +181,125 @@ def test_whole_items_and_parts_of_tensors() -> None:
     assert cache.size < 4000
 
 
+class Turned(Dataset[Any]):
+    """Images and their masks, which the data set itself mirrors at random; counts its fetches."""
+
+    def __init__(self) -> None:
+        self.fetched = 0
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        self.fetched += 1
+        image = torch.zeros(1, 4, 4)
+        image[0, 0, 0] = 1
+        image = image.flip(-1) if torch.rand(1) < 0.5 else image
+        return image, image[0].long()
+
+
+def test_random_data_sets_keep_image_and_mask_together() -> None:
+    draws = [Draw(i, 1, epoch=number) for number in range(4) for i in range(6)]
+    views = []
+    for limit in (None, 0):
+        turned = Turned()
+        cache = Cache(Every(4), limit=limit)
+        made = WeightedAugmentedDataset(
+            turned, strong=lambda image: 3 * image, untouched={"target"}, cache=cache
+        )
+        rows = [made[draw] for draw in draws[:12]] + list(made.__getitems__(draws[12:]))
+        assert all(torch.equal(row.input[0], 3.0 * row.target) for row in rows)
+        assert turned.fetched == (6 if limit is None else 24)
+        views.append(torch.stack([row.input for row in rows]))
+    assert torch.equal(*views)
+    assert len(views[0].unique(dim=0)) == 2
+    assert torch.equal(views[0][:6], views[0][18:])
+
+
+def test_batches_of_kept_and_other_draws() -> None:
+    made = data(Cache(Every(4)))
+    draws = [Draw(i, i % 2, strength=float(i % 2), epoch=i % 3) for i in range(N)]
+    for _ in range(2):
+        rows = made.__getitems__(draws)
+        assert [row.index for row in rows] == list(range(N))
+        for draw, row in zip(draws[1::2], rows[1::2], strict=True):
+            assert torch.equal(row.input, made[draw].input)
+    assert len(list((made.cache._root / "0").iterdir())) == N // 2  # type: ignore[union-attr]
+
+
+def test_data_sets_that_share_a_cache_keep_their_own_views() -> None:
+    cache, draw = Cache(Every(5)), Draw(0, 1)
+    one = WeightedAugmentedDataset([(torch.zeros(2), 0)], strong=lambda x: x + 1, cache=cache)
+    other = WeightedAugmentedDataset([(torch.zeros(2), 0)], strong=lambda x: x - 1, cache=cache)
+    for _ in range(2):
+        assert one[draw].input.tolist() == [1, 1]
+        assert other[draw].input.tolist() == [-1, -1]
+    assert pickle.loads(pickle.dumps(data(cache)))[draw].input.shape == (3, 6, 6)
+
+
+def test_workers_share_the_limit_though_the_main_process_began() -> None:
+    every = Every(5)
+    cache = Cache(every, limit=6000)
+    made = data(cache)
+    made[Draw(0, 1, strength=0.5)]
+    sampler = CoresetSampler(made, Uniform(), fraction=1.0, refresh=every)
+    epoch(made, sampler, 0, workers=2)
+    assert 3000 < cache.size <= 6000
+
+
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(self: Path, content: bytes) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    cache = Cache(Every(5), tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"folder must have room .* Give a limit below that") as found:
+        data(cache)[Draw(0, 1)]
+    assert found.value.errno == 28
+    assert not list((cache._root / "0").iterdir())
+
+
+def test_a_folder_that_is_gone_is_named() -> None:
+    cache = Cache(Every(5))
+    sent = pickle.dumps(cache)
+    del cache
+    gc.collect()
+    with pytest.raises(FileNotFoundError, match=r"folder must be there .* where it is used\."):
+        data(pickle.loads(sent))[Draw(0, 1)]
+
+
+def test_copies_in_a_process_hold_the_folder() -> None:
+    made = data(Cache(Every(2)))
+    other = copy.deepcopy(made)
+    expected = made[Draw(0, 1)].input
+    del made
+    gc.collect()
+    assert torch.equal(other[Draw(0, 1)].input, expected)
+    assert not torch.equal(other[Draw(0, 1, epoch=2)].input, expected)
+
+
+def test_wrapped_loaders_keep_views() -> None:
+    every = Every(3)
+    cache = Cache(every)
+    plain = DataLoader(images(), batch_size=4)
+    loader, sampler = wrap(plain, Uniform(), count=4, refresh=every, strong=drawn, cache=cache)
+    found: list[Views] = []
+    for number in range(3):
+        sampler.set_epoch(number)
+        if sampler.refresh_due:
+            sampler.refresh()
+        views: Views = {}
+        for x, _, draw in loader:
+            for row in (draw.strength > 0).nonzero()[:, 0].tolist():
+                views[int(draw.index[row]), int(draw.copy[row])] = x[row]
+        found.append(views)
+    assert len(found[0]) == 4
+    assert same(found[0], found[1])
+    assert same(found[0], found[2])
+    assert cache.size
+
+
 def test_its_folder_goes_with_it(tmp_path: Path) -> None:
     cache = Cache(Every(2), tmp_path)
     made = data(cache)
@@ -206,6 +326,8 @@ def test_what_is_no_cache(tmp_path: Path) -> None:
         Cache(Every(2), tmp_path / "no")
     with pytest.raises(TypeError, match=r"cache must be a Cache or None, got bool\. Pass augl"):
         data(True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cache must be None without a strong transform"):
+        data(Cache(Every(2)), None)
     with pytest.raises(ValueError, match=r"refresh must be that of the dataset's cache, Every\("):
         sampler_of(data(Cache(Every(2))), Every(3))
     assert "seed=3" in repr(Cache(Every(2), seed=3))
