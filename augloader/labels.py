@@ -46,7 +46,7 @@ def mislabelled(
         >>> int((noisy != labels).sum()), bool((noisy < 3).all())
         (3, True)
     """
-    labels = as_tensor("labels", labels, "Give one class a sample.")
+    labels = _flat(labels)
     classes = require_int("classes", classes, 2, "Of one class no label is wrong.")
     share = require_number("share", share, "[0, 1]", "0.3 makes 30 % of them wrong.")
     whole = require_labels("labels", labels, labels.numel(), classes).cpu()
@@ -81,7 +81,8 @@ def long_tail(
         (m,) int64 positions, ascending, on the CPU: ``torch.utils.data.Subset`` takes their list.
 
     Raises:
-        TypeError, ValueError: an imbalance below 1, labels that are none, another generator.
+        TypeError, ValueError: an imbalance below 1 or that leaves nothing of a class, labels that
+            are none, another generator.
 
     Cost: O(N C).
 
@@ -92,7 +93,7 @@ def long_tail(
 
     Source: Cui et al. (2019), CIFAR-LT.
     """
-    labels = as_tensor("labels", labels, "Give one class a sample.")
+    labels = _flat(labels)
     found = require_labels("labels", labels, labels.numel()).cpu().numpy()
     ratio = require_number("imbalance", imbalance, "[1, inf)", "1 keeps all samples.")
     most = len(found) if most is None else require_int("most", most, 1, "None keeps all.")
@@ -103,8 +104,24 @@ def long_tail(
         raise ValueError("labels must be of 1 sample or more, got none. Give the whole data set's.")
     share = ratio ** -(np.arange(len(classes)) / max(1, len(classes) - 1))
     wanted = (min(sizes.max(), most) * share + 1e-9).astype(int)
+    if not wanted.all():
+        most = min(int(sizes.max()), most)
+        raise ValueError(
+            f"imbalance must leave a sample of each class, got {imbalance}, which leaves none of "
+            f"{int((wanted == 0).sum())} of {len(classes)} classes. Take at most {most}, the size "
+            "of the first, or more samples."
+        )
     kept = []
     for c, n in zip(classes, wanted, strict=True):
         members = np.flatnonzero(found == c)
         kept.append((members if generator is None else generator.permutation(members))[:n])
     return torch.from_numpy(np.sort(np.concatenate(kept)))
+
+
+def _flat(labels: Tensor) -> Tensor:
+    labels = as_tensor("labels", labels, "Give one class a sample.")
+    if labels.ndim != 1:
+        raise ValueError(
+            f"labels must have shape (n,), got {tuple(labels.shape)}. Give one class a sample."
+        )
+    return labels

@@ -75,6 +75,12 @@ def test_every_class_keeps_its_share(
     n: int, classes: int, imbalance: float, most: int | None, seed: int
 ) -> None:
     labels = labels_of(n, classes, seed)
+    sizes = labels.unique(return_counts=True)[1]
+    most_at_all = min(int(sizes.max()), most or n)
+    if len(sizes) > 1 and int(most_at_all / imbalance + 1e-9) < 1:
+        with pytest.raises(ValueError, match="imbalance must leave a sample of each class"):
+            long_tail(labels, imbalance, most=most)
+        imbalance = float(most_at_all)
     first, drawn = (long_tail(labels, imbalance, g, most=most) for g in (None, rng(seed)))
     present, sizes = labels.unique(return_counts=True)
     largest = min(int(sizes.max()), most or n)
@@ -119,6 +125,21 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda y: long_tail(y, 2.0, NONE), TypeError, "generator must be a numpy.random.Generator"),
     (lambda y: long_tail(y, 2.0, most=0), ValueError, "most must be at least 1, got 0"),
     (lambda y: long_tail(y[:0], 2.0), ValueError, "labels must be of 1 sample or more, got none"),
+    (
+        lambda y: long_tail(y, 9.0),
+        ValueError,
+        r"got 9\.0, .* none of 1 of 3 classes\. Take at most 4",
+    ),
+    (
+        lambda y: long_tail(y[None], 2.0),
+        ValueError,
+        r"labels must have shape \(n,\), got \(1, 12\)",
+    ),
+    (
+        lambda y: mislabelled(y[None], 0.5, 3, rng()),
+        ValueError,
+        r"labels must have shape \(n,\), got \(1, 12\)\. Give one class a sample",
+    ),
     (lambda y: long_tail(y - 1, 2.0), ValueError, "labels must be 0 or more, got"),
 ]
 

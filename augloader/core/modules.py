@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -18,6 +19,17 @@ def unwrapped(model: nn.Module) -> nn.Module:
         inner = inner.module if isinstance(inner, DistributedDataParallel) else inner._orig_mod
     found: nn.Module = inner
     return found
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a copy in eval mode, without what wraps it, for ``functional_call``.
+
+    That does not give a module that has two names its parameters back, nor takes a DataParallel.
+    """
+    inner: nn.Module = unwrapped(model)
+    if isinstance(inner, nn.DataParallel):
+        inner = unwrapped(inner.module)
+    return deepcopy(inner).eval()
 
 
 def is_keras(module: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vjp, vmap
 
 from augloader.core.checks import as_tensor, require_finite, require_int
-from augloader.core.modules import device_of, unwrapped
+from augloader.core.modules import copied, device_of
 from augloader.core.precision import computed_in
 from augloader.loading.randomness import Fixed
 from augloader.selection.greedy.memory import free_memory
@@ -202,8 +201,7 @@ class _Rows:
     """Rows of the Jacobian of a copy of a model."""
 
     def __init__(self, model: nn.Module, inputs: Tensor, batch_size: int) -> None:
-        # A copy: functional_call does not give a module that has two names its parameters back.
-        self.model = deepcopy(unwrapped(model)).eval()
+        self.model = copied(model)
         self.device, self.batch_size = device_of(self.model), batch_size
         named = dict(self.model.named_parameters())
         self.trained = {k: p.detach() for k, p in named.items() if p.requires_grad}

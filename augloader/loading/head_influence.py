@@ -35,7 +35,7 @@ class HeadInfluence:
 
     Raises:
         TypeError: a head that is not ``nn.Linear``.
-        ValueError: no head, or none of that name.
+        ValueError: no head, or none of that name, or one that is frozen.
 
     Memory: three times the head's parameters.
 
@@ -63,6 +63,11 @@ class HeadInfluence:
             raise TypeError(
                 f"head {name!r} must be an nn.Linear, got {kind(layer)}. Name the last linear "
                 'layer, or use StableInfluence("loss"), which needs none.'
+            )
+        if not layer.weight.requires_grad:
+            raise ValueError(
+                f"head {name!r} must be trained, got one that is frozen, along whose steps every "
+                'influence is 0. Unfreeze it before, or use StableInfluence("loss").'
             )
         self._layer, self._tap = layer, Tap(name, layer)
         self._weights = self._now()

@@ -21,7 +21,8 @@ class Tap:
         self.shapes: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # of logits and output
 
     def __enter__(self) -> Tap:
-        """Begin to listen."""
+        """Begin to listen, whatever was heard before."""
+        self.seen = self.same = None
         if self.head is not None:
             self.hook = self.head.register_forward_hook(self._catch)
         return self
@@ -43,7 +44,7 @@ class Tap:
         if self.seen is None:
             raise RuntimeError(
                 f"head {self.name!r} must be called in the forward pass, got no call. Name the "
-                "module that returns the logits, and sweep a model that is not compiled."
+                "module that returns the logits, of a model that was not compiled and run before."
             )
         h, out = self.seen
         self.seen = None
@@ -57,7 +58,8 @@ class Tap:
         if h.ndim != 2:
             raise ValueError(
                 f"head {self.name!r} must take (n, d) features, got {tuple(h.shape)}. "
-                "Use Residual() for this model."
+                "Pool them before the head, or take what needs no head: Residual(), or "
+                'StableInfluence("loss").'
             )
         h = h.float()
         return torch.cat([h, h.new_ones(len(h), 1)], 1) if self.biased else h
@@ -66,9 +68,10 @@ class Tap:
         """Raise unless the outputs of the head were the logits; waits for their device."""
         wanted, got = self.shapes
         if wanted != got or (self.same is not None and not self.same):
+            what = f"an output {got}" if wanted != got else "other values"
             raise ValueError(
-                f"head {self.name!r} must return the model's logits {wanted}, got another output "
-                f'{got}. Name the last layer: LastLayerGradient(head="fc").'
+                f"head {self.name!r} must return the model's logits {wanted}, got {what}. Name the "
+                'layer whose output the model returns as it is, head="fc".'
             )
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from augloader.core.modules import device_of, unwrapped
+from augloader.core.modules import copied, device_of
 from augloader.core.precision import computed_in
 from augloader.core.proxies import LayerGradient
 
@@ -26,18 +24,18 @@ class LayerGradients:
         dtype: of ``autocast_dtype``, for the forward pass.
 
     Raises:
-        ValueError: a layer that the model lacks or that has no floating parameters.
-        RuntimeError: a model that cannot be copied.
+        ValueError: a layer that the model lacks or that has no floating parameters; in the first
+            call, a model whose outputs of a sample depend on the others in its batch.
+        RuntimeError: a model that cannot be copied, or that torch cannot differentiate.
 
     Memory: a copy of the model; per parameter of the layers 9 bytes with a projection; at a time
-    128 MB of gradients, or one sample's.
+    three times 128 MB of gradients, or one sample's.
     """
 
     def __init__(
         self, model: nn.Module, proxy: LayerGradient, dtype: torch.dtype | None = None
     ) -> None:
-        # A copy: functional_call does not give a module that has two names its parameters back.
-        self._model = deepcopy(unwrapped(model)).eval()
+        self._model = copied(model)
         self._device, self._dtype = device_of(self._model), dtype
         every = dict(self._model.named_parameters(remove_duplicate=False))
         self._chosen: dict[str, Tensor] = {}
@@ -59,10 +57,13 @@ class LayerGradients:
             rng, w = np.random.default_rng(proxy.seed), proxy.project
             places = -(-self.width // w) * w
             order = rng.permutation(places)  # which coordinate, or padding, is at which place
-            signs = torch.from_numpy(rng.integers(0, 2, places, dtype=np.int8) * 2 - 1)
+            signs = rng.integers(0, 2, places, dtype=np.int8) * 2 - 1
+            signs[order >= self.width] = 0
+            order[order >= self.width] = 0
             self._order = torch.from_numpy(order).to(self._device)
-            self._signs = signs.to(self._device)
+            self._signs = torch.from_numpy(signs).to(self._device)
         self._gradients = vmap(grad(self._loss), in_dims=(None, 0, 0))
+        self._vectorised, self._probed = True, False
 
     def _loss(self, parameters: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
         with computed_in(self._device, self._dtype):
@@ -80,19 +81,55 @@ class LayerGradients:
             (b, P) or (b, project) float32; the layers in the order they are named in, and in each
             the parameters in the model's.
 
-        Cost: a forward and a backward pass a sample; O(b P) for a projection.
+        Cost: a forward and a backward pass a sample, one by one where vmap cannot go through the
+        model (as with channels_last or checkpoints in it); O(b P) for a projection.
         """
+        self._probe(inputs[:4])
         parts = []
         rows = max(1, _ENTRIES // self.width)
         for images, some in zip(inputs.split(rows), labels.split(rows), strict=True):
             with computed_in(self._device, None):  # as for backward(): the forward pass casts alone
-                found = self._gradients(self._chosen, images, some)
+                found = self._found(images, some)
             flat = torch.cat([found[k].float().flatten(1) for k in self._chosen], 1)
             parts.append(flat if self._project is None else self._projected(flat))
         return torch.cat(parts)
 
+    def _probe(self, inputs: Tensor) -> None:
+        """Raise, once, unless a sample's outputs are its own."""
+        if self._probed:
+            return
+        self._probed = True
+        with torch.no_grad(), computed_in(self._device, None):
+            together = self._model(inputs)
+            alone = torch.cat([self._model(inputs[i : i + 1]) for i in range(len(inputs))])
+        scale = float(together.nan_to_num(0, 0, 0).abs().max())
+        if not torch.allclose(alone, together, rtol=1e-2, atol=1e-2 * scale, equal_nan=True):
+            raise ValueError(
+                "model must return the same outputs for a sample whatever its batch, got others. "
+                "Batch norm must track running statistics; or use LastLayerGradient()."
+            )
+
+    def _found(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the gradients of some samples, (b, ...) of each parameter."""
+        if self._vectorised:
+            try:
+                together: dict[str, Tensor] = self._gradients(self._chosen, images, labels)
+                return together
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # vmap has no rule for something, as for channels_last
+                self._vectorised = False
+        rows = []
+        with torch.enable_grad():
+            given = {k: p.clone().requires_grad_() for k, p in self._chosen.items()}
+            for image, label in zip(images, labels, strict=True):
+                loss, wanted = self._loss(given, image, label), list(given.values())
+                rows.append(torch.autograd.grad(loss, wanted, materialize_grads=True))
+        return {
+            k: torch.stack(part) for k, part in zip(given, zip(*rows, strict=True), strict=True)
+        }
+
     def _projected(self, flat: Tensor) -> Tensor:
         assert self._project is not None
-        padded = F.pad(flat, (0, len(self._order) - self.width))
-        signed = padded[:, self._order] * self._signs
+        signed = flat[:, self._order].mul_(self._signs)
         return signed.view(len(flat), -1, self._project).sum(1)

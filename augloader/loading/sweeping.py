@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from augloader.core.batch import Sample
 from augloader.core.checks import require_finite, require_labels, unchecked
 from augloader.core.evidence import Evidence
-from augloader.core.modules import device_of, eval_mode, unwrapped
+from augloader.core.modules import copied, device_of, eval_mode, unwrapped
 from augloader.core.precision import autocast_dtype, computed_in
 from augloader.core.proxies import (
     LastLayerGradient,
@@ -94,8 +93,9 @@ def sweep(
         TypeError: data without ``__len__``, a stream or a loader, an item that is None, labels that
             are not integers, an output that is not a tensor, a forward that returns no pair.
         ValueError: an output that is not (n, C), labels out of range, no linear head, a head whose
-            output is not the logits, layers that the model lacks, or a forward beside them, inputs
-            of several sizes, proxies or losses that are NaN or infinite.
+            output is not the logits, layers that the model lacks, a forward beside them, or outputs
+            that depend on the others in a batch; inputs of several sizes, proxies or losses that
+            are NaN or infinite.
         RuntimeError: the head was not called in the forward pass.
         ImportError: progress without tqdm.
         UserWarning, once a sweep: the data drew random numbers.
@@ -270,8 +270,7 @@ def gradient_norms(
     """
     view, device = unaugmented(data), device_of(model)
     dtype = autocast_dtype(device, autocast)
-    # A copy: functional_call does not give a module that has two names its parameters back.
-    model = deepcopy(model).eval()
+    model = copied(model)
     trained = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise ValueError(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from augloader.core.modules import device_of, eval_mode, is_keras, layers_of, unwrapped
+from augloader.core.modules import copied, device_of, eval_mode, is_keras, layers_of, unwrapped
 
 
 def test_a_compiled_module_is_unwrapped() -> None:
@@ -22,6 +22,16 @@ def test_a_parallel_module_is_unwrapped(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("augloader.core.modules.DistributedDataParallel", Parallel)
     model = nn.Linear(2, 2)
     assert unwrapped(Parallel(torch.compile(model))) is model  # type: ignore[arg-type]
+
+
+def test_a_copy_is_plain_and_in_eval_mode() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    for given in (model, nn.DataParallel(model), torch.compile(model)):
+        found = copied(given)  # type: ignore[arg-type]
+        assert type(found) is nn.Sequential
+        assert not found.training
+        assert found[0].weight is not model[0].weight
+    assert model.training
 
 
 def test_where_a_model_is() -> None:

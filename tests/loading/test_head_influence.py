@@ -168,8 +168,23 @@ def test_wrong_heads_and_states() -> None:
         logits = model(torch.randn(3, 2))
     with pytest.raises(ValueError, match="must return the model's logits"):
         other(logits, torch.zeros(3, dtype=torch.int64))
+    frozen = network().requires_grad_(False)
+    with pytest.raises(ValueError, match=r"head '\d' must be trained, got one that is frozen"):
+        HeadInfluence(frozen)
     state = influence.state_dict()
     with pytest.raises(ValueError, match=r"state must be of a head of \(2, 3\) parameters"):
         other.load_state_dict(state)
     with pytest.raises(ValueError, match="got none of change"):
         influence.load_state_dict({"version": 1, "weights": state["weights"]})
+
+
+def test_after_an_error_it_goes_on() -> None:
+    model, y = nn.Sequential(nn.Linear(2, 2)), torch.zeros(3, dtype=torch.int64)
+    influence = HeadInfluence(model)
+    with influence:
+        logits = model(torch.randn(3, 2))
+    with pytest.raises(ValueError, match=r"logits \(3, 2\), got other values\. Name the layer"):
+        influence(2 * logits, y)
+    with influence:
+        logits = model(torch.randn(3, 2))
+    assert influence(logits, y).tolist() == [0, 0, 0]

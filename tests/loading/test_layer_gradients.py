@@ -169,6 +169,54 @@ def test_a_coreset_by_deeper_gradients() -> None:
     assert chosen.weights.sum() == 30
 
 
+class Awkward(nn.Module):
+    """What vmap refuses: a memory format, a value that is asked for, a buffer that is counted."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if not bool(x.isfinite().all()):
+            raise ValueError("no")
+        out: Tensor = self.inner(x.contiguous(memory_format=torch.channels_last))
+        return out
+
+
+@pytest.mark.parametrize("project", [None, 7])
+def test_models_that_vmap_refuses(project: int | None) -> None:
+    model, given = Network(), data(10)
+    expected = sweep(model, given, LayerGradient(["conv", "head"], project)).proxies
+    other = Awkward(model)
+    found = sweep(other, given, LayerGradient(["inner.conv", "inner.head"], project)).proxies
+    parallel = sweep(nn.DataParallel(model), given, LayerGradient(["conv", "head"], project))
+    assert expected is not None
+    assert found is not None
+    assert parallel.proxies is not None
+    torch.testing.assert_close(found.gradient, expected.gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(parallel.proxies.gradient, expected.gradient, rtol=1e-4, atol=1e-6)
+    assert other.calls == 1  # of the sweep's own pass: the copy counts by itself
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_autocast_of_batch_norm_on_the_cpu() -> None:
+    model, given = Network(), data(10)
+    exact = sweep(model, given, LayerGradient(["head"])).proxies
+    rough = sweep(model, given, LayerGradient(["head"]), autocast=torch.bfloat16).proxies
+    assert exact is not None
+    assert rough is not None
+    torch.testing.assert_close(rough.gradient, exact.gradient, rtol=0.1, atol=0.05)
+
+
+def test_statistics_of_a_batch_are_refused() -> None:
+    norm = nn.BatchNorm2d(2, track_running_stats=False)
+    model = nn.Sequential(norm, nn.Flatten(), nn.Linear(72, 3))
+    with pytest.raises(ValueError, match="must return the same outputs for a sample whatever its"):
+        sweep(model, data(), LayerGradient(["2"]))
+
+
 def test_what_is_no_layer() -> None:
     with pytest.raises(ValueError, match=r"layers must name modules .*, got 'fc'\. .* head\."):
         sweep(Network(), data(), LayerGradient(["fc"]))
