@@ -31,7 +31,7 @@ from papers import FAISS, PACKAGES
 from recipe import Method, Trainer, crop_and_flip, pixels_of
 from records import commit
 from schedules import REDUCED, SCHEDULES
-from setting import Setting, add_options, planned, source_of
+from setting import Setting, add_options, at_least, device_of, planned, source_of
 from tables import TABLES
 from tables.methods import CLEAN, WEAK, augmented
 from torch import Tensor
@@ -301,11 +301,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--data", type=Path, required=True, help="folder of the images")
     add("--download", action="store_true", help="let torchvision fetch what is missing")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--seed", type=int, default=0)
-    add("--images", type=int, default=50, help="of the Jacobian")
+    add("--seed", type=at_least(0), default=0)
+    add("--images", type=at_least(1), default=50, help="of the Jacobian")
     add_options(parser)
     options = parser.parse_args(argv)
-    device = torch.device(options.device)
+    device = device_of(parser, options.device)
     source = source_of(options, options.data)
     usual = SCHEDULES[options.schedule] if options.schedule else REDUCED
     setting = Setting(source.name, planned(usual, options), options.policy, options.output)

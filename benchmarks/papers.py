@@ -37,7 +37,7 @@ from datasets import Source
 from recipe import Method, Outcome, Trainer
 from records import SEEDS, Run, commit, path_of, read
 from schedules import REDUCED, SCHEDULES, Problem, Schedule
-from setting import Setting, add_options, planned, source_of
+from setting import Setting, add_options, at_least, device_of, planned, source_of
 from tables import TABLES, Row
 from tqdm import tqdm
 
@@ -107,6 +107,13 @@ def missing(
     return [(seed, row) for (seed, _), row in wanted.items()]
 
 
+def files_of(setting: Setting, name: str) -> list[str]:
+    """Return the names of the files of a table's rows."""
+    rows = setting.table(name).rows
+    places = (path_of(setting.folder, row.problem, setting.schedule, row.method) for row in rows)
+    return [place.name for place in places]
+
+
 def require_same_data(setting: Setting, source: Source, rows: Sequence[Row]) -> None:
     """Raise unless the images are those that these problems' results in this folder are of.
 
@@ -136,13 +143,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--download", action="store_true", help="let torchvision fetch what is missing")
     add("--watch", action="store_true", help="accuracy and clean loss after every epoch")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--seeds", type=int, nargs="+", default=[*range(SEEDS)])
+    add("--seeds", type=at_least(0), nargs="+", default=[*range(SEEDS)])
     add("--only", nargs="+", default=[], metavar="NAME", help="rows whose files so begin")
-    add("--jobs", type=int, help="runs side by side (one a core; 1 on a GPU)")
-    add("--threads", type=int, help="of each run (what the jobs leave)")
+    add("--jobs", type=at_least(1), help="runs side by side (one a core; 1 on a GPU)")
+    add("--threads", type=at_least(1), help="of each run (what the jobs leave)")
     add_options(parser)
     options = parser.parse_args(argv)
-    device = torch.device(options.device)
+    device = device_of(parser, options.device)
     cuda = device.type == "cuda"
     source = source_of(options, options.data)
     names = options.tables if "all" not in options.tables else of_all(source.name)
@@ -157,7 +164,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     threads = options.threads or max(1, cores // jobs)
     os.environ["OMP_WAIT_POLICY"] = "passive"  # in the processes of the pool
     version = commit()
+    files = [file for name in names for file in files_of(setting, name)]
+    if not any(file.startswith(tuple(options.only) or "") for file in files):
+        parser.error(f"argument --only: must begin a row's file, got none of {', '.join(files)}")
     wanted = missing(setting, names, options.seeds, options.only, options.watch)
+    if not wanted:
+        print(f"All of these runs are in {setting.folder / schedule.name}.")
+        return
     require_same_data(setting, source, [row for _, row in wanted])
     spawn, failed = multiprocessing.get_context("spawn"), 0
     with ProcessPoolExecutor(jobs, spawn) as pool, tqdm(total=len(wanted), disable=None) as bar:

@@ -366,6 +366,18 @@ def written(text: str, new: str) -> str:
     return f"{before}{BEGIN}\n\n{new}\n{END}{after}"
 
 
+PNG = "curves.png"
+ADVICE = "Give --name and the other options of a setting as they were given to papers.py."
+
+
+def _nothing(setting: Setting) -> str:
+    """Return what to do where a setting has no results."""
+    place = setting.folder / setting.schedule.name
+    found = sorted({str(path.parent) for path in setting.output.glob("*/*/*.json")})
+    there = ", ".join(found) or "none"
+    return f"no tables under --policy {setting.policy} in {place}. Results are in {there}. {ADVICE}"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
@@ -374,10 +386,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--curves", type=Path, help="file of a picture of every epoch's accuracy")
     add_options(parser)
     options = parser.parse_args(argv)
-    if options.name or options.schedule:
-        usual = planned(SCHEDULES[options.schedule or "reduced"], options)
-        setting = Setting(options.name or "cifar10", usual, options.policy, options.output)
+    usual = planned(SCHEDULES[options.schedule or "reduced"], options)
+    named = options.name or (None if options.dataset == "folder" else options.dataset)
+    one = usual.name != "reduced" or options.policy != "trivial" or options.curves
+    if named or options.schedule or one:
+        if options.write:
+            parser.error("argument --write: of all settings, not with options of one")
+        known = Figure().canvas.get_supported_filetypes()
+        if options.curves and options.curves.suffix[1:] not in known:
+            parser.error(f"argument --curves: must end with a picture's format, as {PNG}")
+        setting = Setting(named or "cifar10", usual, options.policy, options.output)
         report = Report(setting)
+        if not report.tables:
+            raise SystemExit(_nothing(setting))
         print(report.whole(full=True))
         if options.curves:
             report.curves().savefig(options.curves, dpi=100)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import networks
+import torch
 from datasets import KINDS, SIZES, Source
 from records import RESULTS
 from schedules import SCHEDULES, Schedule
@@ -60,19 +62,69 @@ class Setting:
         return replace(table, rows=tuple(self.row(row, paper) for row in table.rows))
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """Return what makes an option's text an integer of some size, or raises with words to show."""
+
+    def convert(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be an integer of at least {least}, got {text}")
+        return int(text)
+
+    return convert
+
+
+def _above_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return value
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"must be a file that is there, got {text}")
+    return Path(text)
+
+
+def _network(text: str) -> str:
+    if text not in networks.OWN and text not in networks.models.list_models(module=networks.models):
+        raise argparse.ArgumentTypeError(
+            f"must be {', '.join(networks.OWN)} or one of torchvision.models, got {text}"
+        )
+    return text
+
+
+def device_of(parser: argparse.ArgumentParser, name: str) -> torch.device:
+    """Return the device of this name, or end with what is wrong with it."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        parser.error(f"argument --device: must be cpu or cuda, got {name}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("argument --device: must be there, got cuda without a GPU. Take cpu")
+    return device
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what a setting is made of to a command's options."""
     add = parser.add_argument_group("setting").add_argument
     add("--dataset", choices=KINDS, default="folder", help="(folder: with train/ and test/)")
     add("--name", help="of the data set in the results (the data set's, or its folder's)")
     add("--schedule", choices=SCHEDULES, help="(reduced; paper on a GPU)")
-    add("--network", help="other than the schedule's: see benchmarks/networks.py")
-    add("--weights", type=Path, help="file of the network's first weights")
-    add("--size", type=int, help="pixels a side (32; of tinyimagenet 64, norb 48, others 224)")
-    add("--epochs", type=int, help="other than the schedule's")
-    add("--per-class", type=int, help="training images of a class")
-    add("--rate", type=float, help="other than the schedule's")
-    add("--refresh", type=int, help="R, epochs between selections")
+    add("--network", type=_network, help="other than the schedule's: see benchmarks/networks.py")
+    add("--weights", type=_file, help="file of the network's first weights")
+    add(
+        "--size",
+        type=at_least(1),
+        help="pixels a side (32; of tinyimagenet 64, norb 48, others 224)",
+    )
+    add("--epochs", type=at_least(1), help="other than the schedule's")
+    add("--per-class", type=at_least(1), help="training images of a class")
+    add("--rate", type=_above_zero, help="other than the schedule's")
+    add("--refresh", type=at_least(1), help="R, epochs between selections")
     add("--policy", choices=["trivial", *POLICIES], default="trivial", help="strong augmentation")
     add("--output", type=Path, default=RESULTS)
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import datasets
 import figures
 import networks
+import papers
 import recipe
+import report
 from datasets import Files, Source
 from recipe import Method, Trainer
 from schedules import Problem, Schedule
@@ -270,6 +273,54 @@ def test_networks_without_stages_are_not_mixed_inside() -> None:
         model = networks.network("mlp", 10, MEAN, STD, 32)
     with pytest.raises(ValueError, match="must be of a network with stages"):
         networks.mixable(model)
+
+
+# Options -----------------------------------------------------------------------------------------
+
+WRONG = [
+    ("--epochs 0", "--epochs: must be an integer of at least 1, got 0"),
+    ("--size 0", "--size: must be an integer of at least 1, got 0"),
+    ("--per-class x", "--per-class: must be an integer of at least 1, got x"),
+    ("--refresh 0", "--refresh: must be an integer of at least 1, got 0"),
+    ("--rate -1", "--rate: must be a number above 0, got -1"),
+    ("--weights /no", "--weights: must be a file that is there, got /no"),
+    ("--network no", "--network: must be resnet8, .* or one of torchvision.models, got no"),
+    ("--jobs 0", "--jobs: must be an integer of at least 1, got 0"),
+    ("--seeds -1", "--seeds: must be an integer of at least 0, got -1"),
+    ("--device no", "--device: must be cpu or cuda, got no"),
+    ("--only no", "--only: must begin a row's file, got none of clean--"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG)
+def test_wrong_options_say_what_to_do(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = ["table4", "--data", str(tmp_path), "--device", "cpu", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        papers.main([*usual, *words.split()])
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_report_of_nothing_says_where_results_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "mine" / "reduced-2-epochs"
+    place.mkdir(parents=True)
+    (place / "clean--none.json").write_text("{}")
+    output = ["--output", str(tmp_path)]
+    for words in (["--name", "mine"], ["--epochs", "3"], ["--curves", "here.png"]):
+        with pytest.raises(
+            SystemExit, match=r"no tables .* Results are in .*reduced-2-epochs\. Gi"
+        ):
+            report.main([*words, *output])
+    for words, message in (
+        (["--curves", "a.xyz"], "--curves: must end with a picture's format"),
+        (["--name", "mine", "--write"], "--write: of all settings"),
+    ):
+        with pytest.raises(SystemExit):
+            report.main([*words, *output])
+        assert message in capsys.readouterr().err
 
 
 # Figures ------------------------------------------------------------------------------------------
