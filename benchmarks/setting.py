@@ -17,6 +17,7 @@ from datasets import KINDS, SIZES, Source
 from records import RESULTS
 from schedules import SCHEDULES, Schedule
 from tables import TABLES, Row, Table
+from torchvision import models
 
 POLICIES: dict[str, dict[str, Any]] = {
     name: {"policy": name}
@@ -90,7 +91,7 @@ def _file(text: str) -> Path:
 
 
 def _network(text: str) -> str:
-    if text not in networks.OWN and text not in networks.models.list_models(module=networks.models):
+    if text not in networks.OWN and text not in models.list_models(module=models):
         raise argparse.ArgumentTypeError(
             f"must be {', '.join(networks.OWN)} or one of torchvision.models, got {text}"
         )

@@ -172,6 +172,8 @@ def test_a_coreset_by_deeper_gradients() -> None:
 class Awkward(nn.Module):
     """What vmap refuses: a memory format, a value that is asked for, a buffer that is counted."""
 
+    calls: Tensor
+
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
