@@ -118,7 +118,8 @@ def test_chains_equal_torchvision_step_by_step(length: int) -> None:
     for i, expected in enumerate(images):
         for number, m in zip(op[i].tolist(), magnitude[i].tolist(), strict=True):
             expected = oracle(expected, number, m)
-        assert differing(out[i], expected)[1] <= (1e-3 if SUMS_ROUND_ONCE else 0.05)
+        # Without fused sums each operation may round 5 % of the values otherwise, as above.
+        assert differing(out[i], expected)[1] <= (1e-3 if SUMS_ROUND_ONCE else 0.05 * length)
 
 
 @pytest.mark.parametrize("size", [*SIZES, (224, 224)])
