@@ -22,8 +22,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
+import sources
 import torch
 from common import device_name, environment, progress
 from matplotlib.figure import Figure
@@ -309,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = source_of(options, options.data)
     usual = SCHEDULES[options.schedule] if options.schedule else REDUCED
     setting = Setting(source.name, planned(usual, options), options.policy, options.output)
-    given: Given = datasets.images(source, CLEAN, setting.schedule.per_class)
+    given: Given = sources.images(source, CLEAN, setting.schedule.per_class)
     bench = Bench(setting, given, device, options.seed)
     about = environment(torch.get_num_threads(), PACKAGES + FAISS) | {
         "device": device_name(device),
@@ -323,7 +323,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         record = {
             "schedule": asdict(setting.schedule),
             "seed": options.seed,
-            "data": datasets.checksum(given[0]),
+            "data": sources.checksum(given[0]),
             "environment": about,
             "found": found,
         }

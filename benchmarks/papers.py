@@ -5,7 +5,7 @@
     python benchmarks/papers.py table4 --dataset svhn --data DIR --schedule paper --network resnet32
 
 DIR holds train/ and test/ with one folder a class, or what --dataset names: see
-benchmarks/datasets.py. Each run, a problem, a method and a seed, is trained once, whichever tables
+benchmarks/sources.py. Each run, a problem, a method and a seed, is trained once, whichever tables
 it belongs to; what is on disk is not run again, and another data set, size, network or augmentation
 has files of its own. On a CPU two runs go side by side with a thread each; seconds are then of the
 processor's work, without the wait for busy cores. benchmarks/report.py makes the tables.
@@ -28,16 +28,16 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-import datasets
 import records
+import sources
 import torch
 from cifar import Images
 from common import device_name, environment
-from datasets import Source
 from recipe import Method, Outcome, Trainer
 from records import SEEDS, Run, commit, path_of, read
 from schedules import REDUCED, SCHEDULES, Problem, Schedule
 from setting import Setting, add_options, at_least, device_of, planned, source_of
+from sources import Source
 from tables import TABLES, Row
 from tqdm import tqdm
 
@@ -46,7 +46,7 @@ from augloader import FacilityLocation
 PACKAGES = ("augloader", "numpy", "torch", "torchvision", "kornia", "numba", "triton")
 FAISS = ("faiss-gpu", "faiss-cpu", "faiss-gpu-cuvs")  # one of them
 
-_decoded = lru_cache(maxsize=3)(datasets.images)
+_decoded = lru_cache(maxsize=3)(sources.images)
 
 
 @lru_cache
@@ -122,7 +122,7 @@ def require_same_data(setting: Setting, source: Source, rows: Sequence[Row]) -> 
     """
     for problem in {row.problem: None for row in rows}:
         train, _ = _decoded(source, problem, setting.schedule.per_class)
-        found = datasets.checksum(train)
+        found = sources.checksum(train)
         records.require_data(setting.folder, problem, setting.schedule, found)
 
 

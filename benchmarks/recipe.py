@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader, TensorDataset
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 from cifar import Images, mean_and_std
-from datasets import Files, checksum
 from networks import mixable, network
 from schedules import Problem, Schedule
+from sources import Files, checksum
 
 from augloader import (
     AdaptiveStrengthTransform,

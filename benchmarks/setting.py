@@ -13,9 +13,9 @@ from typing import Any
 
 import networks
 import torch
-from datasets import KINDS, SIZES, Source
 from records import RESULTS
 from schedules import SCHEDULES, Schedule
+from sources import KINDS, SIZES, Source
 from tables import TABLES, Row, Table
 from torchvision import models
 

@@ -15,19 +15,19 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import datasets
 import papers
 import recipe
 import records
 import report
 import schedules
 import setting
+import sources
 from cifar import Images
-from datasets import Source
 from recipe import Method, Outcome, Trainer
 from records import Mean, Record, Run
 from schedules import Problem, Schedule
 from setting import Setting
+from sources import Source
 from tables import TABLES, Row, Table
 from tables.frontier import SelectiveBackprop
 from tables.index import ENTRIES
@@ -132,15 +132,15 @@ def test_rates() -> None:
 def test_the_images_of_a_problem(tmp_path: Path) -> None:
     image_folder(tmp_path, train=12, test=4)
     source = Source("noise", "folder", tmp_path)
-    train, test = datasets.images(source, CLEAN, 8)
-    again, _ = datasets.images(source, CLEAN, 8)
+    train, test = sources.images(source, CLEAN, 8)
+    again, _ = sources.images(source, CLEAN, 8)
     assert torch.equal(train.images, again.images)
     assert train.labels.bincount().tolist() == [8, 8]
     assert test.labels.bincount().tolist() == [4, 4]
-    tail, _ = datasets.images(source, Problem("tail", imbalance=4.0), 8)
+    tail, _ = sources.images(source, Problem("tail", imbalance=4.0), 8)
     assert tail.labels.bincount().tolist() == [8, 2]
-    noisy, clean_test = datasets.images(source, Problem("noise", noise=0.5), 12)
-    whole, _ = datasets.images(source, CLEAN, 12)
+    noisy, clean_test = sources.images(source, Problem("noise", noise=0.5), 12)
+    whole, _ = sources.images(source, CLEAN, 12)
     assert torch.equal(noisy.images, whole.images)
     assert int((noisy.labels != whole.labels).sum()) == 12
     assert torch.equal(clean_test.labels.sort().values, test.labels.sort().values)

@@ -16,15 +16,15 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import datasets
 import figures
 import networks
 import papers
 import recipe
 import report
-from datasets import Files, Source
+import sources
 from recipe import Method, Trainer
 from schedules import Problem, Schedule
+from sources import Files, Source
 
 from augloader import FacilityLocation, Uniform
 from tests.scripts import image_folder
@@ -47,15 +47,15 @@ def write(root: Path, names: list[str], size: tuple[int, int] = (40, 32)) -> Non
 
 def test_folders_may_say_val_and_must_have_the_same_classes(tmp_path: Path) -> None:
     write(tmp_path, ["train/a/0.png", "train/b/0.png", "val/a/0.png", "val/b/1.png"])
-    train, test = datasets.images(Source("x", "folder", tmp_path), CLEAN, None)
+    train, test = sources.images(Source("x", "folder", tmp_path), CLEAN, None)
     assert train.images.shape == test.images.shape == (2, 3, 32, 32)
     write(tmp_path, ["train/c/0.png"])
     with pytest.raises(SystemExit, match="same names"):
-        datasets.images(Source("x", "folder", tmp_path), CLEAN, None)
+        sources.images(Source("x", "folder", tmp_path), CLEAN, None)
     with pytest.raises(SystemExit, match="must hold train/ and test/"):
-        datasets.images(Source("x", "folder", tmp_path / "train"), CLEAN, None)
+        sources.images(Source("x", "folder", tmp_path / "train"), CLEAN, None)
     with pytest.raises(ValueError, match="dataset must be one of folder, cifar10"):
-        datasets.images(Source("x", "flowers", tmp_path), CLEAN, None)
+        sources.images(Source("x", "flowers", tmp_path), CLEAN, None)
 
 
 def test_the_shorter_side_is_resized_and_the_longer_one_cut_in_the_middle(tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_the_shorter_side_is_resized_and_the_longer_one_cut_in_the_middle(tmp_pa
     for part in ("train", "test"):
         (tmp_path / part / "a").mkdir(parents=True)
         Image.fromarray(pixels).save(tmp_path / part / "a" / "0.png")
-    train, _ = datasets.images(Source("x", "folder", tmp_path, size=16), CLEAN, None)
+    train, _ = sources.images(Source("x", "folder", tmp_path, size=16), CLEAN, None)
     assert (train.images == 200).all()
-    train, _ = datasets.images(Source("x", "folder", tmp_path, size=8), CLEAN, None)
+    train, _ = sources.images(Source("x", "folder", tmp_path, size=8), CLEAN, None)
     assert train.images.shape == (1, 3, 8, 8)
     assert float(train.images.float().mean()) > 190
 
@@ -105,7 +105,7 @@ def test_norb_is_read_as_it_is_written(tmp_path: Path) -> None:
         data = np.array([0x1E3D4C54, 1, 6, 1, 1], dtype="<i4").tobytes()
         (tmp_path / f"smallnorb-{kind}-cat.mat").write_bytes(data + labels.tobytes())
     source = Source("norb", "norb", tmp_path, 96)
-    train, test = datasets.images(source, CLEAN, None)
+    train, test = sources.images(source, CLEAN, None)
     order = np.random.default_rng(0).permutation(6)
     assert torch.equal(train.images[:, 0], torch.from_numpy(pixels["training"][order, 0]))
     assert torch.equal(train.images[:, 0], train.images[:, 2])
@@ -120,7 +120,7 @@ def test_norb_is_read_as_it_is_written(tmp_path: Path) -> None:
 
 
 def test_digits_are_at_hand(tmp_path: Path) -> None:
-    train, test = datasets.images(Source("digits", "digits", tmp_path), CLEAN, 50)
+    train, test = sources.images(Source("digits", "digits", tmp_path), CLEAN, 50)
     assert train.images.shape == (500, 3, 32, 32)
     assert len(test) == 797
     assert int(train.images.max()) == 255
@@ -143,7 +143,7 @@ def test_cifar_is_read_by_torchvision(tmp_path: Path, monkeypatch: pytest.Monkey
     (folder / "batches.meta").write_bytes(meta)
     monkeypatch.setattr("torchvision.datasets.CIFAR10._check_integrity", lambda _: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-    train, test = datasets.images(Source("cifar10", "cifar10", tmp_path), CLEAN, 3)
+    train, test = sources.images(Source("cifar10", "cifar10", tmp_path), CLEAN, 3)
     assert train.labels.bincount().tolist() == [3, 3, 3, 3]
     assert train.classes == ["a", "b", "c", "d"]
     assert len(test) == 4
@@ -153,8 +153,8 @@ def test_what_does_not_fit_is_read_from_its_files(tmp_path: Path) -> None:
     image_folder(tmp_path, train=12, test=4)
     source = Source("x", "folder", tmp_path)
     noisy = Problem("noise", noise=0.5)
-    held, _ = datasets.images(source, noisy, 8)
-    files, test = datasets.images(replace(source, memory=3 * 32**2 * 15), noisy, 8)
+    held, _ = sources.images(source, noisy, 8)
+    files, test = sources.images(replace(source, memory=3 * 32**2 * 15), noisy, 8)
     assert isinstance(files, Files)
     assert not isinstance(test, Files)  # eight images
     assert torch.equal(files.labels, held.labels)
@@ -172,14 +172,14 @@ def test_the_checksum_tells_images_and_labels_from_others(tmp_path: Path) -> Non
     for memory in (None, 0):
         source = Source("x", "folder", tmp_path, memory=memory)
         for problem in (CLEAN, Problem("noise", noise=0.5), Problem("tail", imbalance=4.0)):
-            data, _ = datasets.images(source, problem, 8)
-            again, _ = datasets.images(source, problem, 8)
-            assert datasets.checksum(data) == datasets.checksum(again)
-            found.add(datasets.checksum(data))
+            data, _ = sources.images(source, problem, 8)
+            again, _ = sources.images(source, problem, 8)
+            assert sources.checksum(data) == sources.checksum(again)
+            found.add(sources.checksum(data))
     assert len(found) == 6
     write(tmp_path, ["train/cat/0.png"], (32, 32))
-    data, _ = datasets.images(Source("x", "folder", tmp_path), CLEAN, 12)
-    assert datasets.checksum(data) not in found
+    data, _ = sources.images(Source("x", "folder", tmp_path), CLEAN, 12)
+    assert sources.checksum(data) not in found
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -192,7 +192,7 @@ def test_files_are_trained_as_images_in_memory(
     source, method = Source("x", "folder", tmp_path), Method("m", strategy, 0.5)
     outcomes = []
     for memory in (None, 0):
-        given = datasets.images(replace(source, memory=memory), CLEAN, None)
+        given = sources.images(replace(source, memory=memory), CLEAN, None)
         trainer = Trainer(CLEAN, TINY, method, 0, given, torch.device("cpu"))
         assert trainer.workers == (memory == 0)
         outcomes.append(trainer.run())
