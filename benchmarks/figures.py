@@ -45,6 +45,7 @@ from augloader.diagnostics import (
     overlap,
     risk_gap,
 )
+from augloader.diagnostics.jacobian import range_means
 
 Given = tuple[Any, Any]
 TILL = 15  # epochs, of the Jacobian
@@ -95,12 +96,6 @@ def versions(bench: Bench, pixels: Tensor) -> dict[str, Tensor]:
     return made
 
 
-def means(values: Tensor, edges: Tensor) -> list[float]:
-    """Return the mean of each range of an index."""
-    parts = values[: int(edges[-1])].split(edges.diff().tolist())
-    return [float(part.mean()) for part in parts]
-
-
 def spectrum(bench: Bench, images: int) -> tuple[dict[str, Any], list[Figure]]:
     """Measure the Jacobians of an MLP and of the schedule's network after some epochs."""
     found: dict[str, Any] = {}
@@ -119,7 +114,7 @@ def spectrum(bench: Bench, images: int) -> tuple[dict[str, Any], list[Figure]]:
         drawn[-1].suptitle(f"{network}, {images} images, after {TILL} epochs")
         found[network] = {
             name: {
-                "clean": means(one.clean, one.edges),
+                "clean": range_means(one.clean[: int(one.edges[-1])], one.edges).tolist(),
                 "change": one.changes().tolist(),
                 "relative change": one.changes(relative=True).tolist(),
                 "left angle": one.angles("left").tolist(),

@@ -8,7 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -63,3 +63,26 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def require_independent(model: nn.Module, inputs: Tensor, together: Tensor, advice: str) -> None:
+    """Raise ValueError unless a model's outputs of a sample do not depend on the others.
+
+    Args:
+        model: in the mode and precision that it is used in.
+        inputs: (b, ...), a few samples.
+        together: (b, C), what the model returns for them.
+        advice: what to do about it, a sentence.
+
+    Raises:
+        ValueError: alone a sample has other outputs, by more than a hundredth.
+
+    Cost: b forward passes.
+    """
+    alone = torch.cat([model(inputs[i : i + 1]) for i in range(len(inputs))])
+    scale = float(together.nan_to_num(0, 0, 0).abs().max())
+    if not torch.allclose(alone, together, rtol=1e-2, atol=1e-2 * scale, equal_nan=True):
+        raise ValueError(
+            "model must return the same outputs for a sample whatever its batch, got others. "
+            f"{advice}"
+        )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vjp, vmap
 
 from augloader.core.checks import as_tensor, require_finite, require_int
-from augloader.core.modules import copied, device_of
+from augloader.core.modules import copied, device_of, require_independent
 from augloader.core.precision import computed_in
 from augloader.loading.randomness import Fixed
 from augloader.selection.greedy.memory import free_memory
@@ -62,8 +62,7 @@ class JacobianSpectrum:
                 "tangent kernel."
             )
         values = self.left if side == "left" else self.right
-        sizes = self.edges.diff().tolist()
-        return torch.stack([part.mean() for part in values.split(sizes)])
+        return range_means(values, self.edges)
 
     def changes(self, relative: bool = False) -> Tensor:
         """Return the mean change of each range's singular values, (b,) float64.
@@ -73,7 +72,7 @@ class JacobianSpectrum:
         """
         inside = slice(int(self.edges[-1]))
         values = self.change[inside] / self.clean[inside] if relative else self.change[inside]
-        return torch.stack([part.mean() for part in values.split(self.edges.diff().tolist())])
+        return range_means(values, self.edges)
 
     def __repr__(self) -> str:
         """Return how many values there are, and the largest ones."""
@@ -82,6 +81,16 @@ class JacobianSpectrum:
             f"{type(self).__name__}({len(self.clean):,} singular values, at most {top}, in "
             f"{len(self.edges) - 1} ranges; perturbation {self.perturbation:.4g})"
         )
+
+
+def range_means(values: Tensor, edges: Tensor) -> Tensor:
+    """Return the means of (edges[b],) values over each of b ranges of the index, (b,).
+
+    Example:
+        >>> range_means(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 2, 3]))
+        tensor([2., 5.])
+    """
+    return torch.stack([part.mean() for part in values.split(edges.diff().tolist())])
 
 
 def jacobian_spectrum(
@@ -231,12 +240,8 @@ class _Rows:
                     f"model must return (b, C) outputs for b={len(inputs)}, got "
                     f"{tuple(together.shape)}. Wrap it in a module that returns one row a sample."
                 )
-            alone = torch.cat([self.model(inputs[i : i + 1]) for i in range(len(inputs))])
-        scale = float(together.nan_to_num(0, 0, 0).abs().max())
-        if not torch.allclose(alone, together, rtol=1e-2, atol=1e-2 * scale, equal_nan=True):
-            raise ValueError(
-                "model must return the same outputs for a sample whatever its batch, got others. "
-                "Batch norm must track running statistics."
+            require_independent(
+                self.model, inputs, together, "Batch norm must track running statistics."
             )
         return int(together.shape[1])
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from augloader.core.modules import copied, device_of
+from augloader.core.modules import copied, device_of, require_independent
 from augloader.core.precision import computed_in
 from augloader.core.proxies import LayerGradient
 
@@ -100,13 +100,11 @@ class LayerGradients:
             return
         self._probed = True
         with torch.no_grad(), computed_in(self._device, None):
-            together = self._model(inputs)
-            alone = torch.cat([self._model(inputs[i : i + 1]) for i in range(len(inputs))])
-        scale = float(together.nan_to_num(0, 0, 0).abs().max())
-        if not torch.allclose(alone, together, rtol=1e-2, atol=1e-2 * scale, equal_nan=True):
-            raise ValueError(
-                "model must return the same outputs for a sample whatever its batch, got others. "
-                "Batch norm must track running statistics; or use LastLayerGradient()."
+            require_independent(
+                self._model,
+                inputs,
+                self._model(inputs),
+                "Batch norm must track running statistics; or use LastLayerGradient().",
             )
 
     def _found(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from augloader import SupportVectors
 from protocol.choices import Task
-from protocol.problems import Array, Problem
+from protocol.problems import Array, Problem, outputs
 from protocol.results import interval
 
 SETS = ("none", "uniform", "support vectors", "all")
@@ -73,14 +73,11 @@ def sets(
     return dict(zip(SETS, (vectors[:0], random, vectors, np.arange(len(train))), strict=True))
 
 
-@torch.inference_mode()
 def accuracy_of(problem: Problem, network: torch.nn.Module, test: Array, name: str) -> float:
     """Return the accuracy on the test images and all their moved versions."""
-    rows, labels = torch.from_numpy(test), torch.from_numpy(problem.labels[test])
-    images, right = problem.images[rows], []
-    for move in (lambda images: images, *problem.moves[name]):
-        outputs = torch.cat([network(move(part)) for part in images.split(500)])
-        right.append(float((outputs.argmax(1) == labels).double().mean()))
+    rows, labels = torch.from_numpy(test), problem.labels[test]
+    images, moves = problem.images[rows], (lambda images: images, *problem.moves[name])
+    right = [(outputs(network, images, move).argmax(1) == labels).mean() for move in moves]
     return float(np.mean(right))
 
 
