@@ -15,6 +15,7 @@ from torch import Tensor
 from augloader.core.checks import require_dataset, require_int, require_labels
 from augloader.core.evidence import Selection
 from augloader.plot.pixels import aspect, pick, show
+from augloader.plot.places import ascending, of_refreshes
 from augloader.selection.facility import Coreset
 from augloader.summary import number, short
 
@@ -200,12 +201,9 @@ def turnover(selections: Sequence[Selection], epochs: Sequence[int] | None = Non
             f"selections must be two or more, got {len(selections)}. Keep what each "
             "sampler.refresh returns."
         )
-    at = list(range(len(selections))) if epochs is None else [int(epoch) for epoch in epochs]
-    if len(at) != len(selections) or any(b <= a for a, b in pairwise(at)):
-        raise ValueError(
-            f"epochs must be {len(selections)} ascending ones, one a selection, got {at}. Keep "
-            "the epoch of each refresh."
-        )
+    count = len(selections)
+    at = list(range(count)) if epochs is None else [int(epoch) for epoch in epochs]
+    at = ascending("epochs", at, count, "Keep the epoch of each refresh.", ", one a selection")
     pairs = list(pairwise(selections))
     before = np.array([_shared(new, old) for old, new in pairs])
     first = np.array([_shared(new, selections[0]) for new in selections[1:]])
@@ -216,13 +214,7 @@ def turnover(selections: Sequence[Selection], epochs: Sequence[int] | None = Non
     axes.plot(at[1:], before, marker="o", color="C0", label="in the selection before")
     axes.plot(at[1:], first, marker="s", color="C1", label="in the first selection")
     axes.plot(at[1:], chance, linestyle=":", color="0.4", label="by chance, in the one before")
-    what = "refresh" if epochs is None else "epoch of the refresh"
-    axes.set(ylim=(-0.03, 1.03), xlabel=what, ylabel="share of the samples selected")
-    axes.set_title("How much of each selection was selected before", fontsize=10)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    axes.grid(alpha=0.3)
-    axes.legend()
+    of_refreshes(axes, "How much of each selection was selected before", epochs is None)
     return figure
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +15,10 @@ from augloader.diagnostics.features import FeatureSpectrum
 from augloader.diagnostics.jacobian import JacobianSpectrum
 from augloader.diagnostics.overlaps import Overlap
 from augloader.diagnostics.risks import RiskGap
+from augloader.plot.places import ascending, of_refreshes
 
 T = TypeVar("T")
+_ORDER = "Give one for each, in order."
 _LEAST = 1e-12  # of the largest variance: what is below is rounding
 
 
@@ -179,7 +180,7 @@ def risks(history: Sequence[RiskGap]) -> Figure:
     Source: He et al. (2019), Fig. 1.
     """
     several = _several("history", history, RiskGap)
-    epochs = _ascending("history", [one.epoch for one in several], len(several))
+    epochs = ascending("history", [one.epoch for one in several], len(several), _ORDER)
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     views = (("clean", "-", "C0"), ("weak", "--", "C2"), ("strong", "-", "C1"))
@@ -284,18 +285,12 @@ def overlap(found: Overlap, epochs: Sequence[int] | None = None) -> Figure:
     """
     (one,) = _several("found", [found], Overlap)
     count = len(one.shares)
-    at = list(range(count)) if epochs is None else _ascending("epochs", epochs, count)
+    at = list(range(count)) if epochs is None else ascending("epochs", epochs, count, _ORDER)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(at, one.shares.numpy(), marker="o", color="C0", label="among the largest losses")
     axes.plot(at, one.chance.numpy(), linestyle=":", color="0.4", label="by chance")
-    what = "refresh" if epochs is None else "epoch of the refresh"
-    axes.set(ylim=(-0.03, 1.03), xlabel=what, ylabel="share of the samples selected")
-    axes.set_title("How much of each selection has the largest losses", fontsize=10)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    axes.grid(alpha=0.3)
-    axes.legend()
+    of_refreshes(axes, "How much of each selection has the largest losses", epochs is None)
     return figure
 
 
@@ -312,9 +307,9 @@ def _alignments(
         return list(found.classes.values()), [float(key) for key in found.classes], "class"
     several = _several("found", found, Alignment)
     if at is not None:
-        return several, _ascending("at", at, len(several)), "epoch of the refresh"
+        return several, ascending("at", at, len(several), _ORDER), "epoch of the refresh"
     counts: list[float] = [one.selected for one in several]
-    return several, _ascending("numbers selected", counts, len(several)), "samples selected"
+    return several, ascending("numbers selected", counts, len(several), _ORDER), "samples selected"
 
 
 def _inner(found: FeatureSpectrum, label: int | None) -> Any:
@@ -354,12 +349,3 @@ def _several(name: str, given: Any, kind: type[T]) -> list[T]:
                 f"{name} must be of {kind.__name__}, got {type(value).__name__}. {advice}"
             )
     return list(given)
-
-
-def _ascending(name: str, given: Sequence[float], count: int) -> list[float]:
-    places = list(given)
-    if len(places) != count or any(b <= a for a, b in pairwise(places)):
-        raise ValueError(
-            f"{name} must be {count} ascending ones, got {places}. Give one for each, in order."
-        )
-    return places

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from augloader.core.checks import (
     require_labels,
 )
 from augloader.plot.pixels import Array, pick, show
+from augloader.plot.places import ascending
 from augloader.summary import number, short
 
 _MOST = 10  # groups and single samples: as many as there are colours
@@ -162,12 +162,7 @@ def _history(history: Sequence[Any] | Tensor) -> Array:
 
 def _epochs(epochs: Sequence[int] | None, count: int) -> list[int]:
     at = list(range(count)) if epochs is None else [int(epoch) for epoch in epochs]
-    if len(at) != count or any(b <= a for a, b in pairwise(at)):
-        raise ValueError(
-            f"epochs must be {count} ascending ones, one for each of history, got {at}. Keep the "
-            "epoch too."
-        )
-    return at
+    return ascending("epochs", at, count, "Keep the epoch too.", ", one for each of history")
 
 
 def _samples(samples: Sequence[int] | Tensor, n: int) -> list[int]:

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from augloader.core.modules import copied, device_of, eval_mode, is_keras, layers_of, unwrapped
+from augloader.core.modules import (
+    copied,
+    device_of,
+    eval_mode,
+    is_keras,
+    layers_of,
+    require_independent,
+    unwrapped,
+)
 
 
 def test_a_compiled_module_is_unwrapped() -> None:
@@ -68,3 +76,19 @@ def test_layers_that_keras_does_not_register() -> None:
     assert is_keras(model)
     assert list(layers_of(model)) == ["", "body", "body.dense", "dense_1"]
     assert layers_of(nn.Sequential(model))["0.body.dense"] is first
+
+
+@torch.no_grad()
+def test_outputs_that_depend_on_the_batch_are_refused() -> None:
+    inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    own = nn.Linear(3, 2)
+    require_independent(own, inputs, own(inputs), "Do this.")
+    with pytest.raises(ValueError, match=r"whatever its batch, got others\. Do this\."):
+        require_independent(Centred(), inputs, Centred()(inputs), "Do this.")
+
+
+class Centred(nn.Module):
+    """Returns inputs less the mean of their batch."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - x.mean(0)
