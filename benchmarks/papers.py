@@ -8,7 +8,8 @@ DIR holds train/ and test/ with one folder a class, or what --dataset names: see
 benchmarks/sources.py. Each run, a problem, a method and a seed, is trained once, whichever tables
 it belongs to; what is on disk is not run again, and another data set, size, network or augmentation
 has files of its own. On a CPU two runs go side by side with a thread each; seconds are then of the
-processor's work, without the wait for busy cores. benchmarks/report.py makes the tables.
+processor's work, without the wait for busy cores; with --compile a step takes two thirds of the
+time there. benchmarks/report.py makes the tables.
 
 Schedules: "paper", all images, ResNet-20 or -32, 200 epochs, a rate divided by 10 twice, R = 20,
 taken on a GPU; "he-preact", "he-wrn", "he-wrn-cosine", He et al.'s 400 epochs and 50 more where
@@ -70,6 +71,7 @@ def train(
     device: torch.device,
     threads: int,
     watch: bool,
+    compiled: bool,
 ) -> Outcome:
     """Train one run; in a process of the pool."""
     torch.set_num_threads(threads)
@@ -78,7 +80,8 @@ def train(
     torch.compiler.reset()
     warm_up(device)
     given = _decoded(source, row.problem, schedule.per_class)
-    return Trainer(row.problem, schedule, row.method, seed, given, device, watch).run()
+    trainer = Trainer(row.problem, schedule, row.method, seed, given, device, watch, compiled)
+    return trainer.run()
 
 
 def missing(
@@ -142,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--data", type=Path, required=True, help="folder of the images")
     add("--download", action="store_true", help="let torchvision fetch what is missing")
     add("--watch", action="store_true", help="accuracy and clean loss after every epoch")
+    add("--compile", action="store_true", help="compile the step on a CPU too: C++ compiler")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--seeds", type=at_least(0), nargs="+", default=[*range(SEEDS)])
     add("--only", nargs="+", default=[], metavar="NAME", help="rows whose files so begin")
@@ -159,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     usual = SCHEDULES[options.schedule or own.pop() or ("paper" if cuda else "reduced")]
     schedule = planned(usual, options)
     setting = Setting(source.name, schedule, options.policy, options.output)
+    compiled = cuda or options.compile
     cores = os.cpu_count() or 1
     jobs = options.jobs or (1 if cuda else cores)
     threads = options.threads or max(1, cores // jobs)
@@ -175,7 +180,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     spawn, failed = multiprocessing.get_context("spawn"), 0
     with ProcessPoolExecutor(jobs, spawn) as pool, tqdm(total=len(wanted), disable=None) as bar:
         running = {
-            pool.submit(train, row, schedule, seed, source, device, threads, options.watch): at
+            pool.submit(
+                train, row, schedule, seed, source, device, threads, options.watch, compiled
+            ): at
             for at in wanted
             for seed, row in [at]
         }
@@ -186,6 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 try:
                     about = environment(threads, PACKAGES + FAISS) | {"device": device_name(device)}
                     about |= {"clock": "wall" if cuda else "cpu", "commit": version}
+                    about |= {"compiled": compiled}
                     run = Run(seed, done.result(), about)
                     records.add(run, setting.folder, row.problem, schedule, row.method)
                     bar.write(f"{name}: {100 * run.outcome.accuracy:.1f} %")

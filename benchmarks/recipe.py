@@ -270,6 +270,7 @@ class Trainer:
         given: tuple[Images | Files, Images | Files],
         device: torch.device,
         watch: bool = False,
+        compiled: bool = False,
     ) -> None:
         if method.rate is not None:
             schedule = replace(schedule, rate=method.rate)
@@ -315,7 +316,8 @@ class Trainer:
         self.clock = Clock(device)
         self.strengths = array("f")  # of all strong draws
         self.checksum = checksum(self.train)
-        if device.type == "cuda" and method.mix != "manifold":  # whose hooks need Python
+        self.compiled = compiled and method.mix != "manifold"  # whose hooks need Python
+        if self.compiled:
             self.forward = torch.compile(self.forward, mode="reduce-overhead")  # type: ignore[method-assign]
 
     def _mixer(self, classes: int) -> Mixup | CutMix | ManifoldMixup | None:
@@ -469,7 +471,7 @@ class Trainer:
         rows = swept = 0
         watched = {"accuracy": list[float](), "clean loss": list[float]()}
         losses = []
-        if self.device.type == "cuda":
+        if self.compiled:
             self.warm_up()
         for epoch in range(self.epochs):
             self.sampler.set_epoch(epoch)
