@@ -11,7 +11,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -80,7 +80,7 @@ def run_child(script: str, job: dict[str, Any], threads: int, spin: bool = False
     return {**reading, "others": max(load, 0.0)}
 
 
-def progress(steps: Sequence[T]) -> Iterator[T]:
+def progress(steps: Iterable[T]) -> Iterator[T]:
     """Yield the steps, with a bar where a terminal is attached."""
     yield from tqdm(steps, disable=None)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -69,16 +69,6 @@ class Bench:
         return Trainer(CLEAN, schedule, method, self.seed, self.given, self.device)
 
 
-def epochs(trainer: Trainer, count: int | None = None) -> Iterator[int]:
-    """Train, and yield each epoch when it is done."""
-    for epoch in progress(range(trainer.epochs if count is None else count)):
-        trainer.sampler.set_epoch(epoch)
-        if trainer.sampler.refresh_due:
-            trainer.refresh()
-        trainer.epoch(epoch)
-        yield epoch
-
-
 # The Jacobian -------------------------------------------------------------------------------------
 
 
@@ -103,7 +93,7 @@ def spectrum(bench: Bench, images: int) -> tuple[dict[str, Any], list[Figure]]:
     pixels = pixels_of(bench.given[0])[:images]
     for network in ("mlp", bench.setting.schedule.networks[0]):
         trainer = bench.trainer(WEAK, network)
-        for _ in epochs(trainer, min(TILL, trainer.epochs)):
+        for _ in progress(trainer.course(min(TILL, trainer.epochs))):
             pass
         model = trainer.model.to(memory_format=torch.contiguous_format)
         spectra = {
@@ -168,7 +158,7 @@ def refined(bench: Bench) -> tuple[dict[str, Any], list[Figure]]:
         history: list[RiskGap] = []
         tested = []
         standard = row.method.strategy is None
-        for epoch in epochs(trainer):
+        for epoch in progress(trainer.course(trainer.epochs)):
             if (epoch + 1) % EVERY == 0 or epoch == trainer.epochs - 1:
                 strong = as_trained(trainer, weak_only=standard)
                 history.append(risk_gap(trainer.model, trainer.data, strong, epoch=epoch))

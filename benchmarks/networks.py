@@ -3,7 +3,7 @@
 resnet8, -20, -32, -56: He et al. (2016), section 4.2, for small images
 preactresnet18: He et al. (2016), Identity mappings, as the papers on CIFAR have it, 64 wide
 wrn-28-10: Zagoruyko & Komodakis (2016); wrn-28-10-dropout: with their dropout of 0.3
-lenet, mlp: LeCun et al. (1998) with ReLU; two hidden layers of 100
+lenet: LeNet-5 of LeCun et al. (1998), with ReLU; mlp: two hidden layers of 100
 any other name: torchvision's, such as resnet18 or resnet50
 """
 
@@ -68,6 +68,27 @@ class PreActResNet(nn.Module):
         return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
 
 
+class LeNet(nn.Module):
+    """LeNet-5 with ReLU (LeCun et al. 1998); takes uint8 images."""
+
+    def __init__(self, side: int, classes: int, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        left = (side // 2 - 4) // 2
+        if left < 1:
+            raise ValueError(f"images must be of 12 pixels or more, got {side}. Take resnet8.")
+        self.mean, self.std = nn.Buffer(mean.view(3, 1, 1)), nn.Buffer(std.view(3, 1, 1))
+        self.body = nn.Sequential(
+            *(nn.Conv2d(3, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+            *(nn.Linear(16 * left * left, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()),
+        )
+        self.head: nn.Module = nn.Linear(84, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.body((images / 255 - self.mean) / self.std)
+        return self.head(features)  # type: ignore[no-any-return]
+
+
 class Normalised(nn.Module):
     """A network that takes uint8 images."""
 
@@ -105,11 +126,7 @@ def network(
         dropout = 0.3 if name.endswith("dropout") else 0.0
         made = Normalised(PreActResNet(16, (160, 320, 640), 4, dropout, classes), mean, std)
     elif name == "lenet":
-        side = size // 4
-        layers = [nn.Conv2d(3, 20, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
-        layers += [nn.Conv2d(20, 50, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
-        layers += [nn.Linear(50 * side**2, 500), nn.ReLU(), nn.Linear(500, classes)]
-        made = Normalised(nn.Sequential(*layers), mean, std)
+        made = LeNet(size, classes, mean, std)
     elif name == "mlp":
         layers = [nn.Flatten(), nn.Linear(3 * size**2, 100), nn.ReLU()]
         layers += [nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, classes)]

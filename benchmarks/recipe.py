@@ -315,6 +315,8 @@ class Trainer:
         self.view = 2048 if device.type == "cuda" else 128  # images a forward pass
         self.clock = Clock(device)
         self.strengths = array("f")  # of all strong draws
+        self.rows = self.swept = 0
+        self.losses: list[float] = []  # of each epoch
         self.checksum = checksum(self.train)
         self.compiled = compiled and method.mix != "manifold"  # whose hooks need Python
         if self.compiled:
@@ -466,19 +468,22 @@ class Trainer:
             self.sampler.refresh(evidence)
         return swept
 
-    def run(self) -> Outcome:
-        """Train to the end."""
-        rows = swept = 0
-        watched = {"accuracy": list[float](), "clean loss": list[float]()}
-        losses = []
-        if self.compiled:
-            self.warm_up()
-        for epoch in range(self.epochs):
+    def course(self, epochs: int) -> Iterator[int]:
+        """Train for so many epochs, from the first, and yield each when it is done."""
+        for epoch in range(epochs):
             self.sampler.set_epoch(epoch)
             if self.sampler.refresh_due:
-                swept += self.refresh()
-            losses.append(self.epoch(epoch))
-            rows += len(self.sampler)
+                self.swept += self.refresh()
+            self.losses.append(self.epoch(epoch))
+            self.rows += len(self.sampler)
+            yield epoch
+
+    def run(self) -> Outcome:
+        """Train to the end."""
+        watched = {"accuracy": list[float](), "clean loss": list[float]()}
+        if self.compiled:
+            self.warm_up()
+        for epoch in self.course(self.epochs):
             with self.clock("evaluate"):
                 if self.watch:
                     watched["clean loss"].append(self.evaluate(self.train)[1])
@@ -486,11 +491,13 @@ class Trainer:
                     watched["accuracy"].append(self.evaluate(self.test)[0])
         seconds = {name: round(spent, 3) for name, spent in self.clock.seconds.items()}
         strength = float(np.mean(self.strengths)) if self.strengths else 0.0
-        rows += self.added + round(self.looked_at / 3)
+        rows = self.rows + self.added + round(self.looked_at / 3)
         accuracy = median(watched["accuracy"][-self.schedule.median :])
-        curve = {"augmented loss": losses} | (watched if self.watch else {})
+        curve = {"augmented loss": self.losses} | (watched if self.watch else {})
         curve = {name: [round(value, 5) for value in values] for name, values in curve.items()}
-        return Outcome(accuracy, losses[-1], rows, swept, strength, self.checksum, seconds, curve)
+        return Outcome(
+            accuracy, self.losses[-1], rows, self.swept, strength, self.checksum, seconds, curve
+        )
 
     @torch.inference_mode()
     def evaluate(self, data: Images | Files) -> tuple[float, float]:

@@ -217,8 +217,9 @@ def torchvisions(source: Source) -> tuple[Part, Part]:
     else:
         both = [kind(**given, train=train) for train in (True, False)]
         parts = [(np.asarray(part.data), part.targets) for part in both]
-    numbers = [str(c) for c in range(1 + int(np.max(parts[0][1])))]
-    classes = getattr(both[0], "classes", numbers)
+    classes = getattr(both[0], "classes", None)
+    if classes is None or source.kind == "mnist":  # whose files' names are "3 - three"
+        classes = [str(c) for c in range(1 + int(np.max(parts[0][1])))]
     train, test = (of_arrays(pixels, labels, classes) for pixels, labels in parts)
     return train, test
 

@@ -13,8 +13,8 @@ test set holds every transformed version of its images, so accuracy rises as tra
 augmented, each by all its transformed versions, in the order that a strategy wants. Every round
 draws other training images; strategies are compared within rounds, and intervals are over rounds.
 
-DIR holds train/ and test/ with one folder a class, or torchvision's files of MNIST (MNIST/raw); on
-it the network learns all classes, once. The digits, even against odd, need no files; there each
+DIR holds train/ and test/ with one folder a class, or the files of MNIST or NORB; on them the
+network learns all classes, once. The digits, even against odd, need no files; there each
 round trains a network on its 1,000 images. With --retrain-features a network is trained anew on the
 round's images, and on the augmented ones, for each number of them.
 """

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -42,3 +43,16 @@ def image_folder(root: Path, train: int, test: int) -> None:
             for i in range(count):
                 pixels = torch.randint(256, (32, 32, 3), generator=generator, dtype=torch.uint8)
                 Image.fromarray(pixels.numpy()).save(root / part / label / f"{i}.png")
+
+
+def write_norb(root: Path, count: int) -> dict[str, np.ndarray]:
+    """Write files of NORB, ``count`` pairs of random images each; return the pixels by part."""
+    rng, pixels = np.random.default_rng(0), {}
+    for kind in ("training", "testing"):
+        pixels[kind] = rng.integers(0, 256, (count, 2, 96, 96), dtype=np.uint8)
+        labels = np.arange(count, dtype="<i4") % 5
+        data = np.array([0x1E3D4C55, 4, count, 2, 96, 96], dtype="<i4").tobytes()
+        (root / f"smallnorb-{kind}-dat.mat").write_bytes(data + pixels[kind].tobytes())
+        data = np.array([0x1E3D4C54, 1, count, 1, 1], dtype="<i4").tobytes()
+        (root / f"smallnorb-{kind}-cat.mat").write_bytes(data + labels.tobytes())
+    return pixels

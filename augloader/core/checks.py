@@ -5,9 +5,8 @@ Form: ``<name> must be <rule>, got <value>. <what to do>``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set, Sized
+from collections.abc import Set, Sized
 from numbers import Integral, Real
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -81,6 +80,16 @@ def as_tensor(name: str, values: Any, advice: str) -> Tensor:
     raise TypeError(
         f"{name} must be a tensor or an array of numbers, got {type(values).__name__}. {advice}"
     )
+
+
+def distinct(values: Tensor) -> Tensor:
+    """Return (n, ...) values, or the first alone where one was expanded to all.
+
+    Example:
+        >>> distinct(torch.ones(1).expand(5))
+        tensor([1.])
+    """
+    return values[:1] if len(values) and values.stride(0) == 0 else values
 
 
 def count_and_first(
@@ -201,41 +210,6 @@ def require_strengths(strength: Any, batch: tuple[int, ...]) -> Tensor:
         got = count_and_first(bad, "values outside") if values.ndim else values.item()
         raise ValueError(f"strength must be in [0, 1], got {got}. Clamp or rescale it.")
     return values.expand(batch or (1,))
-
-
-def require_state(
-    name: str,
-    state: dict[str, Any],
-    version: int,
-    keys: Set[str],
-    steps: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """Return a saved state of this version, or raise ValueError unless it is of one, and whole.
-
-    Args:
-        name: whose state it is.
-        state: what ``state_dict`` returned, of this release or an earlier one.
-        version: of the states of this release.
-        keys: what a state must hold.
-        steps: for an earlier version, what makes a state of the next version of it.
-    """
-    if not isinstance(state, Mapping):
-        raise TypeError(
-            f"state of {name} must be a dict, got {kind(state)}. Load what state_dict returned."
-        )
-    while state.get("version") in steps:
-        state = steps[state["version"]](state)
-    if state.get("version") != version:
-        raise ValueError(
-            f"state of {name} must be of version {version}, got {state.get('version')}. Load it "
-            "with the release of augloader that saved it, or begin anew."
-        )
-    if keys - state.keys():
-        raise ValueError(
-            f"state of {name} must be whole, got none of {', '.join(sorted(keys - state.keys()))}. "
-            "Load what state_dict returned."
-        )
-    return state
 
 
 def require_budget(budget: object, selected: int) -> int:

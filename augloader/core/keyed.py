@@ -33,14 +33,15 @@ def uniforms(seed: int, keys: npt.NDArray[Any], count: int) -> npt.NDArray[np.fl
 
     Source: Steele, Lea & Flood (2014), "Fast splittable pseudorandom number generators".
     """
-    state = _mix(np.full(len(keys), seed, np.uint64))
+    state = mix(np.full(len(keys), seed, np.uint64))
     for column in keys.astype(np.uint64).T:
-        state = _mix(state + _GAMMA + column)
+        state = mix(state + _GAMMA + column)
     steps = np.arange(1, count + 1, dtype=np.uint64) * _GAMMA
-    return (_mix(state[:, None] + steps) >> np.uint64(11)) * np.float64(2.0**-53)
+    return (mix(state[:, None] + steps) >> np.uint64(11)) * np.float64(2.0**-53)
 
 
-def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return a hash of 64 bits of each number; a bijection, SplitMix64's finalizer."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

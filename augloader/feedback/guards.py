@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from augloader.core.checks import as_tensor, count_and_first, require_int, require_labels
+from augloader.core.checks import as_tensor, count_and_first, distinct, require_int, require_labels
 from augloader.core.evidence import Evidence
 
 
@@ -82,13 +82,17 @@ def require_epoch(epoch: int) -> int:
 def require_strengths(rule: object, values: Any, n: int) -> Tensor:
     """Return the strengths that a rule gave n samples, or raise ValueError."""
     form = (values.shape, values.dtype) if isinstance(values, Tensor) else type(values).__name__
-    if form != ((n,), torch.float32) or not ((values >= 0) & (values <= 1)).all():
+    if form != ((n,), torch.float32) or not _within(distinct(values)):
         raise ValueError(
             f"strengths of {rule!r} must be ({n},) float32 in [0, 1], got {values}. "
             "Fix its strengths method."
         )
     strengths: Tensor = values.detach()
     return strengths
+
+
+def _within(values: Tensor) -> bool:
+    return bool(((values >= 0) & (values <= 1)).all())
 
 
 def earliest(epoch: int | None, stale: int | None) -> int:

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
+from augloader.core.changes import Changes
+
 REPORTED = ("losses", "logits", "labels", "influences")  # what ``needs`` may name
 ARGUMENTS = {
     "losses": "loss",
@@ -122,20 +124,22 @@ class Memory:
                 f"start of {self.learner!r} must return columns, tensors of {n} rows on the CPU, "
                 f"got {_forms(begun)}. Fix its start method."
             )
-        return {**begun, "visits": torch.zeros(n, dtype=torch.int32, device="cpu")}
+        visits = torch.zeros(n if self.learner.needs else 1, dtype=torch.int32, device="cpu")
+        return {**begun, "visits": visits.expand(n)}  # what needs nothing is never visited
 
-    def learn(
-        self, index: Tensor, strength: Tensor, given: dict[str, Tensor]
-    ) -> tuple[Columns, Tensor, Columns]:
-        """Return the columns, the samples that are visited, and their new rows; write nothing."""
+    def learn(self, index: Tensor, strength: Tensor, given: dict[str, Tensor]) -> Changes:
+        """Return what the learner changes of what it remembers; nothing is changed yet."""
+        changes = Changes()
         if not self.learner.needs:
-            return {}, index, {}
+            return changes
         if self.learner.view == "clean":
             clean = strength == 0
             index, given = index[clean], {name: part[clean] for name, part in given.items()}
         columns = self.known(given["logits"].shape[1] if "logits" in given else 0)
+        if columns is not self.columns:
+            changes.attribute(self, "columns", columns)
         if not len(index):
-            return columns, index, {}
+            return changes
         rows = {name: values[index] for name, values in columns.items()}
         losses, logits = (given[k].float() if k in given else None for k in ("losses", "logits"))
         more = {k: given[k].float() for k in {"influences"} & self.learner.needs}
@@ -154,7 +158,9 @@ class Memory:
                 f"update of {self.learner!r} must return {_forms(rows)}, got {_forms(new)}. Fix "
                 "its update method."
             )
-        return columns, index, {name: values.detach() for name, values in new.items()}
+        for name, values in new.items():
+            changes.rows(columns[name], index, values.detach())
+        return changes
 
 
 def require_needs(learner: Learner, given: Set[str]) -> None:

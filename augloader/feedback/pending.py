@@ -4,33 +4,45 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from threading import RLock
 from typing import Any, Generic, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from augloader.core.batch import mapped
+from augloader.core.changes import Changes
 
 T = TypeVar("T")
 _MOST = 8  # reports under way: the host then waits for the oldest, or pinned memory would grow
 
 
 class Pending:
-    """Reports under way, in order.
+    """Reports under way, in order; pickled, there are none.
 
     A copy into page-locked memory is begun where a report is made, and the host goes on. It is over
     when the GPU has come so far, as a rule within a step.
+
+    Attributes:
+        lock: held where a report changes anything, so that those of several threads come one after
+            the other.
     """
 
     def __init__(self) -> None:
-        self._reports: deque[tuple[list[torch.cuda.Event], Callable[[], None]]] = deque()
+        self._reports: deque[tuple[list[torch.cuda.Event], Callable[[], Changes]]] = deque()
         self._storing = False
+        self.lock = RLock()
 
-    def add(self, store: Callable[..., None], *values: Any) -> None:
-        """Have ``store`` called with copies of some values on the CPU, when these have arrived.
+    def __reduce__(self) -> tuple[type[Pending], tuple[()]]:
+        """Pickle as one without reports."""
+        return Pending, ()
+
+    def added(self, store: Callable[..., Changes], *values: Any) -> Changes:
+        """Return what has ``store`` called with copies on the CPU, when these have arrived.
 
         Args:
-            store: takes the copies.
+            store: takes the copies, and returns what they change.
             values: tensors on any device, or what holds some, which may change from now on.
         """
         devices = set()
@@ -44,7 +56,14 @@ class Pending:
         for device in devices:
             events.append(torch.cuda.Event())
             events[-1].record(torch.cuda.current_stream(device))
-        self._reports.append((events, lambda: store(*copies)))
+        report, changes, reports = (events, lambda: store(*copies)), Changes(), self._reports
+
+        def undo() -> None:
+            if reports and reports[-1] is report:
+                reports.pop()
+
+        changes.step(lambda: reports.append(report), undo)
+        return changes
 
     def settle(self, wait: bool = True) -> None:
         """Store what has arrived, or wait for all that is under way.
@@ -52,20 +71,29 @@ class Pending:
         Raises:
             Exception: what storing raises; that report is left out, and the others stay.
         """
-        while self._reports and not self._storing:
-            events, store = self._reports[0]
-            wanted = wait or len(self._reports) > _MOST
-            for event in events:
-                if not event.query():
-                    if not wanted:
-                        return
-                    event.synchronize()
-            self._reports.popleft()
-            self._storing = True
-            try:
-                store()
-            finally:
-                self._storing = False
+        with self.lock:
+            while self._reports and not self._storing:
+                report = events, store = self._reports[0]
+                wanted = wait or len(self._reports) > _MOST
+                for event in events:
+                    if not event.query():
+                        if not wanted:
+                            return
+                        event.synchronize()
+                self._storing = True
+                try:
+                    changes = store()
+                    changes.step(self._reports.popleft, partial(self._put_back, report))
+                    changes.make()
+                except Exception:
+                    self._reports.popleft()
+                    raise
+                finally:
+                    self._storing = False
+
+    def _put_back(self, report: Any) -> None:
+        if not self._reports or self._reports[0] is not report:
+            self._reports.appendleft(report)
 
 
 class Settled(Generic[T]):

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from augloader.core.changes import Changes
 from augloader.core.checks import (
     count_and_first,
     require_bool,
@@ -18,12 +18,13 @@ from augloader.core.checks import (
     require_int,
     require_names,
     require_one_of,
-    require_state,
     unchecked,
 )
 from augloader.core.deprecated import renamed
 from augloader.core.evidence import EVIDENCE, Evidence
-from augloader.core.proxies import Proxies, residual
+from augloader.core.fields import signed
+from augloader.core.proxies import Proxies
+from augloader.feedback.derived import losses_of, proxies_of
 from augloader.feedback.forms import COLUMNS, formed, require_width
 from augloader.feedback.guards import (
     earliest,
@@ -44,13 +45,12 @@ from augloader.feedback.learners import (
     merge_columns,
 )
 from augloader.feedback.pending import Pending, Settled
+from augloader.feedback.saved import SAVED, VERSION, columns_of, kind_of, read
 from augloader.feedback.strength import Constant, StrengthRule, require_rule
 from augloader.feedback.views import PERIOD, UNKNOWN, Weakest
 
-_VERSION = 2  # of saved states
 _EVIDENCE = ("labels", "losses", "proxies", "forgetting")  # what reports tell
-_DERIVED = ("losses", "proxies")  # which logits and labels give too
-_SAVED = {"strength": "memory", "forgetting": "forgetting"}  # learners, and their keys in a state
+_DERIVED = {"losses": losses_of, "proxies": proxies_of}  # which logits and labels give too
 
 
 class SampleTable:
@@ -157,29 +157,39 @@ class SampleTable:
         Cost: O(b C); waits for the device the values are on.
         """
         self.pending.settle()
+        given = {"loss": loss, "logits": logits, "proxy": proxy, "target": target}
+        given["influence"] = influence
+        with self.pending.lock:
+            self.changes(index, given, strength, epoch).make()
+
+    def changes(
+        self,
+        index: Tensor,
+        given: Mapping[str, Tensor | None],
+        strength: Tensor | None = None,
+        epoch: int = 0,
+    ) -> Changes:
+        """Return what a report changes, which ``report`` makes; ``given`` by its names."""
         index = require_index(index, self.n)
         epoch = require_epoch(epoch)
         weakness = require_weakness(strength, index)
-        given = {"loss": loss, "logits": logits, "proxy": proxy, "target": target}
-        given["influence"] = influence
         moved = {name: part.cpu() for name, part in self.formed(len(index), given).items()}
         rows = {k: self._stored(k, part, index) for k, part in moved.items() if k in COLUMNS}
         if "labels" in moved:
             classes = moved["logits"].shape[1] if "logits" in moved else None
             moved["labels"] = require_target(moved["labels"], index, classes)
-        learnt = [(m, m.learn(index, weakness, moved)) for m in self._memories.values()]
-        # Everything is checked: only now does anything change.
+        made, columns = Changes(), dict(self._columns)
         for name, values in rows.items():
-            self._column(name, tuple(values.shape[1:])).take(
-                index, values, weakness, self._period, epoch
-            )
+            columns[name] = self._column(name, tuple(values.shape[1:]))
+            made.also(columns[name].take(index, values, weakness, self._period, epoch))
+        if columns.keys() != self._columns.keys():
+            made.attribute(self, "_columns", columns)
         if "labels" in moved:
-            self._labels[index] = moved["labels"]
-        for memory, (columns, visited, new) in learnt:
-            memory.columns = columns
-            for name, values in new.items():
-                columns[name][visited] = values
-        self.visits[index] += 1
+            made.rows(self._labels, index, moved["labels"])
+        for memory in self._memories.values():
+            made.also(memory.learn(index, weakness, moved))
+        made.rows(self.visits, index, self.visits[index] + 1)
+        return made
 
     def formed(self, b: int, given: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
         """Return a report of b samples by column, or raise what is wrong whatever its values are.
@@ -245,7 +255,8 @@ class SampleTable:
         periods only, are computed from reported logits and labels (proxies: the residual p - y).
 
         Args:
-            needs: names of evidence that must be there for every sample.
+            needs: names of evidence that must be there for every sample; of losses and proxies no
+                others are made then. None of them: what there is.
             epoch: from which ``stale`` is counted back.
             stale: how many epochs old a value may be at most; None takes values of any age.
 
@@ -254,7 +265,7 @@ class SampleTable:
             ValueError: a need that some samples lack; the message says how many and which. Stale
                 below 0, or without an epoch.
 
-        Cost: O(n C).
+        Cost: O(n C), and of memory beyond what is returned O(n).
         """
         require_names("needs", needs, EVIDENCE, "Name the fields of Evidence.")
         since = earliest(epoch, stale)
@@ -264,9 +275,11 @@ class SampleTable:
             raise_missing({name}, self._source(name, since)[0] == UNKNOWN, stale)
         labels = self._labels.clone() if "labels" in known else None
         values = {
-            name: self._computed(name) if made else self._columns[name].values.float()
+            name: _DERIVED[name](self._columns["logits"].values, self._labels)
+            if made
+            else self._columns[name].values.float()
             for name, made in known.items()
-            if name in _DERIVED
+            if name in _DERIVED and (not needs or name in needs)
         }
         vectors = values.get("proxies")
         return Evidence(
@@ -348,13 +361,17 @@ class SampleTable:
             )
         for name, theirs in other._columns.items():
             require_width(self._columns, name, theirs.width)
+        columns, changes = dict(self._columns), Changes()
         for name, theirs in other._columns.items():
-            self._columns[name] = self._column(name, theirs.width).merged(theirs)
+            columns[name] = self._column(name, theirs.width).merged(theirs)
+        changes.attribute(self, "_columns", columns)
         for name, memory in self._memories.items():
-            memory.columns = merge_columns(memory.columns, other._memories[name].columns)
-        self._labels = torch.maximum(self._labels, other._labels)
-        self.visits = self.visits + other.visits
-        self._period = max(self._period, other._period)
+            learnt = merge_columns(memory.columns, other._memories[name].columns)
+            changes.attribute(memory, "columns", learnt)
+        changes.attribute(self, "_labels", torch.maximum(self._labels, other._labels))
+        changes.attribute(self, "visits", self.visits + other.visits)
+        changes.attribute(self, "_period", max(self._period, other._period))
+        changes.make()
 
     @property
     def labels(self) -> Tensor:
@@ -378,28 +395,33 @@ class SampleTable:
 
     def take_over(self, learnt: Mapping[str, Columns], visits: Tensor) -> None:
         """Replace what was learnt, and the visits, by what all ranks agreed on."""
+        changes = Changes()
         for name, columns in learnt.items():
-            self._memories[name].columns = columns
-        self.visits, self._shared = visits, visits.clone()
+            changes.attribute(self._memories[name], "columns", columns)
+        changes.attribute(self, "visits", visits)
+        changes.attribute(self, "_shared", visits.clone())
+        changes.make()
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the whole state, of tensors and plain values only."""
         columns = {k: c.each(torch.clone) for k, c in self._columns.items()}
-        learnt = {_SAVED[name]: clone(known) for name, known in self.learnt.items()}
-        return {
-            "version": _VERSION,
-            "n": self.n,
-            "dtype": self.dtype,
-            "rule": repr(self.rule),
-            "visits": self.visits.clone(),
-            "shared": self._shared.clone(),
-            "labels": self._labels.clone(),
-            "period": self._period,
-            "columns": {k: (c.values, c.strength) for k, c in columns.items()},
-            "reported": {k: (c.period, c.epoch) for k, c in columns.items()},
-            **dict.fromkeys(_SAVED.values()),
-            **learnt,
-        }
+        learnt = {SAVED[name]: clone(known) for name, known in self.learnt.items()}
+        return signed(
+            {
+                "version": VERSION,
+                "n": self.n,
+                "dtype": self.dtype,
+                "rule": repr(self.rule),
+                "visits": self.visits.clone(),
+                "shared": self._shared.clone(),
+                "labels": self._labels.clone(),
+                "period": self._period,
+                "columns": {k: (c.values, c.strength) for k, c in columns.items()},
+                "reported": {k: (c.period, c.epoch) for k, c in columns.items()},
+                **dict.fromkeys(SAVED.values()),
+                **learnt,
+            }
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state that ``state_dict`` returned.
@@ -408,36 +430,31 @@ class SampleTable:
         them out as soon as it can.
 
         Raises:
-            ValueError: the state is of another version, n, dtype, rule or number of classes, or not
-                whole. Nothing has changed then.
+            TypeError: no dict.
+            ValueError: the state is of another version, n, dtype, rule or number of classes,
+                damaged, or not whole. Nothing has changed then.
+
+        Cost: O(n C).
         """
-        steps = {1: _from_version_1}
-        state = require_state("the table", state, _VERSION, self.state_dict().keys(), steps)
-        learnt = {k: clone(state[key]) for k, key in _SAVED.items() if state[key] is not None}
-        saved = _kind(state["n"], state["dtype"], state["rule"], learnt)
-        mine = self.kind
-        if mine != saved:
-            raise ValueError(
-                f"state must be of {mine}, got {saved}. Resume with the data set and the rule that "
-                "were saved."
-            )
-        columns = {
-            name: Weakest(*known, *state["reported"][name]).each(torch.clone)
-            for name, known in state["columns"].items()
-        }
+        state = read(state, self.n, self.dtype, self._learners)
+        learnt = {k: clone(state[key]) for k, key in SAVED.items() if state[key] is not None}
+        columns = columns_of(state)
         for name, column in columns.items():
             require_width(self._columns, name, column.width)
-        plain = [state[name].clone() for name in ("visits", "shared", "labels")]
-        # All of it was read: only now does anything change.
-        self.visits, self._shared, self._labels = plain
-        self._columns, self._period = columns, state["period"]
+        changes = Changes()
+        for name, key in {"visits": "visits", "_shared": "shared", "_labels": "labels"}.items():
+            changes.attribute(self, name, state[key].clone())
+        changes.attribute(self, "_columns", columns)
+        changes.attribute(self, "_period", state["period"])
         for name, known in learnt.items():
-            self._memories[name].columns = known
+            changes.attribute(self._memories[name], "columns", known)
+        with self.pending.lock:
+            changes.make()
 
     @property
     def kind(self) -> str:
         """What tables must have in common to be merged."""
-        return _kind(self.n, self.dtype, repr(self.rule), self._learners)
+        return kind_of(self.n, self.dtype, repr(self.rule), self._learners)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickle and copy, with all reports under way."""
@@ -445,10 +462,9 @@ class SampleTable:
         return vars(self)
 
     def _column(self, name: str, width: tuple[int, ...]) -> Weakest:
-        """Return a column, made where there is none yet."""
-        if name not in self._columns:
-            self._columns[name] = Weakest.none(self.n, width, self.dtype)
-        return self._columns[name]
+        """Return a column, or a new one where there is none yet."""
+        found = self._columns.get(name)
+        return Weakest.none(self.n, width, self.dtype) if found is None else found
 
     def _stored(self, name: str, values: Tensor, index: Tensor) -> Tensor:
         """Return reported values, on the CPU, as they are kept, or raise."""
@@ -478,20 +494,3 @@ class SampleTable:
         made = self._order("logits", since).maximum(self._order("labels", since))
         ranks = [(bool(o.max() == UNKNOWN), int(o.min()) // PERIOD) for o in (made, own)]
         return (made, True) if ranks[0] < ranks[1] else (own, False)
-
-    def _computed(self, name: str) -> Tensor:
-        logits = self._columns["logits"].values.float()
-        proxies = residual(logits, self._labels)  # which looks at the labels' range
-        losses = F.cross_entropy(logits, self._labels, reduction="none")
-        return proxies if name == "proxies" else losses
-
-
-def _from_version_1(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return a state of version 2: since then values have a period and an epoch."""
-    zeros = torch.zeros_like(saved["visits"], dtype=torch.int32)
-    reported = dict.fromkeys(saved["columns"], (zeros, zeros))
-    return {**saved, "reported": reported, "period": 0, "version": 2}
-
-
-def _kind(n: int, dtype: torch.dtype, rule: str, learners: Mapping[str, Any]) -> str:
-    return f"n={n}, {dtype} and {rule}" + ", forgetting" * ("forgetting" in learners)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from augloader.core.changes import Changes
+
 UNKNOWN = 2**62  # the order of what is not known
 PERIOD = 2**30  # what a period counts in an order: above the bits of all strengths
 _OLDEST = 2**16 - 1  # what is older in periods is as old, so that an order times ranks fits
@@ -27,7 +29,7 @@ class Weakest:
         >>> losses = Weakest.none(2, (), torch.float32)
         >>> for loss, strength, period in ((1.0, 0.5, 0), (2.0, 0.7, 0), (3.0, 0.9, 1)):
         ...     one = torch.tensor([loss]), torch.tensor([strength])
-        ...     losses.take(torch.tensor([1]), *one, period=period, epoch=period)
+        ...     losses.take(torch.tensor([1]), *one, period=period, epoch=period).make()
         ...     print(losses.values.tolist())
         [0.0, 1.0]
         [0.0, 1.0]
@@ -58,12 +60,15 @@ class Weakest:
 
     def take(
         self, index: Tensor, values: Tensor, strength: Tensor, period: int, epoch: int
-    ) -> None:
-        """Record the values of distinct samples where the period knows no weaker view."""
+    ) -> Changes:
+        """Return what records values of distinct samples where the period knows no weaker view."""
         taken = (strength <= self.strength[index]) | (self.period[index] < period)
-        index = index[taken]
-        self.values[index], self.strength[index] = values[taken], strength[taken]
-        self.period[index], self.epoch[index] = period, epoch
+        index, changes = index[taken], Changes()
+        changes.rows(self.values, index, values[taken])
+        changes.rows(self.strength, index, strength[taken])
+        for into, value in ((self.period, period), (self.epoch, epoch)):
+            changes.rows(into, index, torch.full_like(index, value, dtype=into.dtype))
+        return changes
 
     def order(self, now: int, since: int = 0) -> Tensor:
         """Return (n,) int64, lower for what is known better; ``UNKNOWN`` where nothing is.

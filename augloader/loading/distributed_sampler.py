@@ -13,7 +13,8 @@ from augloader.core.batch import Draw
 from augloader.core.checks import require_int
 from augloader.core.deprecated import renamed
 from augloader.distributed import collectives
-from augloader.loading.plan import FORMER, Draws
+from augloader.loading.layout import Order
+from augloader.loading.plan import FORMER
 from augloader.loading.sampler import CoresetSampler
 from augloader.selection.strategy import Strategy
 
@@ -159,9 +160,10 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         """Return how many draws of the whole epoch are used up by some of this rank's."""
         return super()._used(consumed * self.num_replicas)
 
-    def _left(self) -> Draws:
-        places = np.arange(len(self)) * self.num_replicas + self.rank
-        return self._at(self._state.start + places)
+    def _left(self) -> tuple[Order, range]:
+        order, left = super()._left()
+        begin, step = left.start + self.rank, self.num_replicas
+        return order, range(begin, begin + len(self) * step, step)
 
     def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
         collectives.require_same({"epoch": epoch}, group)
@@ -187,7 +189,8 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         progress = self._watch.progress
         if not progress.names or progress.renamed or self.num_replicas == 1:
             return False
-        index, copies, *_ = self._left().columns
+        order, left = self._left()
+        index, copies, *_ = order.at(np.arange(left.start, left.stop, left.step)).columns
         size = progress.batch
         rounds, part = divmod(len(index), size * self.num_replicas)
         seen = np.isin(index * (self.copies + 1) + copies, np.concatenate(progress.names))

@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from augloader.core.checks import kind, require_state
+from augloader.core.checks import kind
+from augloader.core.fields import Rows, require_fields, require_state, signed
 from augloader.core.modules import device_of, unwrapped
 from augloader.core.precision import computed_in
 from augloader.core.proxies import residual
 from augloader.feedback.sada import head_influence
 from augloader.loading.heads import Tap, head_of
 
-_VERSION = 1  # of saved states
+_VERSION = 2  # of saved states; those of version 1 had no checksum
 
 
 class HeadInfluence:
@@ -115,7 +116,7 @@ class HeadInfluence:
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the weights of the last pass and of their last change."""
         parts = {"weights": self._weights, "change": self._change}
-        return {"version": _VERSION, **{name: part.clone() for name, part in parts.items()}}
+        return signed({"version": _VERSION, **{name: part.clone() for name, part in parts.items()}})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state that ``state_dict`` returned.
@@ -124,13 +125,16 @@ class HeadInfluence:
             TypeError, ValueError: another version, a head of another shape, or a state that is not
                 whole. Nothing has changed then.
         """
-        state = require_state("HeadInfluence", state, _VERSION, {"version", "weights", "change"})
-        mine, found = self._weights.shape, tuple(state[k].shape for k in ("weights", "change"))
-        if found != (mine, mine):
+        keys, steps = {"version", "weights", "change"}, {1: lambda saved: {**saved, "version": 2}}
+        state = require_state("HeadInfluence", state, _VERSION, keys, steps)
+        mine = tuple(self._weights.shape)
+        found = [tuple(getattr(state[name], "shape", ())) for name in ("weights", "change")]
+        if found != [mine, mine]:
             raise ValueError(
-                f"state must be of a head of {tuple(mine)} parameters, got {tuple(found[0])}. Load "
-                "it with the model that it was saved with."
+                f"state must be of a head of {mine} parameters, got {found[0]}. Load it with the "
+                "model that it was saved with."
             )
+        require_fields(state, dict.fromkeys(("weights", "change"), Rows(torch.float32, mine)))
         home = device_of(self._layer)
         self._weights, self._change = (state[k].clone().to(home) for k in ("weights", "change"))
 

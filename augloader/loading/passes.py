@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from itertools import chain, repeat
 from typing import Any, cast
 from warnings import warn
@@ -9,6 +11,10 @@ from warnings import warn
 import numpy as np
 
 from augloader.core.batch import Draw, Sample
+from augloader.core.changes import Changes
+from augloader.loading.layout import Order
+
+_SOME = 2**14  # draws that are made at a time
 
 
 class Pass:
@@ -20,21 +26,28 @@ class Pass:
         over: why no more of them may be handed out, or None.
     """
 
-    def __init__(self, index: list[int], reported: int = 0) -> None:
-        self.count, self.reported = len(index), reported
-        self.index: Any = iter(index)
+    def __init__(self, count: int, reported: int = 0) -> None:
+        self.count, self.reported = count, reported
         self.over: str | None = None
+        self._made, self._index = 0, iter(list[int]())
 
     @property
     def handed_out(self) -> int:
         """The number of draws that were handed out."""
-        return self.count - int(self.index.__length_hint__())
+        return self._made - int(self._index.__length_hint__())  # type: ignore[attr-defined]
+
+    def part(self, index: list[int]) -> Iterator[int]:
+        """Hand out some more of its draws: return their samples, which are counted as they go."""
+        self._made, self._index = self._made + len(index), iter(index)
+        return self._index
 
     def end(self, why: str) -> None:
         """Hand out no more: what asks for a draw that is left gets a RuntimeError."""
         if self.handed_out < self.count:
             self.over = why
-            self.index.__setstate__(self.count)  # an iterator in C: it is moved to its end
+            left = int(self._index.__length_hint__())  # type: ignore[attr-defined]
+            self._made -= left
+            deque(self._index, maxlen=0)  # an iterator in C is moved to its end
 
 
 class Progress:
@@ -59,10 +72,10 @@ class Progress:
         self.compared, self.renamed = False, False
         self._told = False
 
-    def begun(self, index: list[int]) -> Pass:
-        """Return a new pass over draws of these samples."""
+    def begun(self, count: int) -> Pass:
+        """Return a new pass over so many draws."""
         self.require_once()
-        self.passes.append(Pass(index, self.reported))
+        self.passes.append(Pass(count, self.reported))
         return self.passes[-1]
 
     def require_once(self) -> None:
@@ -85,18 +98,24 @@ class Progress:
         for part in self.passes:
             part.end(why)
 
-    def record(self, rows: int) -> None:
-        """Count a reported batch."""
-        self.reported, self.batch = self.reported + rows, max(self.batch, rows)
+    def record(self, rows: int) -> Changes:
+        """Return what counts a reported batch."""
+        changes = Changes()
+        changes.attribute(self, "reported", self.reported + rows)
+        changes.attribute(self, "batch", max(self.batch, rows))
+        return changes
 
-    def name(self, batch: Sample, copies: int) -> None:
-        """Keep the names of a reported batch's draws, which ranks compare.
+    def name(self, batch: Sample, copies: int) -> Changes:
+        """Return what keeps the names of a reported batch's draws, which ranks compare.
 
         Rows that ``HardestOf`` gave other copies have no names.
         """
         index, copy, weight = (x.cpu().numpy() for x in (batch.index, batch.copy, batch.weight))
-        self.renamed |= bool((copy > copies).any())
-        self.names.append((index * (copies + 1) + copy)[(copy <= copies) & (weight > 0)])
+        changes, names, before = Changes(), self.names, len(self.names)
+        changes.attribute(self, "renamed", self.renamed or bool((copy > copies).any()))
+        named = (index * (copies + 1) + copy)[(copy <= copies) & (weight > 0)]
+        changes.step(lambda: names.append(named), lambda: names.__delitem__(slice(before, None)))
+        return changes
 
     def cut(self, share: int) -> str | None:
         """Say how the epoch was cut, or return None.
@@ -137,12 +156,11 @@ class Left(chain):  # type: ignore[type-arg]
         return cast(Left, made)
 
     def _fill(self: Any) -> None:
-        index, *columns, weak = (column.tolist() for column in self._sampler._left().columns)
-        progress = self._sampler._watch.progress
-        self._pass = progress.begun(index)
-        epoch = repeat(self._sampler.epoch)
+        """Begin with what the sampler has left now."""
+        progress, (order, places) = self._sampler._watch.progress, self._sampler._left()
+        self._pass = progress.begun(len(places))
         self._parts[:] = (
-            map(Draw, self._pass.index, *columns, epoch, weak),
+            chain.from_iterable(_draws(order, places, self._sampler.epoch, self._pass)),
             _end(self._pass, progress),
         )
 
@@ -154,6 +172,17 @@ class Left(chain):  # type: ignore[type-arg]
         """Go on where the loader was that saved this; its sampler's state was loaded before."""
         self._sampler._go_on(state["yielded"])
         self._fill()
+
+
+def _draws(order: Order, places: range, epoch: int, part: Pass) -> Iterator[Iterator[Draw]]:
+    """Yield some draws at a time, until the pass is over."""
+    for start in range(0, len(places), _SOME):
+        if part.over is not None:
+            return
+        some = places[start : start + _SOME]
+        found = order.at(np.arange(some.start, some.stop, some.step))
+        index, *columns, weak = (column.tolist() for column in found.columns)
+        yield map(Draw, part.part(index), *columns, repeat(epoch), weak)
 
 
 def _end(part: Pass, progress: Progress) -> Any:

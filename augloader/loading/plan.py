@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 from typing import Any, Literal, NamedTuple, get_args
@@ -11,16 +11,18 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from torch import Tensor
 
-from augloader.core.checks import require_int, require_one_of
+from augloader.core.checks import distinct, require_int, require_one_of
 from augloader.core.evidence import Selection
+from augloader.core.permutation import Permutation
 from augloader.core.schedule import Course, Every, Schedule, require_planned
 from augloader.loading.bases import Base, require_base
+from augloader.loading.layout import Base as Members
+from augloader.loading.layout import Chance, Everyone, Layout, Listed, Order, Random
 from augloader.loading.shares import base_share, selected_share, size_of
 from augloader.selection.pruning import Pruning
 from augloader.selection.strategy import Strategy
 
 Weighting = Literal["cluster", "uniform", "population", "downweight", "unbiased"]
-Array = np.ndarray[Any, Any]
 FORMER = {  # names of arguments in version 0.1, until 0.3
     "schedule": "strength_schedule",
     "plain_copies": "keep_unaugmented_copies",
@@ -29,38 +31,6 @@ FORMER = {  # names of arguments in version 0.1, until 0.3
 }
 # Independent random streams:
 SELECT, SUBSET, SHUFFLE, STRENGTH, STRONG, WEAK, PRUNE = range(7)
-
-
-@dataclass(frozen=True, eq=False)
-class Draws:
-    """The draws of an epoch as columns; see ``Draw``.
-
-    Attributes:
-        index: (m,) int64.
-        copy: (m,) int64.
-        weight: (m,) float32.
-        strength: (m,) float32.
-        weak: (m,) bool.
-    """
-
-    index: Array
-    copy: Array
-    weight: Array
-    strength: Array
-    weak: Array
-
-    def __len__(self) -> int:
-        """Return the number of draws."""
-        return len(self.index)
-
-    @property
-    def columns(self) -> tuple[Array, ...]:
-        """All columns, in the order of ``Draw``'s fields."""
-        return tuple(getattr(self, field.name) for field in fields(self))
-
-    def rows(self, which: Array) -> Draws:
-        """Return some of the draws, (k,) positions or (m,) bool."""
-        return Draws(*(column[which] for column in self.columns))
 
 
 class Expected(NamedTuple):
@@ -202,9 +172,13 @@ class EpochPlan:
             **courses,
         )
 
+    def seed_of(self, stream: int, epoch: int) -> np.random.SeedSequence:
+        """Return a seed that is a hash of (seed, stream, epoch), never a sum of them."""
+        return np.random.SeedSequence(self.seed, spawn_key=(stream, epoch))
+
     def generator(self, stream: int, epoch: int) -> np.random.Generator:
-        """Return a generator from a hash of (seed, stream, epoch), never from a sum of them."""
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stream, epoch)))
+        """Return a generator from that seed."""
+        return np.random.default_rng(self.seed_of(stream, epoch))
 
     def require_epoch(self, epoch: object) -> int:
         """Return ``epoch`` if it is a planned one, or raise TypeError or ValueError."""
@@ -267,9 +241,11 @@ class EpochPlan:
         return strong or self.base in ("selected", "none")
 
     def scheduled(self, strengths: Tensor, epoch: int) -> Tensor:
-        """Return (n,) strengths times the epoch's factor."""
+        """Return (n,) strengths times the epoch's factor; where all are one number, one is kept."""
         factor = self.strength_schedule.at(epoch)
-        return strengths if factor == 1 else strengths * factor
+        if factor == 1:
+            return strengths
+        return (distinct(strengths) * factor).expand(self.n)
 
     def compose(
         self,
@@ -277,7 +253,7 @@ class EpochPlan:
         selection: Selection | None,
         strengths: Tensor,
         kept: Selection | None = None,
-    ) -> Draws:
+    ) -> Layout:
         """Return the epoch's draws, before they are shuffled: the base, then copy after copy.
 
         A copy weighs gamma_j k / (n r), gamma_j the number of samples that medoid j stands for, and
@@ -294,73 +270,71 @@ class EpochPlan:
         Raises:
             ValueError: weights of a pruned base beside which others are 0 in float32.
 
-        Cost: O(n + r k).
+        Cost: O(k), and of a pruned base O(kept); with copies left out O(r k).
 
         Source: Liu & Mirzasoleiman (2022), Eq. 10; Kuchnik & Smith (2019), section 4.2.
         """
-        base, worth = np.arange(self.n), np.ones(self.n)
-        if kept is not None:
-            base = np.sort(kept.indices.numpy())
-            worth[kept.indices.numpy()] = kept.weights.numpy()
-        elif self.base == "random":
-            period = self.every.period(epoch)
-            generator = self.generator(SUBSET, 0 if period is None else period + 1)
-            base = np.sort(generator.choice(self.n, self.base_size(epoch), replace=False))
+        members, worth = self._members(epoch, kept), np.ones(0)
+        chosen, gamma = np.zeros(0, np.int64), worth
         population = self.weighting == "population"
-        each = self.n / worth[base].sum() if population else 1.0  # what a base draw weighs
-        base_weight = each * worth[base]
-        chosen, gamma = base[:0], base_weight[:0]
         if selection is not None:
-            chosen = selection.indices.numpy()
-            gamma = selection.weights.numpy() * worth[chosen]
+            chosen, gamma = selection.indices.numpy(), selection.weights.double().numpy()
             gamma = gamma if population else gamma * len(chosen) / self.n
             if kept is not None:
-                drawn = np.isin(chosen, base)
+                drawn = members.holds(chosen)
                 chosen, gamma = chosen[drawn], gamma[drawn]
-            if self.base == "selected":
-                base, base_weight = chosen, gamma
-            elif self.base == "none":
-                base, base_weight = chosen[:0], gamma[:0]
-            if self.copies == 0:
-                plain = ~np.isin(base, chosen)
-                base, base_weight = base[plain], base_weight[plain]
-        copy = np.arange(1, self.copies + 1) if self.copies else np.zeros(1, np.int64)
-        index = np.concatenate([base, np.tile(chosen, len(copy))])
-        copies = np.concatenate([np.zeros(len(base), np.int64), np.repeat(copy, len(chosen))])
-        weight = np.concatenate([base_weight, np.tile(gamma / len(copy), len(copy))])
-        strength = strengths.numpy()[index]
-        strength[: len(base)] = 0
-        strength[~self._happens(STRONG, self.probability, epoch, len(index))] = 0
-        if not self.keep_unaugmented_copies:
-            plain = (np.arange(len(index)) >= len(base)) & (strength == 0)
-            if self.base in ("full", "random"):
-                weight[plain] = each * worth[index[plain]]
-            stay = (copies == 0) | ~plain
-            index, copies, weight, strength = (x[stay] for x in (index, copies, weight, strength))
-        if self.weighting == "uniform":
-            weight = np.ones(len(index))
-        elif self.weighting in ("downweight", "unbiased"):
-            weight = worth[index] / np.bincount(index, minlength=1)[index]
-        if self.weighting != "unbiased":
-            weight = weight / weight.mean()
-        weight = weight.astype(np.float32)
-        if kept is not None and len(weight) and weight.min() <= 0:
+            worth = np.ones(len(chosen))
+            if kept is not None:
+                worth = members.worth(members.places(chosen))
+            gamma = gamma * worth
+        each = self.n / members.total if population else 1.0  # what a base draw weighs
+        share = self.weighting in ("downweight", "unbiased")
+        if selection is not None and self.base in ("selected", "none"):
+            members, each = Listed(chosen, worth if share else gamma), 1.0
+            if self.base == "none" or self.copies == 0:
+                members = Listed(chosen[:0], worth[:0])
+        found = Layout(
+            self.n,
+            members,
+            Listed(chosen, gamma / max(1, self.copies)),
+            worth,
+            self.copies,
+            min(self.copies, 1),
+            strengths,
+            self._chance(STRONG, self.probability, epoch),
+            self._chance(WEAK, self.weak_probability, epoch),
+            "uniform" if self.weighting == "uniform" else "share" if share else "own",
+            each,
+            scaled=self.weighting != "unbiased",
+            plain=self.copies == 0
+            and not self.keep_unaugmented_copies
+            and self.base in ("full", "random"),
+            fewer=self.copies > 0 and not self.keep_unaugmented_copies,
+        )
+        if kept is not None and len(found) and found.least <= 0:
             raise ValueError(
                 f"weights of a base must be of one magnitude, got {float(kept.weights.min())} to "
                 f"{float(kept.weights.max())} of {self.pruning!r}. Bound them: some came to 0."
             )
-        weak = self._happens(WEAK, self.weak_probability, epoch, len(index))
-        return Draws(index, copies, weight, strength, weak)
+        return found
 
-    def _happens(self, stream: int, course: Course, epoch: int, count: int) -> Array:
-        """Return which of the draws get what has this epoch's probability."""
-        chance = course.at(epoch)
-        if chance in (0, 1):
-            return np.full(count, chance == 1)
-        drawn: Array = self.generator(stream, epoch).random(count) < chance
-        return drawn
+    def _members(self, epoch: int, kept: Selection | None) -> Members:
+        """Return the samples that an epoch draws as they are."""
+        if kept is not None:
+            order = kept.indices.argsort()
+            return Listed(kept.indices[order].numpy(), kept.weights[order].double().numpy())
+        if self.base != "random":
+            return Everyone(self.n)
+        period = self.every.period(epoch)
+        seed = self.seed_of(SUBSET, 0 if period is None else period + 1)
+        return Random(Permutation(self.n, seed), self.base_size(epoch))
 
-    def length(self, draws: Draws) -> int:
+    def _chance(self, stream: int, course: Course, epoch: int) -> Chance:
+        """Return what happens to draws with this epoch's probability."""
+        seed = self.seed_of(stream, epoch).generate_state(1, np.uint64)
+        return Chance(course.at(epoch), int(seed[0]))
+
+    def length(self, draws: Sized) -> int:
         """Return the length of an epoch of these draws, filled up."""
         return max(self._filled_up(len(draws)), self.longest)
 
@@ -452,12 +426,9 @@ class EpochPlan:
             chosen = self.budget(refreshed)
             yield epoch, selects, {"selected": chosen, "none": 0}.get(self.base, base), chosen
 
-    def shuffled(self, epoch: int, draws: Draws, places: Array) -> Draws:
-        """Return the draws at some places of the epoch; beyond the last, the first at weight 0."""
-        whole = len(draws)
-        order = self.generator(SHUFFLE, epoch).permutation(whole)[places % max(whole, 1)]
-        found = draws.rows(order)
-        return replace(found, weight=np.where(places < whole, found.weight, np.float32(0)))
+    def order(self, epoch: int, draws: Layout) -> Order:
+        """Return an epoch's draws in the order in which they are drawn."""
+        return Order(draws, Permutation(len(draws), self.seed_of(SHUFFLE, epoch)))
 
     def arguments(self) -> dict[str, Any]:
         """Return what the draws depend on beside the state, in plain values."""

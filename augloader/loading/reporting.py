@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from augloader.core.batch import Sample
+from augloader.core.changes import Changes
 from augloader.distributed import collectives
 from augloader.feedback.pending import on_gpu
 from augloader.feedback.table import SampleTable
@@ -89,35 +90,38 @@ class Reporting:
         try:
             pending.settle(wait=not later)
         finally:  # this report is no worse for an earlier one
-            if later:
-                pending.add(partial(self._store_later, epoch, progress), *parts)
-            else:
-                self._store(epoch, progress, *parts)
-            progress.record(len(batch.index))
+            with pending.lock:
+                if later:
+                    changes = pending.added(partial(self._stored_later, epoch, progress), *parts)
+                else:
+                    changes = self._stored(epoch, progress, *parts)
+                changes.also(progress.record(len(batch.index)))
+                changes.make()
         self._watch.reported(batch.epoch)
 
-    def _store_later(self, epoch: int, progress: Progress, batch: Sample, *values: Any) -> None:
+    def _stored_later(self, epoch: int, progress: Progress, batch: Sample, *values: Any) -> Changes:
         with named_report(batch, epoch):
-            self._store(epoch, progress, batch, *values)
+            return self._stored(epoch, progress, batch, *values)
 
-    def _store(
+    def _stored(
         self,
         epoch: int,
         progress: Progress,
         batch: Sample,
         given: Mapping[str, Tensor | None],
         mixed: Tensor | bool | None,
-    ) -> None:
-        """Tell the table what of a report counts; nothing of it changes if it raises."""
-        found = weakest_views(batch, given, mixed)
+    ) -> Changes:
+        """Return what of a report counts; nothing of it changes if it raises."""
+        found, changes = weakest_views(batch, given, mixed), Changes()
         require_epoch(batch, epoch)
         if found is not None:
             index, strength, values = found
             if "target" in values:
                 values["target"] = class_labels(values["target"])
-            self.table.report(index, strength=strength, epoch=epoch, **values)
+            changes.also(self.table.changes(index, values, strength, epoch))
         if self.group is not None:
-            progress.name(batch, self.copies)
+            changes.also(progress.name(batch, self.copies))
+        return changes
 
     def _settle(self) -> None:
         """Take in the reports under way; what is wrong with one is raised on all ranks."""

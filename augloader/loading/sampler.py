@@ -7,7 +7,6 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch.utils.data import Sampler
@@ -24,13 +23,13 @@ from augloader.feedback.table import SampleTable
 from augloader.loading.bases import Base, kept_by
 from augloader.loading.cache import require_interval
 from augloader.loading.choosing import choose
+from augloader.loading.layout import Layout, Order
 from augloader.loading.passes import Left
 from augloader.loading.plan import (
     FORMER,
     PRUNE,
     SELECT,
     STRENGTH,
-    Draws,
     EpochPlan,
     Weighting,
 )
@@ -393,8 +392,8 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
         return self.plan.lengths(wanted)
 
     @property
-    def draws(self) -> Draws:
-        """All draws of this epoch as columns, before they are shuffled.
+    def draws(self) -> Layout:
+        """All draws of this epoch, before they are shuffled; as columns where these are read.
 
         Raises:
             RuntimeError: the first selection is due and was not made.
@@ -476,12 +475,10 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
         """
         return Left(self)
 
-    def _left(self) -> Draws:
-        """Return the epoch's draws in order, without those made before a resume."""
-        return self._at(np.arange(self._state.start, self._length))
-
-    def _at(self, places: np.ndarray[Any, Any]) -> Draws:
-        return self.plan.shuffled(self.epoch, self.draws, places)
+    def _left(self) -> tuple[Order, range]:
+        """Return the epoch's draws in order, and the places of those that are left to make."""
+        order = self.plan.order(self.epoch, self.draws)
+        return order, range(self._state.start, self._length)
 
     @property
     def _length(self) -> int:

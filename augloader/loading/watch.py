@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from augloader.distributed.draws import require_once
+from augloader.loading.layout import Layout
 from augloader.loading.passes import Progress
-from augloader.loading.plan import Draws
 from augloader.loading.state import State
 
 
@@ -118,9 +118,9 @@ class Watch:
                 "that were mixed, or in a last batch that was dropped, tell nothing.",
             )
 
-    def look_at(self, draws: Draws) -> None:
+    def look_at(self, draws: Layout) -> None:
         """Warn where strengths between 0 and 1 mean nothing to the dataset's own transform."""
-        if not self._graded and ((draws.strength > 0) & (draws.strength < 1)).any():
+        if not self._graded and draws.graded:
             self._tell(
                 "ungraded",
                 "strengths between 0 and 1 mean nothing to the dataset's strong transform, which "

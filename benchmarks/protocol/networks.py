@@ -12,32 +12,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from common import progress
+from networks import LeNet
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from cifar import ResNet, mean_and_std
 
 Move = Callable[[Tensor], Tensor]
-
-
-class LeNet(nn.Module):
-    """LeNet-5 with ReLU (LeCun et al. 1998), the paper's for MNIST; takes uint8 images."""
-
-    def __init__(self, side: int, classes: int, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        left = (side // 2 - 4) // 2
-        if left < 1:
-            raise ValueError(f"images must be of 12 pixels or more, got {side}. Take resnet8.")
-        self.mean, self.std = nn.Buffer(mean.view(3, 1, 1)), nn.Buffer(std.view(3, 1, 1))
-        self.body = nn.Sequential(
-            *(nn.Conv2d(3, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-            *(nn.Linear(16 * left * left, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()),
-        )
-        self.head: nn.Module = nn.Linear(84, classes)
-
-    def forward(self, images: Tensor) -> Any:
-        return self.head(self.body((images / 255 - self.mean) / self.std))
 
 
 @dataclass(frozen=True)

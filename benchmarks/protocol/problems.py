@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,15 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from cifar import Images
 from sklearn.datasets import load_digits
+from sources import Files, Source
 from torch import Tensor, nn
-from torchvision.datasets import MNIST
 
 from augloader.augment import crops, rotations, translations
 from protocol.networks import Move, Networks, checksum
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from cifar import Images, read
 
 Array = np.ndarray[Any, Any]
 Seconds = defaultdict[str, float]
@@ -134,21 +131,20 @@ def outputs(network: nn.Module, images: Tensor, move: Move) -> Array:
     return torch.cat([network(move(part)) for part in images.split(500)]).double().numpy()
 
 
-def read_mnist(root: Path, train: bool, limit: int | None, rng: np.random.Generator) -> Images:
-    """Read torchvision's files of MNIST, which lie in ``root/MNIST/raw``."""
-    part = MNIST(str(root), train=train, download=False)
-    rows = torch.from_numpy(rng.permutation(len(part))[:limit])
-    images = part.data[rows][:, None].expand(-1, 3, -1, -1)
-    return Images(images, part.targets[rows], [str(digit) for digit in range(10)])
-
-
 def parts(
     data: Path, dataset: str, side: int, limit: int | None, rng: np.random.Generator
 ) -> tuple[Images, Images]:
-    """Read the training and test images of a folder, or of torchvision's MNIST."""
-    if dataset == "mnist" and (data / "MNIST" / "raw").is_dir():
-        return read_mnist(data, True, limit, rng), read_mnist(data, False, None, rng)
-    return read(data / "train", rng, side, limit), read(data / "test", rng, side)
+    """Read the training and test images of a folder, or of the data set's own files."""
+    kind = "folder" if (data / "train").is_dir() else dataset
+    try:
+        found = Source(dataset, kind, data).parts()
+    except (ValueError, RuntimeError) as error:  # torchvision's is a RuntimeError
+        raise SystemExit(str(error)) from None
+    train, test = (
+        Files(part, rng.permutation(len(part.labels))[:most], side).held()
+        for part, most in zip(found, (limit, None), strict=True)
+    )
+    return train, test
 
 
 def files(

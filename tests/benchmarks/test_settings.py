@@ -27,7 +27,7 @@ from schedules import Problem, Schedule
 from sources import Files, Source
 
 from augloader import FacilityLocation, Uniform
-from tests.scripts import image_folder
+from tests.scripts import image_folder, write_norb
 
 TINY = Schedule("tiny", None, ("resnet8", "resnet8"), 2, 16, 4, 1, 0.05, "one-cycle", 1e-4, True)
 CLEAN = Problem("clean")
@@ -96,14 +96,7 @@ def test_caltech_is_split_by_class_and_no_image_is_on_both_sides(tmp_path: Path)
 
 
 def test_norb_is_read_as_it_is_written(tmp_path: Path) -> None:
-    rng, pixels = np.random.default_rng(0), {}
-    for kind in ("training", "testing"):
-        pixels[kind] = rng.integers(0, 256, (6, 2, 96, 96), dtype=np.uint8)
-        labels = np.arange(6, dtype="<i4") % 5
-        data = np.array([0x1E3D4C55, 4, 6, 2, 96, 96], dtype="<i4").tobytes()
-        (tmp_path / f"smallnorb-{kind}-dat.mat").write_bytes(data + pixels[kind].tobytes())
-        data = np.array([0x1E3D4C54, 1, 6, 1, 1], dtype="<i4").tobytes()
-        (tmp_path / f"smallnorb-{kind}-cat.mat").write_bytes(data + labels.tobytes())
+    pixels = write_norb(tmp_path, 6)
     source = Source("norb", "norb", tmp_path, 96)
     train, test = sources.images(source, CLEAN, None)
     order = np.random.default_rng(0).permutation(6)

@@ -17,15 +17,16 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import strategies
+from networks import LeNet
 from protocol import panels, problems, results
 from protocol.choices import GRID, Choice, Task, by, catalogue, few_choices, main_choices, same
 from protocol.deep import SETS, deep
-from protocol.networks import LeNet, Networks, Recipe, checksum, moved
+from protocol.networks import Networks, Recipe, checksum, moved
 
 from augloader import KDPP, Loss, Rank
 from augloader.augment import translations
 from augloader.plot.values import rank_correlation
-from tests.scripts import image_folder, run
+from tests.scripts import image_folder, run, write_norb
 
 POINTS = (0, 5, 20, 120)
 RESULTS = Path(strategies.__file__).parent / "results"
@@ -395,6 +396,23 @@ def test_mnist_is_read_from_torchvisions_files(tmp_path: Path) -> None:
     assert problem.features(problem.network(train), "crop").shape == (18, 7, 84)
     with pytest.raises(ValueError, match=r"classes must be two of .* got \['cat'\]"):
         problems.files(tmp_path, "mnist", ("cat", "3"), None, 0, networks, seconds)
+
+
+def test_norb_is_read_from_its_own_files(tmp_path: Path) -> None:
+    pixels = write_norb(tmp_path, 20)["training"]
+    networks, seconds = Networks(Recipe(1, kind="lenet")), defaultdict[str, float](float)
+    problem = problems.files(tmp_path, "norb", None, None, 0, networks, seconds, count=4)
+    assert (problem.name, problem.images.shape) == ("norb", (8 + 8, 3, 96, 96))
+    ours = {image.numpy().tobytes() for image in problem.images[:8, 0]}
+    animals_and_humans = np.arange(20) % 5 < 2
+    assert ours == {image[0].tobytes() for image in pixels[animals_and_humans]}
+
+
+@pytest.mark.parametrize("name", ["mnist", "norb", "pets"])
+def test_files_that_are_not_there_are_named(tmp_path: Path, name: str) -> None:
+    options = ["--data", str(tmp_path), "--dataset", name, "--classes", "cat", "dog", "--quick"]
+    with pytest.raises(SystemExit, match=r"(must hold|must be one of|not found)"):
+        strategies.main(options)
 
 
 def test_a_folder_is_named_by_its_data_set_and_classes(tmp_path: Path) -> None:

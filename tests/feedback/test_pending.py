@@ -11,15 +11,27 @@ import torch
 from torch import Tensor
 
 from augloader import StableInfluence
+from augloader.core.changes import Changes
 from augloader.feedback import SampleTable
 from augloader.feedback.pending import Pending, Settled, on_gpu
 from tests.pretend_cuda import Gpu
 
 
+def add(pending: Pending, store: Callable[..., object], *values: Any) -> None:
+    """Have ``store`` called when values have arrived."""
+
+    def changes(*copies: Any) -> Changes:
+        made = Changes()
+        made.step(lambda: store(*copies), lambda: None)
+        return made
+
+    pending.added(changes, *values).make()
+
+
 def kept(pending: Pending, *values: Any) -> list[Any]:
     """What is stored of some values, when it is."""
     stored: list[Any] = []
-    pending.add(lambda *copies: stored.extend(copies), *values)
+    add(pending, lambda *copies: stored.extend(copies), *values)
     return stored
 
 
@@ -45,7 +57,7 @@ def test_nothing_is_stored_before_it_has_arrived(pretended: Gpu, behind: int) ->
 def test_what_is_read_is_waited_for_in_order(pretended: Gpu) -> None:
     pretended.behind, pending, order = 99, Pending(), list[float]()
     for value in (1.0, 2.0, 3.0):
-        pending.add(lambda x: order.append(float(x)), torch.tensor(value).cuda())
+        add(pending, lambda x: order.append(float(x)), torch.tensor(value).cuda())
     pretended.clear()
     pending.settle()
     assert order == [1, 2, 3]
@@ -79,7 +91,7 @@ def test_a_report_that_fails_is_left_out_and_no_other(pretended: Gpu) -> None:
         raise ValueError("values must be good, got bad. Try again.")
 
     stored = kept(pending, torch.ones(1).cuda())
-    pending.add(fail, torch.ones(1).cuda())
+    add(pending, fail, torch.ones(1).cuda())
     others = kept(pending, torch.ones(1).cuda())
     with pytest.raises(ValueError, match="values must be good"):
         pending.settle()
@@ -87,6 +99,24 @@ def test_a_report_that_fails_is_left_out_and_no_other(pretended: Gpu) -> None:
     assert not others
     pending.settle()
     assert others
+
+
+def test_an_interrupt_leaves_what_it_stopped_under_way(pretended: Gpu) -> None:
+    pending, interrupts = Pending(), [KeyboardInterrupt()]
+    stored = list[float]()
+
+    def store(x: Tensor) -> None:
+        stored.append(float(x))
+        if interrupts:
+            raise interrupts.pop()
+
+    add(pending, store, torch.tensor(1.0).cuda())
+    others = kept(pending, torch.ones(1).cuda())
+    with pytest.raises(KeyboardInterrupt):
+        pending.settle()
+    assert (stored, others) == ([1], [])
+    pending.settle()
+    assert (stored, len(others)) == ([1, 1], 1)
 
 
 def test_gradients_are_not_kept(pretended: Gpu) -> None:
@@ -115,8 +145,8 @@ def test_an_attribute_is_read_when_all_is_stored(pretended: Gpu) -> None:
     def store(x: Tensor) -> None:
         holder.value += int(x)  # reads itself, and does not wait for itself
 
-    holder.pending.add(store, torch.tensor(4).cuda())
-    holder.pending.add(store, torch.tensor(5).cuda())
+    add(holder.pending, store, torch.tensor(4).cuda())
+    add(holder.pending, store, torch.tensor(5).cuda())
     assert vars(holder)["value"] == 1
     assert holder.value == 10
     assert isinstance(Holder.value, Settled)
@@ -134,7 +164,8 @@ def under_way(pretended: Gpu) -> SampleTable:
 
     def report(table: SampleTable, index: Tensor) -> None:
         logits = torch.eye(N, 3)[index.cpu()] * 2
-        table.pending.add(
+        add(
+            table.pending,
             lambda index, loss, logits: table.report(
                 index, loss=loss, logits=logits, target=index % 3
             ),

@@ -23,7 +23,7 @@ def told(reports: Said) -> Weakest:
     known = Weakest.none(4, (2,), torch.float32)
     for i, value, strength, period, epoch in reports:
         row = torch.full((1, 2), value), torch.tensor([strength])
-        known.take(torch.tensor([i]), *row, period=period, epoch=epoch)
+        known.take(torch.tensor([i]), *row, period=period, epoch=epoch).make()
     return known
 
 
@@ -82,7 +82,7 @@ def test_what_each_makes_is_not_shared() -> None:
     known = told([(1, 3.0, 0.25, 1, 4)])
     copied, rows = known.each(torch.clone), known.each(lambda part: part[[1, 0]])
     index: Tensor = torch.tensor([1])
-    known.take(index, torch.zeros(1, 2), torch.zeros(1), period=2, epoch=5)
+    known.take(index, torch.zeros(1, 2), torch.zeros(1), period=2, epoch=5).make()
     assert copied.strength[1] == rows.strength[0] == 0.25
     assert copied.epoch[1] == rows.epoch[0] == 4
     assert copied.width == rows.width == known.width == (2,)

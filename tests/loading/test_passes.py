@@ -32,18 +32,21 @@ def planned(**options: Any) -> CoresetSampler:
 
 
 def test_a_pass_counts_what_it_hands_out() -> None:
-    part = Pass([5, 6, 7])
-    assert (part.count, part.handed_out) == (3, 0)
-    assert next(part.index) == 5
-    assert part.handed_out == 1
+    part = Pass(5)
+    assert (part.count, part.handed_out) == (5, 0)
+    assert list(part.part([5, 6])) == [5, 6]
+    index = part.part([7, 8, 9])
+    assert part.handed_out == 2
+    assert next(index) == 7
+    assert part.handed_out == 3
     part.end("over")
-    assert list(part.index) == []
-    assert part.over == "over"
+    assert list(index) == []
+    assert (part.over, part.handed_out) == ("over", 3)
 
 
 def test_a_pass_that_is_done_is_not_ended() -> None:
-    part = Pass([5])
-    assert list(part.index) == [5]
+    part = Pass(1)
+    assert list(part.part([5])) == [5]
     part.end("over")
     assert part.over is None
 
@@ -51,7 +54,7 @@ def test_a_pass_that_is_done_is_not_ended() -> None:
 def test_of_nothing_nothing_was_made_twice() -> None:
     progress = Progress(0)
     for _ in range(3):
-        progress.begun([])
+        progress.begun(0)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +73,10 @@ def test_what_a_cut_epoch_says(
     made: int, reported: int, batches: tuple[int, ...], words: str | None
 ) -> None:
     progress = Progress(4)
-    part = progress.begun(list(range(30)))
-    _ = [next(part.index) for _ in range(made)]
+    index = progress.begun(30).part(list(range(30)))
+    _ = [next(index) for _ in range(made)]
     for rows in batches:
-        progress.record(rows)
+        progress.record(rows).make()
     said = progress.cut(reported)
     assert said is None if words is None else str(said).startswith(words)
 

@@ -29,7 +29,8 @@ from augloader import (
 )
 from augloader.core import Selection
 from augloader.loading import Base
-from augloader.loading.plan import Draws, EpochPlan
+from augloader.loading.layout import Layout
+from augloader.loading.plan import EpochPlan
 from tests.loading.test_sampler import N, chosen, ready, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning")  # looked at
@@ -41,12 +42,12 @@ BASES: tuple[Base, ...] = ("full", "random", "selected", "none")
 CHOSEN = Selection(torch.tensor([3, 0]), torch.tensor([4.0, 1.0]))  # of 5
 
 
-def composed(epoch: int = 0, selection: Selection | None = CHOSEN, **options: Any) -> Draws:
+def composed(epoch: int = 0, selection: Selection | None = CHOSEN, **options: Any) -> Layout:
     plan = EpochPlan.of(5, **{"count": 2} | options)
     return plan.compose(epoch, selection, torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]))
 
 
-def rows_of(draws: Draws) -> list[tuple[Any, ...]]:
+def rows_of(draws: Any) -> list[tuple[Any, ...]]:
     """The draws as tuples."""
     return list(zip(*(column.tolist() for column in draws.columns), strict=True))
 
@@ -82,7 +83,10 @@ def test_weightings_by_hand(weighting: Any, expected: list[float]) -> None:
 
 
 def test_in_place_alone_and_without_a_base() -> None:
-    assert composed(copies=0).index.tolist() == [1, 2, 4, 3, 0]
+    in_place = composed(copies=0)
+    assert in_place.index.tolist() == [0, 1, 2, 3, 4]
+    assert (in_place.strength > 0).tolist() == [True, False, False, True, False]
+    np.testing.assert_allclose(in_place.weight, at_mean_1([0.4, 1, 1, 1.6, 1]), rtol=1e-6)
     assert composed(base="none").index.tolist() == [3, 0]
     assert composed(base="selected").index.tolist() == [3, 0, 3, 0]
     assert composed(base="none", selection=None).index.tolist() == [0, 1, 2, 3, 4]
@@ -128,7 +132,7 @@ def test_laws_of_what_is_composed(
     strong = draws.index[draws.strength > 0]
     assert np.isin(strong, chosen.numpy()).all()
     whole = len(draws)
-    shuffled = plan.shuffled(epoch, draws, np.arange(2 * whole))
+    shuffled = plan.order(epoch, draws).at(np.arange(2 * whole))
     assert sorted(rows_of(shuffled.rows(np.arange(whole)))) == sorted(rows_of(draws))
     assert not shuffled.weight[whole:].any()
     np.testing.assert_array_equal(shuffled.index[whole:], shuffled.index[:whole])

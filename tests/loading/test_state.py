@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from augloader.core import Selection
+from augloader.core.fields import signed
 from augloader.loading.plan import EpochPlan
 from augloader.loading.state import State
 
@@ -20,7 +21,7 @@ def state(epoch: int, selection: Selection | None = CHOSEN) -> State:
 
 
 def saved(epoch: int, /, used: int = 0, **changes: Any) -> dict[str, Any]:
-    return state(epoch).saved(PLAN.arguments(), used) | changes
+    return signed(state(epoch).saved(PLAN.arguments(), used) | changes)
 
 
 def test_a_state_is_restored_as_it_was_saved() -> None:
@@ -46,9 +47,13 @@ def test_it_is_swapped_whole() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"version": 4}, "version 3, got 4"),
+        ({"version": 5}, "version 4, got 5"),
         ({"epoch": 5}, r"epoch must be in \[0, 5\)"),
         ({"selection": (torch.tensor([1, 1]), torch.ones(2))}, "distinct"),
+        ({"selection": None}, "selection of the state must be 2 values"),
+        ({"start": 9}, "start of the state must be a whole number, at least 0 and at most 8"),
+        ({"refreshed": 3}, "refreshed of the state must be .* at most 2, got 3"),
+        ({"arguments": None}, "must be of a sampler with n=6"),
         ({"arguments": {}}, "must be of a sampler with n=6, seed=0, .*, got n=None"),
         ({"arguments": PLAN.arguments() | {"seed": 7}}, "with seed=0, got seed=7"),
     ],

@@ -1,0 +1,99 @@
+"""Changes are made together, or not at all."""
+
+import sys
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+
+from augloader.core import changes as module
+from augloader.core.changes import Changes
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.rows = torch.arange(6.0)
+        self.name = "before"
+        self.made = list[str]()
+
+
+def changes_of(holder: Holder) -> Changes:
+    found, other = Changes(), Changes()
+    found.rows(holder.rows, torch.tensor([4, 1]), torch.tensor([40.0, 10.0]))
+    other.attribute(holder, "name", "after")
+    found.also(other)
+    found.step(lambda: holder.made.append("made"), holder.made.clear)
+    found.rows(holder.rows, torch.tensor([4]), torch.tensor([400.0]))
+    return found
+
+
+def values(holder: Holder) -> tuple[Any, ...]:
+    return holder.rows.tolist(), holder.name, tuple(holder.made)
+
+
+BEFORE = ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "before", ())
+AFTER = ([0.0, 10.0, 2.0, 3.0, 400.0, 5.0], "after", ("made",))
+
+
+def test_nothing_changes_before_they_are_made() -> None:
+    holder = Holder()
+    found = changes_of(holder)
+    assert values(holder) == BEFORE
+    found.make()
+    assert values(holder) == AFTER
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
+def test_what_was_begun_is_taken_back(error: type[BaseException]) -> None:
+    holder = Holder()
+    found = changes_of(holder)
+
+    def fail() -> None:
+        raise error
+
+    found.step(fail, lambda: None)
+    with pytest.raises(error):
+        found.make()
+    assert values(holder) == BEFORE
+
+
+def interrupted(found: Changes, at: int) -> int:
+    """Make changes, with KeyboardInterrupt at an instruction; return how many were run."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal count
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            count += 1
+            if count == at:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        found.make()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_an_interrupt_at_any_instruction_leaves_all_or_nothing() -> None:
+    seen, at = set(), 0
+    while True:
+        at += 1
+        holder = Holder()
+        count = interrupted(changes_of(holder), at)
+        seen.add(str(values(holder)))
+        assert values(holder) in (BEFORE, AFTER), at
+        if count < at:
+            break
+    assert at > 20
+    assert seen == {str(BEFORE), str(AFTER)}
