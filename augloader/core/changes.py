@@ -42,13 +42,13 @@ class Changes:
         """
         self._steps.append((make, undo))
 
-    def rows(self, into: Tensor, index: Tensor, values: Tensor) -> None:
+    def rows(self, into: Tensor, index: Tensor, values: Tensor | int) -> None:
         """Add the change of some rows.
 
         Args:
             into: (n, ...), which nothing else changes until then.
             index: (b,) int64, distinct.
-            values: (b, ...).
+            values: (b, ...), or one number for all.
         """
         before = into[index]
         write = into.__setitem__

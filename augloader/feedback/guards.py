@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Set
 from typing import Any, NoReturn
 
@@ -26,6 +28,8 @@ def require_index(index: Tensor, n: int) -> Tensor:
             "Report one index a row."
         )
     index = index.cpu().to(torch.int64)
+    if bool((index[1:] > index[:-1]).all()) and int(index[0]) >= 0 and int(index[-1]) < n:
+        return index  # ascending, as a sampler reports
     bad = (index < 0) | (index >= n)
     if bad.any():
         raise ValueError(
@@ -105,6 +109,26 @@ def earliest(epoch: int | None, stale: int | None) -> int:
             f"epoch must be given with stale={stale}, got None. Pass the epoch to count from."
         )
     return require_int("epoch", epoch, 0, "Pass the epoch to count from.") - stale
+
+
+def require_room(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Raise ValueError where reported values would take more than half of the memory."""
+    size, whole = math.prod(shape) * dtype.itemsize, _memory()
+    if 2 * size > whole:
+        raise ValueError(
+            f"{name} must take at most half of the machine's {whole / 2**30:,.0f} GB, got "
+            f"{' x '.join(map(str, shape))} values of {dtype}, {size / 2**30:,.0f} GB. Report loss "
+            "alone; or proxies of fewer numbers, as of a random projection; or pass "
+            "table_dtype=torch.float16; or select from a sweep with such proxies."
+        )
+
+
+def _memory() -> float:
+    """Return the machine's bytes of memory, or infinity where that is not known."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return math.inf
 
 
 def raise_missing(needs: Set[str], bad: Tensor, stale: int | None) -> NoReturn:

@@ -146,7 +146,8 @@ class StableInfluence:
             influences: (b,) floating, for the gradient form; their absolute values count.
 
         Raises:
-            ValueError: fewer than 2 classes; an influence or log-probability beyond float16.
+            ValueError: fewer than 2 classes, or others than before; an influence or log-probability
+                beyond float16.
 
         Cost: O(b (C + L)).
         """
@@ -160,6 +161,12 @@ class StableInfluence:
             influence = loss_influence(rows["previous"], losses)
         else:
             assert logits is not None
+            width = rows["previous"].shape[1]
+            if logits.shape[1] != width:
+                raise ValueError(
+                    f"logits must keep the width {width} of earlier reports, got "
+                    f"{logits.shape[1]}. Use one sampler for one model."
+                )
             now = log_probabilities(logits).half()
             require_finite("log-probabilities", now, _DIVERGED, rows.get("index"))
             previous = {"previous": now}

@@ -56,11 +56,9 @@ def read(state: Any, n: int, dtype: torch.dtype, learners: Mapping[str, Learner]
     require_fields(found, {"period": Whole(0, _LATEST), "columns": _Known(n, dtype)})
     require_fields(found, _counts(n) | {"reported": _origins(found, n)})
     require_fields(found, {"shared": Rows(torch.int64, (n,), 0, found["visits"])})
-    classes = found["columns"]["logits"][0].shape[1] if "logits" in found["columns"] else 0
     for name, key in SAVED.items():
         if name in learners and found[key] != {}:
-            rows = Memory(learners[name], n).known(classes)
-            require_fields(found, {key: Names({k: _like(part) for k, part in rows.items()})})
+            require_fields(found, {key: _remembered(Memory(learners[name], n), found[key])})
     return found
 
 
@@ -102,6 +100,21 @@ def _origins(state: Mapping[str, Any], n: int) -> Field:
     """Return what the periods and epochs of the reported values are."""
     period, epoch = Rows(torch.int32, (n,), 0, state["period"]), Rows(torch.int32, (n,), 0)
     return Names(dict.fromkeys(state["columns"], Parts((period, epoch))))
+
+
+def _remembered(memory: Memory, columns: Any) -> Field:
+    """Return what a learner's columns are, of as many classes as some of them are wide."""
+    parts = columns.values() if isinstance(columns, Mapping) else ()
+    widths = [part.shape[1] for part in parts if isinstance(part, Tensor) and part.ndim == 2]
+    begun = [memory.known(classes) for classes in (0, *widths)]
+    fitting = (rows for rows in begun if _shapes(rows) == _shapes(columns))
+    rows = next(fitting, begun[0])
+    return Names({name: _like(part) for name, part in rows.items()})
+
+
+def _shapes(columns: Any) -> list[Any]:
+    parts = columns.items() if isinstance(columns, Mapping) else ()
+    return sorted((str(name), tuple(getattr(part, "shape", ()))) for name, part in parts)
 
 
 def _like(column: Tensor) -> Field:

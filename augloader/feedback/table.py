@@ -31,6 +31,7 @@ from augloader.feedback.guards import (
     raise_missing,
     require_epoch,
     require_index,
+    require_room,
     require_strengths,
     require_target,
     require_weakness,
@@ -68,6 +69,8 @@ class SampleTable:
             period does not forget.
         forgetting: count forgetting events, which a new refresh period does not forget either;
             every report must hold logits and labels then.
+        keep_logits: False keeps the losses that follow from reported logits and labels, 4 bytes a
+            sample, where proxies, n x C numbers, are not wanted.
 
     Raises:
         TypeError: n not an integer, a rule that is none.
@@ -100,15 +103,17 @@ class SampleTable:
         dtype: torch.dtype = torch.float32,
         rule: StrengthRule = Constant(),  # noqa: B008 - frozen
         forgetting: bool = False,
+        keep_logits: bool = True,
     ) -> None:
         require_bool("forgetting", forgetting, "True counts forgetting events.")
+        require_bool("keep_logits", keep_logits, "False keeps the losses that follow from them.")
         self.n = require_int("n", n, 1, "Give the number of samples of the dataset.")
         if dtype not in (torch.float32, torch.float16):
             raise ValueError(
                 f"dtype must be torch.float32 or torch.float16, got {dtype}. float16 halves the "
                 "memory at three digits of precision."
             )
-        self.dtype = dtype
+        self.dtype, self.keep_logits = dtype, keep_logits
         self.rule = require_rule("rule", rule)
         self.pending = Pending()
         self.visits = torch.zeros(self.n, dtype=torch.int64, device="cpu")
@@ -152,7 +157,7 @@ class SampleTable:
             TypeError: index not int64, values not floating, target not integer.
             ValueError: nothing reported, or not what the rule needs; repeated, negative or too
                 large indices; wrong lengths or widths; NaN, infinity or, in a float16 table,
-                values above 65,504.
+                values above 65,504; more to keep than half of the machine's memory.
 
         Cost: O(b C); waits for the device the values are on.
         """
@@ -178,6 +183,9 @@ class SampleTable:
         if "labels" in moved:
             classes = moved["logits"].shape[1] if "logits" in moved else None
             moved["labels"] = require_target(moved["labels"], index, classes)
+        logits = None if self.keep_logits else rows.pop("logits", None)
+        if logits is not None and "labels" in moved and "losses" not in rows:
+            rows["losses"] = losses_of(logits, moved["labels"]).to(self.dtype)
         made, columns = Changes(), dict(self._columns)
         for name, values in rows.items():
             columns[name] = self._column(name, tuple(values.shape[1:]))
@@ -192,12 +200,7 @@ class SampleTable:
         return made
 
     def formed(self, b: int, given: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
-        """Return a report of b samples by column, or raise what is wrong whatever its values are.
-
-        Args:
-            b: number of samples.
-            given: loss, logits, proxy, target and influence, as of ``report``, by these names.
-        """
+        """Return a report of b samples by column, or raise what is wrong without its values."""
         # Past the descriptor: this waits for no report under way.
         return formed(b, given, vars(self)["_columns"], self._learners)
 
@@ -295,11 +298,6 @@ class SampleTable:
     ) -> Tensor:
         """Return what tells which of several tables knows each sample best: the lowest.
 
-        Args:
-            needs: names of the evidence.
-            epoch: see ``evidence``.
-            stale: see ``evidence``.
-
         Returns:
             (n,) int64, 0 or more: lower where the evidence is of a later period, and within a
             period of a weaker view; ``UNKNOWN``, 2^62, where some of it is not known.
@@ -313,7 +311,8 @@ class SampleTable:
 
     def rows(self, index: Tensor) -> SampleTable:
         """Return a table of (m,) samples alone, m >= 1, with what was reported of them."""
-        part = SampleTable(len(index), dtype=self.dtype, forgetting="forgetting" in self._learners)
+        counting = "forgetting" in self._learners
+        part = SampleTable(len(index), dtype=self.dtype, forgetting=counting)
         for name in part._memories.keys() - {"strength"}:  # which is no evidence
             columns = self.learnt[name].items()
             part._memories[name].columns = {k: v[index] for k, v in columns}
@@ -439,6 +438,8 @@ class SampleTable:
         state = read(state, self.n, self.dtype, self._learners)
         learnt = {k: clone(state[key]) for k, key in SAVED.items() if state[key] is not None}
         columns = columns_of(state)
+        if not self.keep_logits:
+            columns.pop("logits", None)
         for name, column in columns.items():
             require_width(self._columns, name, column.width)
         changes = Changes()
@@ -464,6 +465,8 @@ class SampleTable:
     def _column(self, name: str, width: tuple[int, ...]) -> Weakest:
         """Return a column, or a new one where there is none yet."""
         found = self._columns.get(name)
+        if found is None:
+            require_room(ARGUMENTS[name], (self.n, *width), self.dtype)
         return Weakest.none(self.n, width, self.dtype) if found is None else found
 
     def _stored(self, name: str, values: Tensor, index: Tensor) -> Tensor:

@@ -66,8 +66,8 @@ class Weakest:
         index, changes = index[taken], Changes()
         changes.rows(self.values, index, values[taken])
         changes.rows(self.strength, index, strength[taken])
-        for into, value in ((self.period, period), (self.epoch, epoch)):
-            changes.rows(into, index, torch.full_like(index, value, dtype=into.dtype))
+        changes.rows(self.period, index, period)
+        changes.rows(self.epoch, index, epoch)
         return changes
 
     def order(self, now: int, since: int = 0) -> Tensor:

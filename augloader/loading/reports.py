@@ -69,17 +69,22 @@ def weakest_views(
     weighed = _flag("weight", batch.weight, b)
     unmixed = ~_flag("mixed", False if mixed is False else batch.mixed, b)
     unmixed &= ~_flag("mixed", False if mixed is None else mixed, b)
-    names = (index * (int(copies.max()) + 1 if b else 1) + copies).numpy()[weighed]
-    if len(np.unique(names)) < len(names):
-        raise ValueError(
-            "batch must hold each (index, copy) once, got repeated draws. Report every batch "
-            "once, as the loader gave it."
-        )
-    order = np.lexsort((strength.numpy(), index.numpy()))
+    samples = index.numpy()
+    order = samples.argsort(kind="stable")
+    ascending = samples[order]
+    if (ascending[1:] == ascending[:-1]).any():
+        names = (index * (int(copies.max()) + 1) + copies).numpy()[weighed]
+        if len(np.unique(names)) < len(names):
+            raise ValueError(
+                "batch must hold each (index, copy) once, got repeated draws. Report every batch "
+                "once, as the loader gave it."
+            )
+        order = np.lexsort((strength.numpy(), samples))
     order = order[(weighed & unmixed)[order]]
     if not len(order):
         return None
-    _, first = np.unique(index.numpy()[order], return_index=True)
+    ascending = samples[order]
+    first = np.concatenate([[True], ascending[1:] != ascending[:-1]])
     rows = torch.from_numpy(order[first])
     picked = {k: v.detach().cpu()[rows] for k, v in given.items() if v is not None}
     return index[rows], strength[rows], picked

@@ -203,7 +203,10 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
             )
         require_bool("report_at_once", report_at_once, "True waits for the GPU in each report.")
         self.report_at_once = report_at_once
-        self.table = SampleTable(n, dtype=table_dtype, rule=rule, forgetting=counting)
+        proxies = "proxies" in strategy.needs | self.plan.base_needs
+        self.table = SampleTable(
+            n, dtype=table_dtype, rule=rule, forgetting=counting, keep_logits=proxies
+        )
         self._watch = Watch(data)
         self._state = self._begun(0)
 

@@ -235,3 +235,11 @@ def test_wrongly_labelled_digits_get_less_strength(view: View) -> None:
     assert len(drawn) > 1000
     assert (sampler.table.state_dict()["memory"]["visits"] > rule.window).all()
     assert sampler.strengths[wrong].mean() < sampler.strengths[~wrong].mean() - 0.02
+
+
+def test_the_kl_form_is_of_one_number_of_classes() -> None:
+    rule = StableInfluence("kl", window=2)
+    rows = {**rule.start(2, 3), "visits": torch.zeros(2, dtype=torch.int32)}
+    rule.update(rows, logits=torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="logits must keep the width 3 of earlier reports, got 4"):
+        rule.update(rows, logits=torch.zeros(2, 4))
