@@ -19,9 +19,22 @@ Bools = NDArray[np.bool_]
 _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 
 
-def threads() -> ThreadPoolExecutor:
-    """Return as many Python threads for these loops as torch may use."""
-    return ThreadPoolExecutor(torch.get_num_threads())
+class _Alone:
+    """The one thread that there is, where a pool's would only add memory of their own."""
+
+    map = map
+
+    def __enter__(self) -> _Alone:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is left to be done."""
+
+
+def threads() -> Any:
+    """Return as many Python threads for these loops as torch may use, as a pool with ``map``."""
+    count = torch.get_num_threads()
+    return ThreadPoolExecutor(count) if count > 1 else _Alone()
 
 
 def jit(loop: _Loop, **options: Any) -> _Loop:

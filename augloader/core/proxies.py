@@ -8,8 +8,9 @@ The outer product, n * C * d numbers, is never formed: distances need only Gram 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -298,7 +299,7 @@ class Proxies:
             product = product * (part.float() @ torch.from_numpy(signs).to(part.device).float())
         return Proxies(product)
 
-    def distances(self, other: Proxies | None = None) -> Tensor:
+    def distances(self, other: Proxies | None = None, workspace: Workspace | None = None) -> Tensor:
         """Return the exact Euclidean distances to other proxies, or among these.
 
         d_ij^2 = ||g_i||^2 ||h_i||^2 + ||g_j||^2 ||h_j||^2 - 2 <g_i, g_j> <h_i, h_j>, in float64
@@ -306,6 +307,8 @@ class Proxies:
 
         Args:
             other: m proxies of the same form; None means these, with an exact zero diagonal.
+            workspace: memory to use again, also for what is returned, which the next call with it
+                overwrites; None takes new memory.
 
         Returns:
             (n, m) float32, on the proxies' device.
@@ -328,10 +331,11 @@ class Proxies:
         )
         if h is None:
             left, across = torch.cat([left, -2 * g], 1), torch.cat([across, g2], 1)
-        out = torch.empty(len(self), len(right), dtype=torch.float32, device=self.device)
-        rows = max(16, _BLOCK // max(len(right), 1))
-        buffer = left.new_empty(rows, len(right))  # fresh memory for each block would cost more
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        space = Workspace() if workspace is None else workspace
+        out = space.empty("distances", (len(self), len(right)), torch.float32, self.device)
+        rows = max(1, min(len(self), max(16, _BLOCK // max(len(right), 1))))
+        buffer = space.empty("block", (rows, len(right)), left.dtype, left.device)
+        with _pool(self.device) as pool:
             for start in range(0, len(self), rows):
                 block = slice(start, start + rows)
                 squared = torch.mm(left[block], across.T, out=buffer[: len(left) - start])
@@ -343,12 +347,37 @@ class Proxies:
         return out
 
 
-def _roots(squared: Tensor, out: Tensor, pool: Executor) -> None:
+class Workspace:
+    """Memory that is used again and again: what is freed and asked for anew leaves gaps."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def empty(
+        self, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        """Return an uninitialised tensor, valid until the next of this name."""
+        size, held = prod(shape), self._held.get(name)
+        if held is None or (held.dtype, held.device) != (dtype, device) or len(held) < size:
+            self._held[name] = held = torch.empty(size, dtype=dtype, device=device)
+        return held[:size].view(shape)
+
+
+def _pool(device: torch.device) -> Any:
+    """Return the threads that roots are taken by on the CPU."""
+    if device.type != "cpu":
+        return nullcontext()
+    from augloader.core import compiled  # Numba takes a second to import
+
+    return compiled.threads()
+
+
+def _roots(squared: Tensor, out: Tensor, pool: Any) -> None:
     """Write the square roots in float32; on the CPU compiled, in one pass for torch's three."""
     if out.device.type != "cpu":
         out.copy_(squared.clamp_(min=0)).sqrt_()
         return
-    from augloader.core import compiled  # Numba takes a second to import
+    from augloader.core import compiled
 
     share = -(-len(out) // torch.get_num_threads())
     parts = (part.split(share) for part in (squared, out))

@@ -18,10 +18,13 @@ def test_roots_are_those_of_what_is_not_negative() -> None:
     assert out[1].tolist() == [np.sqrt(np.float32(2)), np.inf, 0]
 
 
-def test_as_many_threads_as_torch_may_use() -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_as_many_threads_as_torch_may_use(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: count)
     with compiled.threads() as pool:
         assert list(pool.map(abs, [-1, 2])) == [1, 2]
-        assert pool._max_workers == torch.get_num_threads()
+        assert list(pool.map(pow, [2, 3], [3, 2])) == [8, 9]
+        assert getattr(pool, "_max_workers", 1) == count
 
 
 def test_where_machine_code_cannot_be_kept_it_is_compiled_all_the_same(

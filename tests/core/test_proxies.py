@@ -9,6 +9,7 @@ from torch import Tensor
 
 from augloader import Proxies
 from augloader.core import residual
+from augloader.core.proxies import Workspace
 from augloader.selection import nearest
 from tests.reference import random_state
 
@@ -192,3 +193,20 @@ def test_some_rows_are_not_checked_for_finiteness_again(monkeypatch: pytest.Monk
     assert len(whole[torch.tensor([True, False, False, True, True])][torch.tensor([2])]) == 1
     with pytest.raises(ValueError, match=r"proxies.gradient must have shape \(n, d\), got \(2,\)"):
         whole[torch.tensor(3)]
+
+
+def test_a_workspace_is_used_again_and_grows() -> None:
+    space, cpu = Workspace(), torch.device("cpu")
+    first = space.empty("a", (3, 4), torch.float32, cpu)
+    again = space.empty("a", (2, 2), torch.float32, cpu)
+    assert again.data_ptr() == first.data_ptr()
+    assert space.empty("b", (2, 2), torch.float32, cpu).data_ptr() != first.data_ptr()
+    assert space.empty("a", (9, 9), torch.float64, cpu).dtype == torch.float64
+    points = Proxies(torch.randn(20, 5))
+    rest = Proxies(points.gradient[:7])
+    expected = points.distances(), rest.distances(), points.distances(rest)
+    space = Workspace()
+    found = points.distances(workspace=space)
+    assert torch.equal(found, expected[0])
+    assert torch.equal(rest.distances(workspace=space), expected[1])
+    assert torch.equal(points.distances(rest, space), expected[2])

@@ -29,7 +29,6 @@ from augloader.selection.greedy.medoids import (
     enough,
     largest,
     offsets,
-    scanned,
 )
 
 _ROWS = 64  # rows a thread works on at a time: they stay in the processor's cache
@@ -156,18 +155,19 @@ def _dense(matrix: Floats, budget: int, xi: float, given: Longs) -> Medoids:
             run.seeded(given, [run.meet(met[:, : len(given)].copy(), 0, given)])
         else:
             first(1, n * top - sums)
+        limits = np.split(run.best, range(_ROWS, n, _ROWS))  # views
         steps, bounds = _FIRST, gains_now()
         first(steps, bounds)
-        while run.step == min(steps, budget) < budget and _crowded(matrix, run.best):
+        sizes = list(pool.map(kernels.below, blocks, limits))
+        while run.step == min(steps, budget) < budget and sum(sizes) > matrix.size // 8:
             steps *= 2
             first(steps, bounds)
+            sizes = list(pool.map(kernels.below, blocks, limits))
         if run.step < min(steps, budget) or run.step == budget:
             return run.medoids(gains_now())
-        kept = list(pool.map(scanned, blocks, np.split(run.best, range(_ROWS, n, _ROWS))))
-    ids, values, counts = (np.concatenate(part) for part in zip(*kept, strict=True))
+        ids, values = np.empty(sum(sizes), np.int32), np.empty(sum(sizes), np.float32)
+        counts, ends = np.empty(n, np.int64), np.cumsum(sizes)[:-1]
+        found = [np.split(ids, ends), np.split(values, ends)]
+        found.append(np.split(counts, range(_ROWS, n, _ROWS)))
+        list(pool.map(kernels.scan, blocks, limits, *found))
     return run.medoids(run.finish(offsets(counts), ids, values, xi))
-
-
-def _crowded(matrix: Floats, best: Floats) -> bool:
-    """Whether the balls hold more than an eighth of the matrix."""
-    return kernels.below(matrix, best) > matrix.size // 8

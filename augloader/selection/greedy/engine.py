@@ -25,7 +25,7 @@ from augloader.core.checks import (
     unchecked,
 )
 from augloader.core.progress import progress
-from augloader.core.proxies import Proxies
+from augloader.core.proxies import Proxies, Workspace
 from augloader.selection.greedy.batched import Batch
 from augloader.selection.greedy.dense import batched_medoids, dense_medoids
 from augloader.selection.greedy.graph import graph_medoids
@@ -143,6 +143,7 @@ def _medoids(
     limits: Mapping[str, int],
     xi: float | None,
     stochastic: float | None,
+    workspace: Workspace,
 ) -> Medoids:
     """Return ``facility_location`` of arguments that were checked before."""
     n, budget, seed, given = len(proxies), task.share, task.seed, task.start.cpu().numpy()
@@ -155,7 +156,7 @@ def _medoids(
                 proxies, budget, stop, stochastic, given, name == "dense", rng
             )
         if name == "dense":
-            return dense_medoids(proxies.distances(), budget, xi, given)
+            return dense_medoids(proxies.distances(None, workspace), budget, xi, given)
         if name == "matrix-free":
             return matrix_free_medoids(proxies, budget, stop, given, limits[name], rng)
         return graph_medoids(proxies, budget, stop, given, limits[name], seed, rng)
@@ -212,21 +213,23 @@ def facility_locations(
                 found |= _at_once(tasks, wave, proxies_of, device, xi)
         except RuntimeError as error:
             room = _to_the_cpu(error)
-    several = None if len(tasks) > 1 else False
+    several, workspace = (None if len(tasks) > 1 else False), Workspace()
     for t, task in enumerate(progress(tasks, "selection", several)):
         if t in found:
             continue
         proxies = proxies_of(task)
         if room:
             try:
-                found[t] = _medoids(task, proxies, engine, limits, xi, stochastic)
+                found[t] = _medoids(
+                    task, proxies, engine, limits, xi, stochastic, workspace
+                ).packed()
                 continue
             except RuntimeError as error:
                 if proxies.device.type == "cpu":
                     raise
                 room = _to_the_cpu(error)
         limits = _limits(memory_limit, torch.device("cpu"), stochastic)
-        found[t] = _medoids(task, _on_cpu(proxies), engine, limits, xi, stochastic)
+        found[t] = _medoids(task, _on_cpu(proxies), engine, limits, xi, stochastic, workspace)
     return [found[t] for t in range(len(tasks))]
 
 

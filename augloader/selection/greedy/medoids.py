@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,14 @@ class Medoids:
     proven: bool = True
     engine: str = "dense"
     reason: str = ""
+
+    def packed(self) -> Medoids:
+        """Return a copy, made where the memory of the selection is free again.
+
+        What is kept of many groups would else lie between what each of them used, and hold it.
+        """
+        parts: dict[str, Any] = vars(self)
+        return replace(self, **{k: x.clone() for k, x in parts.items() if isinstance(x, Tensor)})
 
     @property
     def sizes(self) -> Tensor:

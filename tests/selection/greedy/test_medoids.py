@@ -238,3 +238,16 @@ def test_arrays_of_any_layout_are_taken() -> None:
     for begin in wrong:
         with pytest.raises(TypeError, match="start must be"):
             greedy_medoids(distances, 4, start=begin)
+
+
+def test_packed_medoids_are_a_copy() -> None:
+    points = torch.arange(6.0)[:, None]
+    found = greedy_medoids(torch.cdist(points, points), 3)
+    packed = found.packed()
+    for name, value in vars(found).items():
+        other = getattr(packed, name)
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, other)
+            assert value.data_ptr() != other.data_ptr()
+        else:
+            assert value == other

@@ -1,0 +1,343 @@
+"""How time and memory grow with the number of samples, from 10^5 to 10^7, and small steps' costs.
+
+    python benchmarks/scale.py --quick        under two minutes; ends in one line of JSON
+    python benchmarks/scale.py                every size, three rounds, and a figure on log axes
+
+Every reading comes from a process of its own, with one thread. Memory is the peak above what the
+process held before the call. Parts:
+
+    first draw   next(iter(sampler)) of an epoch of n base draws and copies of 30 %
+    epoch        all draws of it, beside torch's RandomSampler over n
+    rank         what one of 64 ranks of DistributedCoresetSampler holds beyond the sample table
+    report       a batch of 256 losses, told a sampler
+    refresh      Rank(Loss()) from reported logits of 10 classes: memory over the logits' own
+    selection    FacilityLocation of one class, 64 wide: 1 % and 10 %
+    classes      FacilityLocation of 10 % of 1,000 classes: memory over the proxies' own
+    erasing      "erasing" on 64 uint8 images of 224 x 224 beside torchvision's RandomErasing
+    import       the sampler and the dataset beside torch
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from math import log
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from common import Reading, Spread, environment, machine, measure, progress, run_child, save
+from torch import Tensor
+from torch.utils.data import RandomSampler
+from torchvision.transforms import v2
+
+from augloader import (
+    AdaptiveStrengthTransform,
+    CoresetSampler,
+    DistributedCoresetSampler,
+    Evidence,
+    FacilityLocation,
+    Loss,
+    Proxies,
+    Rank,
+    Sample,
+    Uniform,
+)
+
+PACKAGES = ("augloader", "numpy", "numba", "torch", "torchvision", "faiss-gpu", "faiss-cpu")
+SIZES = (10**5, 10**6, 10**7)
+FRACTION, BATCH, CLASSES, WIDE, RANKS = 0.3, 256, 10, 64, 64
+REPEATS = 41  # of small steps, whose median counts
+
+
+def sampler_of(n: int) -> CoresetSampler:
+    """Return a sampler whose epoch has begun, with its selection."""
+    sampler = CoresetSampler(range(n), Uniform(), fraction=FRACTION)
+    sampler.refresh()
+    return sampler
+
+
+def exhaust(sampler: Any) -> int:
+    return sum(1 for _ in sampler)
+
+
+def first_draw(n: int) -> Reading:
+    sampler = sampler_of(n)
+    return measure(lambda: next(iter(sampler)))[1]
+
+
+def epoch(n: int) -> Reading:
+    """Measure an epoch's draws a second, and those of torch's RandomSampler."""
+    rates = []
+    for sampler in (sampler_of(n), RandomSampler(range(n))):
+        draws, reading = measure(lambda: exhaust(sampler))  # noqa: B023 - called at once
+        rates.append(draws / reading["cpu_seconds"])
+    return {"ours": rates[0], "torch": rates[1], "ratio": rates[0] / rates[1]}
+
+
+def rank(n: int) -> Reading:
+    """Measure what a rank holds beyond the table: its plan, its state, a part of its draws."""
+
+    def made() -> Any:
+        sampler = DistributedCoresetSampler(
+            range(n), Uniform(), num_replicas=RANKS, rank=RANKS - 1, fraction=FRACTION
+        )
+        sampler.refresh(Evidence(n))
+        return sampler, next(iter(sampler))
+
+    torch.zeros(n).add_(1)  # the allocator's first pages
+    (sampler, _), reading = measure(made)
+    chosen = sampler.selection
+    held = 24 * n + chosen.indices.nbytes + chosen.weights.nbytes
+    after = measure(lambda: None)[1]["base_mb"]
+    return {"bytes_a_sample": ((after - reading["base_mb"]) * 2**20 - held) / n}
+
+
+def batch_of(n: int, rng: np.random.Generator) -> Sample:
+    index = torch.from_numpy(rng.choice(n, BATCH, replace=False))
+    ones = torch.ones(BATCH)
+    return Sample(None, index % CLASSES, index, ones, ones * 0, index * 0)
+
+
+def report(n: int) -> Reading:
+    sampler, rng, taken = sampler_of(n), np.random.default_rng(0), []
+    for _ in range(REPEATS + 1):
+        batch, losses = batch_of(n, rng), torch.rand(BATCH)
+        begun = perf_counter()
+        sampler.report(batch, loss=losses)
+        taken.append(perf_counter() - begun)
+    return {"seconds": median(taken[1:])}
+
+
+def refresh(n: int) -> Reading:
+    sampler = CoresetSampler(range(n), Rank(Loss()), fraction=0.1)
+    logits, index = torch.randn(n, CLASSES), torch.arange(n)
+    sampler.table.keep_logits = True  # as where proxies are wanted too
+    sampler.table.report(index, logits=logits, target=index % CLASSES)
+    reading = measure(sampler.refresh)[1]
+    return reading | {"over": (reading["peak_mb"] - reading["base_mb"]) * 2**20 / logits.nbytes}
+
+
+def mixture(n: int, seed: int = 0) -> Tensor:
+    """Return n points around 20 means, float32."""
+    generator = torch.Generator().manual_seed(seed)
+    means = 2 * torch.randn(20, WIDE, generator=generator)
+    points = torch.randn(n, WIDE, generator=generator)
+    return points.add_(means[torch.randint(20, (n,), generator=generator)])
+
+
+def select(n: int, share: float) -> Reading:
+    strategy, rng = FacilityLocation(per_class=False), np.random.default_rng(0)
+    strategy.select(Evidence(500, proxies=Proxies(mixture(500, 1))), 50, generator=rng)
+    evidence = Evidence(n, proxies=Proxies(mixture(n)))
+    return measure(lambda: strategy.select(evidence, round(share * n), generator=rng))[1]
+
+
+def classes(n: int) -> Reading:
+    """Measure the selection from n / 1,000 classes of 1,000."""
+    strategy, rng, labels = FacilityLocation(), np.random.default_rng(0), torch.arange(n) % 1000
+    strategy.select(Evidence(500, labels[:500] % 5, Proxies(mixture(500, 1))), 50, generator=rng)
+    points = mixture(n)
+    evidence = Evidence(n, torch.arange(n) // 1000, Proxies(points))
+    chosen, reading = measure(lambda: strategy.select(evidence, n // 10, generator=rng))
+    held = measure(lambda: None)[1]["base_mb"]
+    over = {"peak": reading["peak_mb"], "left": held}
+    assert len(chosen) == n // 10
+    return reading | {
+        f"{name}_over": (value - reading["base_mb"]) * 2**20 / points.nbytes
+        for name, value in over.items()
+    }
+
+
+def times_of(call: Callable[[], object]) -> float:
+    call()
+    return median(measure(call)[1]["cpu_seconds"] for _ in range(9))
+
+
+def erasing(n: int) -> Reading:
+    """Measure images of n x n a second beside torchvision's, which takes one at a time."""
+    images = torch.randint(256, (64, 3, n, n), dtype=torch.uint8)
+    ours, theirs = AdaptiveStrengthTransform("erasing"), v2.RandomErasing(p=1.0)
+    ones = torch.ones(64)
+    mine = times_of(lambda: ours(images, ones))
+    peers = times_of(lambda: torch.stack([theirs(image) for image in images]))
+    return {"ours": 64 / mine, "torchvision": 64 / peers, "ratio": peers / mine}
+
+
+def imports(n: int) -> Reading:
+    def seconds(statement: str) -> float:
+        program = f"import time; t = time.perf_counter(); {statement}"
+        program += "; print(time.perf_counter() - t)"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        return float(done.stdout)
+
+    mine = "from augloader import CoresetSampler, WeightedAugmentedDataset"
+    taken = [(seconds("import torch"), seconds(mine)) for _ in range(5)]
+    torchs, ours = (median(values) for values in zip(*taken, strict=True))
+    return {"torch": torchs, "ours": ours, "ratio": ours / torchs}
+
+
+PARTS: dict[str, Callable[..., Reading]] = {
+    "first draw": first_draw,
+    "epoch": epoch,
+    "rank": rank,
+    "report": report,
+    "refresh": refresh,
+    "selection": select,
+    "classes": classes,
+    "erasing": erasing,
+    "import": imports,
+}
+LARGEST = 10**7
+QUICK: list[dict[str, Any]] = [
+    {"part": "first draw", "n": LARGEST},
+    {"part": "epoch", "n": 10**6},
+    {"part": "report", "n": LARGEST},
+    {"part": "selection", "n": 10**5, "share": 0.1},
+    {"part": "selection", "n": 10**5, "share": 0.01},
+    {"part": "classes", "n": 10**6},
+    {"part": "erasing", "n": 224},
+    {"part": "import", "n": 0},
+]
+
+
+def jobs(quick: bool) -> list[dict[str, Any]]:
+    if quick:
+        return QUICK
+    made: list[dict[str, Any]] = [
+        {"part": part, "n": n}
+        for part in ("first draw", "epoch", "rank", "report", "refresh")
+        for n in SIZES
+    ]
+    made += [{"part": "first draw", "n": 10**8}]
+    made += [
+        {"part": "selection", "n": n, "share": share}
+        for n in (10**4, 10**5, 3 * 10**5)
+        for share in (0.01, 0.1)
+    ]
+    made += [{"part": "classes", "n": n} for n in (10**5, 10**6)]
+    return made + [{"part": "erasing", "n": side} for side in (32, 224)] + QUICK[-1:]
+
+
+def slope(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
+    """Return the exponents of growth from one size to the next."""
+    points = sorted((row["job"]["n"], median(r[name] for r in row["readings"])) for row in rows)
+    return [
+        round(log(max(b, 1e-9) / max(a, 1e-9)) / log(m / n), 2)
+        for (n, a), (m, b) in pairwise(points)
+    ]
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the line of JSON."""
+
+    def found(part: str, n: int | None, name: str, **more: Any) -> float:
+        values = [
+            median(reading[name] for reading in row["readings"])
+            for row in rows
+            if row["job"]["part"] == part
+            and n in (None, row["job"]["n"])
+            and more.items() <= row["job"].items()
+        ]
+        return values[-1] if values else float("nan")
+
+    first = [found("first draw", LARGEST, name) for name in ("seconds", "peak_mb", "base_mb")]
+    small, large = (found("selection", 10**5, "cpu_seconds", share=s) for s in (0.01, 0.1))
+    return {
+        "benchmark": "scale",
+        "machine": machine(),
+        "first_draw_ms_1e7": round(1e3 * first[0], 3),
+        "first_draw_mb_1e7": round(first[1] - first[2], 2),
+        "draws_ratio": round(found("epoch", None, "ratio"), 3),
+        "report_ms_1e7": round(1e3 * found("report", LARGEST, "seconds"), 3),
+        "select_small_budget_ratio": round(small / large, 3),
+        "select_memory_ratio": round(found("classes", 10**6, "peak_over"), 3),
+        "erasing_ratio_224": round(found("erasing", 224, "ratio"), 3),
+        "import_ratio": round(found("import", None, "ratio"), 3),
+    }
+
+
+def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw seconds and memory over the number of samples, on log axes."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure((9, 4), layout="constrained")
+    panels: dict[str, Any] = dict(zip(("seconds", "MB"), drawn.subplots(1, 2), strict=True))
+    for label, part, share in (
+        ("first draw", "first draw", None),
+        ("report of 256", "report", None),
+        ("free refresh", "refresh", None),
+        ("selection, 1 %", "selection", 0.01),
+        ("selection, 10 %", "selection", 0.1),
+    ):
+        chosen = [r for r in rows if r["job"]["part"] == part and r["job"].get("share") == share]
+        at = [row["job"]["n"] for row in chosen]
+        if len(at) < 2:
+            continue
+        seconds = [median(r["seconds"] for r in row["readings"]) for row in chosen]
+        panels["seconds"].plot(at, seconds, "o-", label=label)
+        if all("peak_mb" in row["readings"][0] for row in chosen):
+            more = [
+                max(0.1, median(r["peak_mb"] - r["base_mb"] for r in row["readings"]))
+                for row in chosen
+            ]
+            panels["MB"].plot(at, more, "o-", label=label)
+    for name, axes in panels.items():
+        axes.set(xscale="log", yscale="log", xlabel="samples", ylabel=name)
+        axes.legend()
+    drawn.savefig(path, dpi=120)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="under two minutes")
+    parser.add_argument("--rounds", type=int, help="(3; 1 if quick)")
+    parser.add_argument("--only", nargs="+", choices=[*PARTS], help="these parts")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.child:
+        job = dict(options.child)
+        print(json.dumps(PARTS[job.pop("part")](**job)))
+        return
+    wanted = [job for job in jobs(options.quick) if job["part"] in (options.only or PARTS)]
+    readings: dict[str, list[Reading]] = {json.dumps(job): [] for job in wanted}
+    for _ in range(options.rounds or (1 if options.quick else 3)):
+        for job in progress(wanted):
+            readings[json.dumps(job)].append(run_child(__file__, job, threads=1))
+    rows = [{"job": json.loads(job), "readings": found} for job, found in readings.items()]
+    for row in rows:
+        spreads = {
+            name: asdict(Spread.of(reading[name] for reading in row["readings"]))
+            for name in row["readings"][0]
+        }
+        row["spread"] = spreads
+        line = "  ".join(f"{name} {value['median']:.4g}" for name, value in spreads.items())
+        print(f"{row['job']}: {line}")
+    record = {
+        "quick": options.quick,
+        "environment": environment(1, PACKAGES),
+        "summary": summary(rows),
+        "slopes": {
+            part: slope([row for row in rows if row["job"]["part"] == part], "seconds")
+            for part in ("first draw", "report", "refresh")
+        },
+        "rows": rows,
+    }
+    if not options.only:
+        path = save(options.output, "scale" + "-quick" * options.quick, "cpu", record)
+        if not options.quick:
+            figure(rows, path.with_suffix(".png"))
+    print(json.dumps(record["summary"]))
+
+
+if __name__ == "__main__":
+    main()
