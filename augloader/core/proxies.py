@@ -50,15 +50,32 @@ class LastLayerGradient:
     h, (n, d) float32, is the input of the head, caught by a forward hook; the 1 stands for the
     bias and is left out when the head has none.
 
+    With ``project`` a sweep keeps w numbers of each outer product, a TensorSketch, in place of its
+    factors: inner products have the right mean, and a squared distance a relative standard
+    deviation of at most sqrt(8 / w). Of ImageNet that is 5 GB for w = 1,024, in place of 15.
+
     Args:
         head: name of the head as in ``model.named_modules()``; None takes the last ``nn.Linear``.
+        project: w, at least 1; None keeps the factors.
+        seed: of the projection.
+
+    Raises:
+        TypeError, ValueError: a projection below 1, a seed out of range.
 
     Example:
         >>> LastLayerGradient(head="fc")
-        LastLayerGradient(head='fc')
+        LastLayerGradient(head='fc', project=None, seed=0)
     """
 
     head: str | None = None
+    project: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.project is not None:
+            require_int("project", self.project, 1, "None keeps the factors.")
+        require_seed(self.seed)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from augloader.core.proxies import (
     Residual,
     unchecked_residual,
 )
+from augloader.core.sketch import TensorSketch
 from augloader.distributed import collectives
 from augloader.loading.heads import Tap, head_of
 from augloader.loading.layer_gradients import LayerGradients
@@ -85,9 +86,9 @@ def sweep(
 
     Returns:
         Evidence of all n samples in order: labels int64, losses float32 and proxies float32, on
-        the model's device (on the CPU for MPS, which has no float64); with LastLayerGradient also
-        the features that the head was given. With a group: of this rank's share, with indices,
-        for a sampler with the same group.
+        the model's device (on the CPU for MPS, which has no float64); with LastLayerGradient that
+        does not project also the features that the head was given. With a group: of this rank's
+        share, with indices, for a sampler with the same group.
 
     Raises:
         TypeError: data without ``__len__``, a stream or a loader, an item that is None, labels that
@@ -103,8 +104,8 @@ def sweep(
         values tell (another head, labels of forward out of range, NaN) raises after the last batch.
 
     Cost: one forward pass a sample; with LayerGradient another and a backward pass; memory
-    n (C + d) floats, with LayerGradient n P, or n w where it projects. Waits for a GPU
-    once, at the end.
+    n (C + d) floats, with LayerGradient n P, or n w where a proxy projects, and a batch's. Waits
+    for a GPU once, at the end.
 
     Example:
         >>> data = [(torch.tensor([1.0, 0.0]), 0), (torch.tensor([0.0, 1.0]), 1)]
@@ -161,7 +162,7 @@ def _sweep(
         return Evidence(len(view), indices=share)
     loader = loader_of(view, share, batch_size, num_workers, collate_fn, device)
     tap = Tap(*head_of(model, proxy.head)) if isinstance(proxy, LastLayerGradient) else Tap()
-    layers = None
+    layers = sketch = None
     if isinstance(proxy, LayerGradient):
         if forward is not None:
             raise ValueError(
@@ -169,10 +170,7 @@ def _sweep(
                 "one tensor to logits, or use LastLayerGradient()."
             )
         layers = LayerGradients(model, proxy, dtype)
-    labels: list[Tensor] = []
-    losses: list[Tensor] = []
-    gradients: list[Tensor] = []
-    features: list[Tensor] = []
+    columns = Columns(len(view) if share is None else len(share))
     with eval_mode(model), tap, torch.no_grad(), Fixed(0):
         for batch, positions in batches(loader, "sweep", bar):
             moved = on(batch, device)
@@ -183,45 +181,81 @@ def _sweep(
                 target = batch.target  # on the CPU, where checking it waits for nothing
             target = _check_target(target, logits, positions).to(device, non_blocking=True)
             logits = logits.float()
-            labels.append(target)
             within = target.clamp(0, logits.shape[1] - 1)  # what is not is found below
-            losses.append(F.cross_entropy(logits, within, reduction="none"))
+            found = {"labels": target, "losses": F.cross_entropy(logits, within, reduction="none")}
             if layers is not None:
-                gradients.append(layers(moved.input, within))
+                found["gradient"] = layers(moved.input, within)
             elif proxy is not None:
-                gradients.append(unchecked_residual(logits, within))
-            if tap.head is not None:
-                features.append(tap.features(logits))
+                found["gradient"] = unchecked_residual(logits, within)
+            if isinstance(proxy, LastLayerGradient):
+                features = tap.features(logits)
+                if proxy.project is None:
+                    found["features"] = features
+                else:
+                    if sketch is None:
+                        widths = logits.shape[1], features.shape[1]
+                        sketch = TensorSketch(*widths, proxy.project, proxy.seed)
+                    found["gradient"] = sketch(found["gradient"], features)
+            columns.add(found, (target == within).all())
     home = torch.device("cpu") if device.type == "mps" else device  # distances need float64
-    parts = [torch.cat(part).to(home) for part in (labels, losses, gradients, features) if part]
-    _require_sound(parts, logits.shape[1], tap, len(view), share)
-    target, loss, *rest = parts
-    proxies = unchecked(Proxies, gradient=rest[0], features=None) if rest else None
-    inputs = None
-    if len(rest) > 1:
-        proxies = unchecked(Proxies, gradient=rest[0], features=rest[1])
-        inputs = rest[1][:, :-1] if tap.biased else rest[1]  # the bias's input is a column of ones
-    known = {"labels": target, "losses": loss, "proxies": proxies, "features": inputs}
-    return Evidence(len(view), indices=share).with_checked(**known)
+    parts = {name: part.to(home) for name, part in columns.values.items()}
+    _require_sound(columns, parts, logits.shape[1], tap, len(view), share)
+    proxies = inputs = None
+    if "gradient" in parts:
+        proxies = unchecked(Proxies, gradient=parts["gradient"], features=parts.get("features"))
+    if "features" in parts:  # the bias's input is a column of ones
+        inputs = parts["features"][:, :-1] if tap.biased else parts["features"]
+    known = {"labels": parts["labels"], "losses": parts["losses"], "proxies": proxies}
+    return Evidence(len(view), indices=share).with_checked(**known, features=inputs)
+
+
+class Columns:
+    """What is known of n samples, filled in some rows at a time.
+
+    Attributes:
+        values: by name, (n, ...), on the device of the first rows.
+        sound: of each part that was added, whether its values are finite and its labels in range;
+            on the device.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.values: dict[str, Tensor] = {}
+        self.sound: list[Tensor] = []
+        self._n, self._done = n, 0
+
+    def add(self, rows: dict[str, Tensor], sound: Tensor) -> None:
+        """Fill in the next b rows, (b, ...) by name."""
+        size = len(rows["labels"])
+        for name, part in rows.items():
+            if name not in self.values:
+                self.values[name] = part.new_empty(self._n, *part.shape[1:])
+            self.values[name][self._done : self._done + size] = part
+            if part.is_floating_point():
+                sound = sound & part.isfinite().all()
+        self._done += size
+        self.sound.append(sound)
 
 
 def _require_sound(
-    parts: list[Tensor], classes: int, tap: Tap, n: int, share: Tensor | None
+    columns: Columns,
+    parts: dict[str, Tensor],
+    classes: int,
+    tap: Tap,
+    n: int,
+    share: Tensor | None,
 ) -> None:
     """Raise unless labels, losses and proxies of a sweep hold; waits for their device once."""
-    target, loss, *rest = parts
-    flags = [((target >= 0) & (target < classes)).all()]
-    flags += [part.isfinite().all() for part in (loss, *rest)]
-    flags += [] if tap.same is None else [tap.same.to(loss.device)]
+    flags = [*columns.sound]
+    flags += [] if tap.same is None else [tap.same.to(flags[0].device)]
     if torch.stack(flags).all():
         return
     if tap.same is not None:
         tap.require_same()
     samples = torch.arange(n, device="cpu") if share is None else share
-    require_labels("target", target, len(target), classes, samples)
+    require_labels("target", parts["labels"], len(parts["labels"]), classes, samples)
     # The losses first: where they are not finite, they name the samples of a share.
-    Evidence(n, losses=loss, indices=share)
-    Proxies(*rest)
+    Evidence(n, losses=parts["losses"], indices=share)
+    Proxies(*(parts[name] for name in ("gradient", "features") if name in parts))
 
 
 def gradient_norms(

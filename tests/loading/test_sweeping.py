@@ -582,3 +582,29 @@ def test_other_defaults_of_torch_change_no_sweep() -> None:
         finally:
             torch.set_default_dtype(torch.float32)
             torch.set_default_device(None)
+
+
+def test_last_layer_gradients_are_projected_batch_by_batch() -> None:
+    model, data = nn.Linear(6, 4), [(torch.randn(6), i % 4) for i in range(30)]
+    whole = sweep(model, data, LastLayerGradient()).proxies
+    found = sweep(model, data, LastLayerGradient(project=4096, seed=3), batch_size=7)
+    assert whole is not None
+    assert found.proxies is not None
+    assert found.features is None
+    assert found.proxies.gradient.shape == (30, 4096)
+    assert found.proxies.features is None
+    exact, near = whole.distances(), found.proxies.distances()
+    off = ~torch.eye(30, dtype=torch.bool)
+    assert ((near - exact).abs()[off] / exact[off]).max() < 0.15
+    again = sweep(model, data, LastLayerGradient(project=4096, seed=3), batch_size=30)
+    assert again.proxies is not None
+    torch.testing.assert_close(again.proxies.gradient, found.proxies.gradient)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"project": 0}, ValueError), ({"project": 1.5}, TypeError), ({"seed": -1}, ValueError)],
+)
+def test_bad_projections(options: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="must be"):
+        LastLayerGradient(**options)

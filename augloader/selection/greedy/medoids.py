@@ -57,8 +57,9 @@ class Medoids:
 
         What is kept of many groups would else lie between what each of them used, and hold it.
         """
-        parts: dict[str, Any] = vars(self)
-        return replace(self, **{k: x.clone() for k, x in parts.items() if isinstance(x, Tensor)})
+        parts = vars(self).items()
+        copies: dict[str, Any] = {k: x.clone() for k, x in parts if isinstance(x, Tensor)}
+        return replace(self, **copies)
 
     @property
     def sizes(self) -> Tensor:
