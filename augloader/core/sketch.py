@@ -38,7 +38,8 @@ class TensorSketch:
             torch.from_numpy(rng.integers(numbers, size=size)) for size in (classes, width)
         ]
         self._signs = [
-            torch.from_numpy(rng.choice(np.array([-1, 1], np.float32), size)) for size in (classes, width)
+            torch.from_numpy(rng.choice(np.array([-1, 1], np.float32), size))
+            for size in (classes, width)
         ]
 
     def __call__(self, g: Tensor, h: Tensor) -> Tensor:

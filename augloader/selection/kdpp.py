@@ -44,18 +44,24 @@ def linear_kernel(quality: Values, features: Tensor, samples: Tensor | None = No
 
     Source: Kuchnik & Smith (2019), App. H; Kulesza & Taskar (2012), section 3.1.
     """
-    x = features.detach().cpu().double()
-    if x.shape[1]:  # so that no square overflows
-        x = x / x.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    lengths = x.square().sum(1, keepdim=True).sqrt()
-    if not lengths.all():
+    q, lacking = _scaled(quality), torch.zeros(len(features), dtype=torch.bool, device="cpu")
+    wide = features.shape[1] > len(features)
+    b = torch.empty(features.shape, dtype=torch.float64 if wide else torch.float32, device="cpu")
+    for start in range(0, len(b), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        x = features[rows].detach().cpu().double()
+        if x.shape[1]:  # so that no square overflows
+            x = x / x.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        lengths = x.square().sum(1, keepdim=True).sqrt()
+        lacking[rows] = lengths[:, 0] == 0
+        b[rows] = x * (q[rows] / lengths)
+    if lacking.any():
         raise ValueError(
             "features must not be rows of zeros for a k-DPP, got "
-            f"{count_and_first(lengths[:, 0] == 0, 'such rows', samples=samples)}. "
+            f"{count_and_first(lacking, 'such rows', samples=samples)}. "
             'Take kernel="gaussian".'
         )
-    b = x * (_scaled(quality) / lengths)
-    return b.float() if b.shape[1] <= len(b) else _root(b @ b.T)
+    return _root(b @ b.T) if wide else b
 
 
 def gaussian_kernel(
@@ -84,19 +90,19 @@ def gaussian_kernel(
 
     Source: Rahimi & Recht (2007); Affandi et al. (2013).
     """
-    x, q = features.detach().cpu().double(), _scaled(quality)
+    x, q = features.detach().cpu(), _scaled(quality)
     if bandwidth is None:
         one, other = torch.from_numpy(generator.integers(len(x), size=(2, 1000)))
-        apart = (x[one] - x[other]).square().sum(1).sqrt()
+        apart = (x[one].double() - x[other].double()).square().sum(1).sqrt()
         bandwidth = float(apart[apart > 0].median()) if apart.any() else 1.0
-    x = x / bandwidth
     if len(x) <= width:
+        x = x.double() / bandwidth
         return q * _root(torch.exp(-torch.cdist(x, x).square() / 2))
     frequencies = torch.from_numpy(generator.standard_normal((x.shape[1], width // 2)))
     out = torch.empty(len(x), width, dtype=torch.float32, device="cpu")
     for start in range(0, len(x), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        angles = x[rows] @ frequencies
+        angles = (x[rows].double() / bandwidth) @ frequencies
         out[rows] = torch.cat([angles.cos(), angles.sin()], 1) * (q[rows] / (width // 2) ** 0.5)
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from augloader.core.proxies import Proxies
 Hessian = Literal["exact", "kronecker", "diagonal"]
 HESSIANS: tuple[Hessian, ...] = ("exact", "kronecker", "diagonal")
 _BLOCK = 2048  # samples whose gradients are written out at a time
+_VALUES = 2**21  # of residuals and features taken to float64 at a time
 _ROUNDING = 1e-15  # times the side of a matrix: pivots and eigenvalues below this are nothing
 _LIMIT = 4 << 30  # bytes that the exact Hessian and its factor may take
 
@@ -47,7 +49,7 @@ def influence(proxies: Proxies, damping: float, hessian: Hessian = "exact") -> T
             Hessian (the message suggests a damping), an exact Hessian of more than 4 GiB.
 
     Cost: exact O(n (C d)^2 + (C d)^3) time and 16 (C d)^2 bytes; kronecker O(n d (C + d) + d^3);
-    diagonal O(n C d).
+    diagonal O(n C d). Proxies are taken to float64 a block of rows at a time.
 
     Example:
         >>> g, h = torch.tensor([[-0.5], [0.5], [-0.1]]), torch.tensor([[1.0], [-1.0], [1.0]])
@@ -59,29 +61,54 @@ def influence(proxies: Proxies, damping: float, hessian: Hessian = "exact") -> T
     """
     damping = require_number("damping", damping, "[0, inf)", "0.1 is scikit-learn's C = 10.")
     require_one_of("hessian", hessian, HESSIANS)
-    g, h, p = _parts(Proxies.of(proxies))
+    parts = _Parts(Proxies.of(proxies))
     if hessian == "exact":
-        return _exact(g, h, p, damping)
+        return _exact(parts, damping)
     if hessian == "diagonal":
-        spectrum = (p * (1 - p)).T @ h.square()  # (C, d)
-        return _squares(g, h, _inverse(spectrum, damping))
-    values, vectors = torch.linalg.eigh(h.T @ h)
-    class_values, class_vectors = torch.linalg.eigh(_covariance(p))
+        spectrum = sum((p * (1 - p)).T @ h.square() for _, _, h, p in parts)  # (C, d)
+        return parts.squares(_inverse(torch.as_tensor(spectrum), damping))
+    products = [(h.T @ h, p.T @ p, (p * (1 - p)).sum(0)) for _, _, h, p in parts]
+    inner, outer, alone = (torch.stack(part).sum(0) for part in zip(*products, strict=True))
+    values, vectors = torch.linalg.eigh(inner)
+    class_values, class_vectors = torch.linalg.eigh(_covariance(outer, alone) / parts.n)
     spectrum = _solid(class_values)[:, None] * _solid(values)
-    return _squares(g @ class_vectors, h @ vectors, _inverse(spectrum, damping))
+    return parts.squares(_inverse(spectrum, damping), class_vectors, vectors)
 
 
-def _parts(proxies: Proxies) -> tuple[Tensor, Tensor, Tensor]:
-    """Return g, h and the probabilities p = g + y, in float64."""
-    if proxies.features is None:
-        raise ValueError(
-            "proxies must have features for the last layer's Hessian, got residuals alone. Sweep "
-            "with LastLayerGradient()."
-        )
-    g = proxies.gradient.detach().double()
+class _Parts:
+    """Residuals g, features h and probabilities p = g + y in float64, some rows at a time."""
+
+    def __init__(self, proxies: Proxies) -> None:
+        if proxies.features is None:
+            raise ValueError(
+                "proxies must have features for the last layer's Hessian, got residuals alone. "
+                "Sweep with LastLayerGradient()."
+            )
+        self.g, self.h = proxies.gradient.detach(), proxies.features.detach()
+        self.n, self.classes = self.g.shape
+        self.d = self.h.shape[1]
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """Yield the rows, g, h and p; raise ValueError where they are no residuals."""
+        size = max(64, _VALUES // (self.classes + self.d))
+        for start in range(0, self.n, size):
+            rows = slice(start, start + size)
+            g = self.g[rows].double()
+            yield rows, g, self.h[rows].double(), _probabilities(g)
+
+    def squares(self, inverse: Tensor, *bases: Tensor) -> Tensor:
+        """Return sum_cd g_c^2 h_d^2 inverse_cd for each sample, (n,) float32, in two bases."""
+        found = self.g.new_empty(self.n, dtype=torch.float32)
+        for rows, g, h, _ in self:
+            if bases:
+                g, h = g @ bases[0], h @ bases[1]
+            found[rows] = ((g.square() @ inverse) * h.square()).sum(1).float()
+        return found
+
+
+def _probabilities(g: Tensor) -> Tensor:
     if g.shape[1] == 1:
-        p = g + (g < 0)
-        sums = g.new_zeros(())
+        p, sums = g + (g < 0), g.new_zeros(())
     else:
         p = g.clone()  # g is negative at the label alone; where it is nowhere, p is a one-hot
         p[torch.arange(len(g), device=g.device), g.argmin(1)] += 1
@@ -91,21 +118,20 @@ def _parts(proxies: Proxies) -> tuple[Tensor, Tensor, Tensor]:
             "proxies must be residuals p - y, rows of sum 0 with one negative entry (or one column "
             "in [-1, 1]), got other vectors. Sweep with LastLayerGradient()."
         )
-    return g, proxies.features.detach().double(), p.clamp(0, 1)
+    return p.clamp(0, 1)
 
 
-def _exact(g: Tensor, h: Tensor, p: Tensor, damping: float) -> Tensor:
+def _exact(parts: _Parts, damping: float) -> Tensor:
     """Assemble H block by block, factor it once, and solve for all gradients."""
-    n, classes, d = len(g), g.shape[1], h.shape[1]
+    classes, d = parts.classes, parts.d
     side = classes * d
     if 16 * side**2 > _LIMIT:
         raise ValueError(
             f"hessian must fit 4 GiB to be exact, got {classes} x {d} parameters, which take "
             f'{16 * side**2 / 2**30:.1f} GiB. Choose hessian="kronecker".'
         )
-    total = g.new_zeros(classes, d, classes, d)
-    for block in torch.arange(n, device=g.device).split(8 * _BLOCK):
-        q, x = p[block], h[block]
+    total = parts.g.new_zeros(classes, d, classes, d, dtype=torch.float64)
+    for _, _, x, q in parts:
         if classes == 1:
             total[0, :, 0] += (x * (q * (1 - q))).T @ x
         for a in range(classes):
@@ -124,19 +150,20 @@ def _exact(g: Tensor, h: Tensor, p: Tensor, damping: float) -> Tensor:
     pivots = factor.diagonal().square()
     if failed or pivots.min() <= _ROUNDING * side * pivots.max():
         _raise_singular(damping, scale)
-    parts = []
-    for block in torch.arange(n, device=g.device).split(_BLOCK):
-        rows = (g[block][:, :, None] * h[block][:, None, :]).view(len(block), side)
-        solved = torch.linalg.solve_triangular(factor, rows.T, upper=False)
-        parts.append(solved.square().sum(0))
-    return torch.cat(parts).float()
+    found = []
+    for _, g, h, _ in parts:
+        for gs, hs in zip(g.split(_BLOCK), h.split(_BLOCK), strict=True):
+            rows = (gs[:, :, None] * hs[:, None, :]).view(len(gs), side)
+            solved = torch.linalg.solve_triangular(factor, rows.T, upper=False)
+            found.append(solved.square().sum(0))
+    return torch.cat(found).float()
 
 
-def _covariance(p: Tensor) -> Tensor:
-    """Return the mean of diag(p) - p p'."""
-    if p.shape[1] == 1:
-        return (p * (1 - p)).mean(0, keepdim=True)
-    apart = p.T @ p / len(p)
+def _covariance(outer: Tensor, alone: Tensor) -> Tensor:
+    """Return the sum of diag(p) - p p', of those of p p' and of p (1 - p)."""
+    if len(alone) == 1:
+        return alone[:, None]
+    apart = outer.clone()
     apart.fill_diagonal_(0)
     return apart.sum(1).diag() - apart  # rows of sum 0, exactly
 
@@ -151,11 +178,6 @@ def _inverse(spectrum: Tensor, damping: float) -> Tensor:
     if damping == 0 and not spectrum.all():
         _raise_singular(damping, float(spectrum.mean()))
     return (spectrum + damping).reciprocal()
-
-
-def _squares(g: Tensor, h: Tensor, inverse: Tensor) -> Tensor:
-    """Return sum_cd g_c^2 h_d^2 inverse_cd for each sample."""
-    return ((g.square() @ inverse) * h.square()).sum(1).float()
 
 
 def _raise_singular(damping: float, scale: float) -> None:

@@ -15,6 +15,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import binomtest, chisquare
 from torch import Tensor
 
+from augloader.selection import kdpp
 from augloader.selection.kdpp import _elementary, gaussian_kernel, linear_kernel, sample
 from tests.reference import random_state
 
@@ -345,3 +346,26 @@ def test_better_items_come_more_often() -> None:
     generator = random(5)
     good = np.mean([(sample(b, 4, generator) < 20).mean() for _ in range(200)])
     assert good > 0.8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kernels_are_made_in_blocks_and_leave_features_as_they_are(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quality = np.random.default_rng(0).random(50) + 0.1
+    features = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
+    before = features.clone()
+
+    def made() -> list[torch.Tensor]:
+        rng = np.random.default_rng(1)
+        return [
+            linear_kernel(quality, features),
+            gaussian_kernel(quality, features, 8, None, rng),
+            linear_kernel(quality[:5], features[:5]),
+        ]
+
+    whole = made()
+    monkeypatch.setattr(kdpp, "_BLOCK", 8)
+    for one, other in zip(made(), whole, strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(features, before)

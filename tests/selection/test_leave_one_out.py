@@ -461,3 +461,16 @@ def test_what_is_too_large_to_be_exact(monkeypatch: pytest.MonkeyPatch) -> None:
         influence(given_, 0.1)
     influence(given_, 0.1, "kronecker")
     influence(given_, 0.1, "diagonal")
+
+
+@pytest.mark.parametrize("hessian", ["exact", "kronecker", "diagonal"])
+def test_blocks_of_rows_change_nothing_but_rounding(
+    hessian: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    g = torch.randn(300, 4, generator=generator).softmax(1)
+    g[torch.arange(300), torch.arange(300) % 4] -= 1
+    proxies = Proxies(g, torch.randn(300, 6, generator=generator))
+    whole = influence(proxies, 0.1, hessian)
+    monkeypatch.setattr(leave_one_out, "_VALUES", 1)  # 64 rows at a time
+    torch.testing.assert_close(influence(proxies, 0.1, hessian), whole, rtol=1e-5, atol=1e-7)
