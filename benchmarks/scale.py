@@ -8,11 +8,14 @@ process held before the call. Parts:
 
     first draw   next(iter(sampler)) of an epoch of n base draws and copies of 30 %
     epoch        all draws of it, beside torch's RandomSampler over n
-    rank         what one of 64 ranks of DistributedCoresetSampler holds beyond the sample table
+    rank         what one of 64 ranks holds beyond the sample table and the selection
     report       a batch of 256 losses, told a sampler
     refresh      Rank(Loss()) from reported logits of 10 classes: memory over the logits' own
     selection    FacilityLocation of one class, 64 wide: 1 % and 10 %
     classes      FacilityLocation of 10 % of 1,000 classes: memory over the proxies' own
+    influence    leave-one-out, Kronecker factors, 10 classes, 512 features: memory over the input
+    k-DPP        the linear kernel's draw of 32, 64 features: memory over the input
+    sweep        LastLayerGradient, 100 classes, 256 features: memory over what it returns
     erasing      "erasing" on 64 uint8 images of 224 x 224 beside torchvision's RandomErasing
     import       the sampler and the dataset beside torch
 """
@@ -20,6 +23,7 @@ process held before the call. Parts:
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import subprocess
 import sys
@@ -36,21 +40,25 @@ import numpy as np
 import torch
 from common import Reading, Spread, environment, machine, measure, progress, run_child, save
 from torch import Tensor
-from torch.utils.data import RandomSampler
+from torch.utils.data import RandomSampler, Subset, TensorDataset
 from torchvision.transforms import v2
 
 from augloader import (
+    KDPP,
     AdaptiveStrengthTransform,
     CoresetSampler,
     DistributedCoresetSampler,
     Evidence,
     FacilityLocation,
+    LastLayerGradient,
     Loss,
     Proxies,
     Rank,
     Sample,
     Uniform,
+    sweep,
 )
+from augloader.selection import influence
 
 PACKAGES = ("augloader", "numpy", "numba", "torch", "torchvision", "faiss-gpu", "faiss-cpu")
 SIZES = (10**5, 10**6, 10**7)
@@ -84,7 +92,7 @@ def epoch(n: int) -> Reading:
 
 
 def rank(n: int) -> Reading:
-    """Measure what a rank holds beyond the table: its plan, its state, a part of its draws."""
+    """Measure what a rank holds beside them: its plan, its state, a part of its draws."""
 
     def made() -> Any:
         sampler = DistributedCoresetSampler(
@@ -97,6 +105,7 @@ def rank(n: int) -> Reading:
     (sampler, _), reading = measure(made)
     chosen = sampler.selection
     held = 24 * n + chosen.indices.nbytes + chosen.weights.nbytes
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed is given back
     after = measure(lambda: None)[1]["base_mb"]
     return {"bytes_a_sample": ((after - reading["base_mb"]) * 2**20 - held) / n}
 
@@ -157,6 +166,37 @@ def classes(n: int) -> Reading:
     }
 
 
+def over(reading: Reading, size: int) -> Reading:
+    return reading | {"over": (reading["peak_mb"] - reading["base_mb"]) * 2**20 / size}
+
+
+def of_influence(n: int) -> Reading:
+    g = torch.randn(n, CLASSES).softmax(1)
+    g[torch.arange(n), torch.arange(n) % CLASSES] -= 1
+    proxies = Proxies(g, torch.randn(n, 512))
+    influence(Proxies(g[:500], torch.randn(500, 512)), 1.0, "kronecker")
+    found = measure(lambda: influence(proxies, 1.0, "kronecker"))[1]
+    return over(found, 4 * n * (CLASSES + 512))
+
+
+def k_dpp(n: int) -> Reading:
+    features, rng = mixture(n), np.random.default_rng(0)
+    KDPP().select(Evidence(500, features=features[:500]), 32, generator=rng)
+    evidence = Evidence(n, features=features)
+    return over(measure(lambda: KDPP().select(evidence, 32, generator=rng))[1], features.nbytes)
+
+
+def swept(n: int) -> Reading:
+    head = torch.nn.Linear(256, 100)
+    data = TensorDataset(torch.randn(n, 256), torch.arange(n) % 100)
+    sweep(head, Subset(data, range(500)), LastLayerGradient(), progress=False)
+    found, reading = measure(
+        lambda: sweep(head, data, LastLayerGradient(), batch_size=512, progress=False)
+    )
+    assert found.n == n
+    return over(reading, 4 * n * (100 + 257))
+
+
 def times_of(call: Callable[[], object]) -> float:
     call()
     return median(measure(call)[1]["cpu_seconds"] for _ in range(9))
@@ -193,6 +233,9 @@ PARTS: dict[str, Callable[..., Reading]] = {
     "refresh": refresh,
     "selection": select,
     "classes": classes,
+    "influence": of_influence,
+    "k-DPP": k_dpp,
+    "sweep": swept,
     "erasing": erasing,
     "import": imports,
 }
@@ -224,6 +267,7 @@ def jobs(quick: bool) -> list[dict[str, Any]]:
         for share in (0.01, 0.1)
     ]
     made += [{"part": "classes", "n": n} for n in (10**5, 10**6)]
+    made += [{"part": part, "n": 2 * 10**5} for part in ("influence", "k-DPP", "sweep")]
     return made + [{"part": "erasing", "n": side} for side in (32, 224)] + QUICK[-1:]
 
 

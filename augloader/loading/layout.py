@@ -138,7 +138,7 @@ class Random:
 
 @dataclass(frozen=True, eq=False)
 class Listed:
-    """Some samples, (k,) int64, with (k,) float64 weights."""
+    """Some samples, (k,) int64, with (k,) floating weights."""
 
     samples: Array
     weights: Array
@@ -172,7 +172,7 @@ class Listed:
     @property
     def total(self) -> float:
         """See ``Base``."""
-        return float(self.weights.sum())
+        return float(self.weights.sum(dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,7 @@ class Layout:
         base: the samples drawn as they are.
         chosen: the k samples that are augmented, and the weight of a strong draw of each.
         worth: (k,) float64, what a plain draw of each weighs, beside ``each``.
+        unit: what the chosen samples' weights are multiplied by.
         copies: strong draws of each after the base; 0: the base's are strong themselves, and after
             it come those chosen that it does not hold.
         first: number of the first copy.
@@ -244,6 +245,7 @@ class Layout:
     is_weak: Chance
     weighting: Literal["uniform", "share", "own"] = "own"
     each: float = 1.0
+    unit: float = 1.0
     scaled: bool = True
     plain: bool = False
     fewer: bool = False
@@ -281,7 +283,8 @@ class Layout:
             else:
                 if self.plain:
                     strong = strength > 0
-                weight[strong] = self.chosen.weights[self._positions(index, own, which, strong)]
+                position = self._positions(index, own, which, strong)
+                weight[strong] = self.unit * self.chosen.weights[position]
         weak = self.is_weak.at(origin)
         return Draws(index, copy, (weight * self._scale).astype(np.float32), strength, weak)
 
@@ -310,7 +313,8 @@ class Layout:
     @property
     def least(self) -> float:
         """A bound below all weights, as float32 has it."""
-        parts = [self.each * self.base.worth(np.arange(len(self.base))), self.chosen.weights]
+        parts = [self.each * self.base.worth(np.arange(len(self.base)))]
+        parts.append(self.unit * self.chosen.weights)
         if self.weighting == "share":
             parts = [parts[0] / max(1, self._count.max(initial=1))]
         lowest = min((float(part.min()) for part in parts if len(part)), default=1.0)
@@ -364,9 +368,12 @@ class Layout:
         elif self.copies:
             after = self._after % max(1, len(self.chosen)) if self.fewer else nothing
             weights = self.chosen.weights
-            total += weights[after].sum() if self.fewer else weights.sum() * self.copies
+            some = weights[after] if self.fewer else weights
+            times = 1 if self.fewer else self.copies
+            total += self.unit * float(some.sum(dtype=np.float64)) * times
         elif len(self.chosen):
-            weights = np.where(self._strong, self.chosen.weights, self.each * self.worth)
+            strong = self.unit * self.chosen.weights.astype(np.float64)
+            weights = np.where(self._strong, strong, self.each * self.worth)
             total += weights.sum() - self.each * self.worth[self._held].sum()
         return len(self) / float(total)
 

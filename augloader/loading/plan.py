@@ -274,29 +274,27 @@ class EpochPlan:
 
         Source: Liu & Mirzasoleiman (2022), Eq. 10; Kuchnik & Smith (2019), section 4.2.
         """
-        members, worth = self._members(epoch, kept), np.ones(0)
-        chosen, gamma = np.zeros(0, np.int64), worth
-        population = self.weighting == "population"
+        members, population = self._members(epoch, kept), self.weighting == "population"
+        chosen, gamma, unit = np.zeros(0, np.int64), np.zeros(0, np.float32), 1.0
         if selection is not None:
-            chosen, gamma = selection.indices.numpy(), selection.weights.double().numpy()
-            gamma = gamma if population else gamma * len(chosen) / self.n
-            if kept is not None:
-                drawn = members.holds(chosen)
-                chosen, gamma = chosen[drawn], gamma[drawn]
-            worth = np.ones(len(chosen))
-            if kept is not None:
-                worth = members.worth(members.places(chosen))
-            gamma = gamma * worth
+            chosen, gamma = selection.indices.numpy(), selection.weights.numpy()
+            unit = 1.0 if population else len(chosen) / self.n
+        worth = np.broadcast_to(1.0, len(chosen))
+        if kept is not None and len(chosen):
+            drawn = members.holds(chosen)
+            chosen = chosen[drawn]
+            worth = members.worth(members.places(chosen))
+            gamma = gamma[drawn] * worth
         each = self.n / members.total if population else 1.0  # what a base draw weighs
         share = self.weighting in ("downweight", "unbiased")
         if selection is not None and self.base in ("selected", "none"):
-            members, each = Listed(chosen, worth if share else gamma), 1.0
+            members, each = Listed(chosen, worth if share else gamma), 1.0 if share else unit
             if self.base == "none" or self.copies == 0:
-                members = Listed(chosen[:0], worth[:0])
+                members, each = Listed(chosen[:0], worth[:0]), 1.0
         found = Layout(
             self.n,
             members,
-            Listed(chosen, gamma / max(1, self.copies)),
+            Listed(chosen, gamma),
             worth,
             self.copies,
             min(self.copies, 1),
@@ -305,6 +303,7 @@ class EpochPlan:
             self._chance(WEAK, self.weak_probability, epoch),
             "uniform" if self.weighting == "uniform" else "share" if share else "own",
             each,
+            unit / max(1, self.copies),
             scaled=self.weighting != "unbiased",
             plain=self.copies == 0
             and not self.keep_unaugmented_copies

@@ -214,18 +214,17 @@ class Columns:
 
     Attributes:
         values: by name, (n, ...), on the device of the first rows.
-        sound: of each part that was added, whether its values are finite and its labels in range;
-            on the device.
+        sound: whether all values are finite and all labels in range, on the device.
     """
 
     def __init__(self, n: int) -> None:
         self.values: dict[str, Tensor] = {}
-        self.sound: list[Tensor] = []
+        self.sound = torch.ones((), dtype=torch.bool, device="cpu")
         self._n, self._done = n, 0
 
     def add(self, rows: dict[str, Tensor], sound: Tensor) -> None:
         """Fill in the next b rows, (b, ...) by name."""
-        size = len(rows["labels"])
+        size, sound = len(rows["labels"]), sound & self.sound.to(sound.device)
         for name, part in rows.items():
             if name not in self.values:
                 self.values[name] = part.new_empty(self._n, *part.shape[1:])
@@ -233,7 +232,7 @@ class Columns:
             if part.is_floating_point():
                 sound = sound & part.isfinite().all()
         self._done += size
-        self.sound.append(sound)
+        self.sound = sound  # in one place: kept for each part they would split the memory
 
 
 def _require_sound(
@@ -245,9 +244,8 @@ def _require_sound(
     share: Tensor | None,
 ) -> None:
     """Raise unless labels, losses and proxies of a sweep hold; waits for their device once."""
-    flags = [*columns.sound]
-    flags += [] if tap.same is None else [tap.same.to(flags[0].device)]
-    if torch.stack(flags).all():
+    same = columns.sound if tap.same is None else columns.sound & tap.same.to(columns.sound.device)
+    if same:
         return
     if tap.same is not None:
         tap.require_same()
