@@ -219,12 +219,13 @@ class Columns:
 
     def __init__(self, n: int) -> None:
         self.values: dict[str, Tensor] = {}
-        self.sound = torch.ones((), dtype=torch.bool, device="cpu")
+        self.sound: Tensor | None = None
         self._n, self._done = n, 0
 
     def add(self, rows: dict[str, Tensor], sound: Tensor) -> None:
         """Fill in the next b rows, (b, ...) by name."""
-        size, sound = len(rows["labels"]), sound & self.sound.to(sound.device)
+        size = len(rows["labels"])
+        sound = sound if self.sound is None else sound & self.sound
         for name, part in rows.items():
             if name not in self.values:
                 self.values[name] = part.new_empty(self._n, *part.shape[1:])
@@ -244,8 +245,9 @@ def _require_sound(
     share: Tensor | None,
 ) -> None:
     """Raise unless labels, losses and proxies of a sweep hold; waits for their device once."""
-    same = columns.sound if tap.same is None else columns.sound & tap.same.to(columns.sound.device)
-    if same:
+    sound = columns.sound
+    assert sound is not None
+    if sound if tap.same is None else sound & tap.same.to(sound.device):
         return
     if tap.same is not None:
         tap.require_same()
