@@ -219,7 +219,7 @@ def torchvisions(source: Source) -> tuple[Part, Part]:
         parts = [(np.asarray(part.data), part.targets) for part in both]
     classes = getattr(both[0], "classes", None)
     if classes is None or source.kind == "mnist":  # whose files' names are "3 - three"
-        classes = [str(c) for c in range(1 + int(np.max(parts[0][1])))]
+        classes = [str(c) for c in range(1 + int(np.asarray(parts[0][1]).max()))]
     train, test = (of_arrays(pixels, labels, classes) for pixels, labels in parts)
     return train, test
 

@@ -196,7 +196,7 @@ def test_threads_report_one_after_the_other() -> None:
             for thread in running:
                 thread.join()
             assert sampler.table.visits.eq(1).all()
-            for name in ("losses", "logits", "labels"):
+            for name in ("losses", "labels", "forgetting"):
                 assert not len(sampler.table.missing(name))
             assert sampler._watch.progress.reported == N
     finally:

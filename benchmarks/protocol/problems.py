@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from cifar import Images
 from sklearn.datasets import load_digits
 from sources import Files, Source
 from torch import Tensor, nn
 
 from augloader.augment import crops, rotations, translations
 from protocol.networks import Move, Networks, checksum
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+from cifar import Images
 
 Array = np.ndarray[Any, Any]
 Seconds = defaultdict[str, float]

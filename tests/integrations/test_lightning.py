@@ -408,7 +408,7 @@ def test_loaders_made_by_wrap_and_mixed_batches_are_reported(tmp_path: Path) -> 
     trainer.fit(network, loader)
     assert len(network.draws) == N + 4
     first = {i for _, i, *_ in network.draws[:8]}  # the other batches were mixed
-    assert len(sampler.table.missing("logits")) == N - len(first)
+    assert len(sampler.table.missing("losses")) == N - len(first)
 
 
 def test_a_validated_checkpoint_is_no_place_to_go_on_from(tmp_path: Path) -> None:
