@@ -65,8 +65,8 @@ def influence(proxies: Proxies, damping: float, hessian: Hessian = "exact") -> T
     if hessian == "exact":
         return _exact(parts, damping)
     if hessian == "diagonal":
-        spectrum = sum((p * (1 - p)).T @ h.square() for _, _, h, p in parts)  # (C, d)
-        return parts.squares(_inverse(torch.as_tensor(spectrum), damping))
+        squares = [(p * (1 - p)).T @ h.square() for _, _, h, p in parts]  # (C, d)
+        return parts.squares(_inverse(torch.stack(squares).sum(0), damping))
     products = [(h.T @ h, p.T @ p, (p * (1 - p)).sum(0)) for _, _, h, p in parts]
     inner, outer, alone = (torch.stack(part).sum(0) for part in zip(*products, strict=True))
     values, vectors = torch.linalg.eigh(inner)
