@@ -340,7 +340,7 @@ def test_sequences_are_padded_by_the_collate_function_of_ones_own(tmp_path: Path
     ).train()
     assert len(seen) == N + 5
     assert all(text in seen for text in texts)
-    assert len(sampler.table.missing("logits")) == 0
+    assert len(sampler.table.missing("losses")) == 0
 
 
 RANKS = """
