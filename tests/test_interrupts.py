@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Barrier, Thread
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ import augloader
 from augloader import CoresetSampler, Forgetting, Proportional, Sample, StableInfluence
 from augloader.feedback import SampleTable
 from augloader.feedback.views import Weakest
+from tests.tracing import interrupted
 
 pytestmark = pytest.mark.filterwarnings("ignore:All draws of epoch:UserWarning")
 
@@ -61,32 +61,6 @@ def known(sampler: CoresetSampler) -> Any:
     return frozen(sampler.table.state_dict()), progress.reported, progress.batch
 
 
-def interrupted(call: Callable[[], object], at: int) -> int:
-    """Call with KeyboardInterrupt raised at the ``at``-th line; return how many lines it ran."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, arg: Any) -> Any:
-        nonlocal count
-        if not frame.f_code.co_filename.startswith(HOME):
-            return None
-        if event == "line":
-            count += 1
-            if count == at:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(before)
-    return count
-
-
 @pytest.mark.parametrize("first", [True, False])
 def test_an_interrupt_at_any_line_of_a_report(first: bool) -> None:
     begun = sampler_of()
@@ -100,7 +74,7 @@ def test_an_interrupt_at_any_line_of_a_report(first: bool) -> None:
     while True:
         at += 1
         sampler = copy.deepcopy(begun)
-        lines = interrupted(lambda: report(sampler, index), at)  # noqa: B023 - called at once
+        lines = interrupted(lambda: report(sampler, index), at, HOME)  # noqa: B023 - called at once
         found = known(sampler)
         assert found in (before, after), at
         seen[found == after] += 1
@@ -122,7 +96,7 @@ def test_an_interrupt_at_any_line_of_taking_over_a_tables_state() -> None:
     while True:
         at += 1
         sampler = copy.deepcopy(begun)
-        lines = interrupted(lambda: sampler.table.load_state_dict(state), at)  # noqa: B023
+        lines = interrupted(lambda: sampler.table.load_state_dict(state), at, HOME)  # noqa: B023
         assert frozen(sampler.table.state_dict()) in (before, after), at
         if lines < at:
             break
@@ -140,7 +114,7 @@ def test_an_interrupt_at_any_line_of_merging() -> None:
     while True:
         at += 1
         sampler = copy.deepcopy(begun)
-        lines = interrupted(lambda: sampler.table.merge(other.table), at)  # noqa: B023
+        lines = interrupted(lambda: sampler.table.merge(other.table), at, HOME)  # noqa: B023
         assert known(sampler) in (before, after), at
         if lines < at:
             break

@@ -71,8 +71,24 @@ class Base(Protocol):
         """The sum of all weights."""
 
 
+class _Alike:
+    """A base whose samples weigh 1 each."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def worth(self, places: Array) -> Array:
+        """See ``Base``."""
+        return np.ones(len(places))
+
+    @property
+    def total(self) -> float:
+        """See ``Base``."""
+        return float(len(self))
+
+
 @dataclass(frozen=True)
-class Everyone:
+class Everyone(_Alike):
     """All of n samples, at weight 1."""
 
     n: int
@@ -93,18 +109,9 @@ class Everyone:
         """See ``Base``."""
         return samples
 
-    def worth(self, places: Array) -> Array:
-        """See ``Base``."""
-        return np.ones(len(places))
-
-    @property
-    def total(self) -> float:
-        """See ``Base``."""
-        return float(self.n)
-
 
 @dataclass(frozen=True, eq=False)
-class Random:
+class Random(_Alike):
     """The first of a permutation of all samples, at weight 1."""
 
     order: Permutation
@@ -125,15 +132,6 @@ class Random:
     def places(self, samples: Array) -> Array:
         """See ``Base``."""
         return self.order.where(samples)
-
-    def worth(self, places: Array) -> Array:
-        """See ``Base``."""
-        return np.ones(len(places))
-
-    @property
-    def total(self) -> float:
-        """See ``Base``."""
-        return float(self.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,15 +360,15 @@ class Layout:
         """What brings the weights to mean 1."""
         if not self.scaled or self.weighting == "uniform" or not len(self):
             return 1.0
-        total, nothing = self.each * self.base.total, np.zeros(0, np.int64)
+        total = self.each * self.base.total
         if self.weighting == "share":
             total += self.each * self.worth[~self._held & (self._count > 0)].sum()
         elif self.copies:
-            after = self._after % max(1, len(self.chosen)) if self.fewer else nothing
-            weights = self.chosen.weights
-            some = weights[after] if self.fewer else weights
-            times = 1 if self.fewer else self.copies
-            total += self.unit * float(some.sum(dtype=np.float64)) * times
+            if self.fewer:
+                some = self.chosen.weights[self._after % max(1, len(self.chosen))]
+                total += self.unit * some.sum(dtype=np.float64)
+            else:
+                total += self.unit * self.chosen.total * self.copies
         elif len(self.chosen):
             strong = self.unit * self.chosen.weights.astype(np.float64)
             weights = np.where(self._strong, strong, self.each * self.worth)

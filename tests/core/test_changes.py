@@ -1,7 +1,5 @@
 """Changes are made together, or not at all."""
 
-import sys
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -9,6 +7,7 @@ import torch
 
 from augloader.core import changes as module
 from augloader.core.changes import Changes
+from tests.tracing import interrupted
 
 
 class Holder:
@@ -58,39 +57,12 @@ def test_what_was_begun_is_taken_back(error: type[BaseException]) -> None:
     assert values(holder) == BEFORE
 
 
-def interrupted(found: Changes, at: int) -> int:
-    """Make changes, with KeyboardInterrupt at an instruction; return how many were run."""
-    count = 0
-
-    def trace(frame: FrameType, event: str, arg: Any) -> Any:
-        nonlocal count
-        if frame.f_code.co_filename != module.__file__:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            count += 1
-            if count == at:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        found.make()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(before)
-    return count
-
-
 def test_an_interrupt_at_any_instruction_leaves_all_or_nothing() -> None:
     seen, at = set(), 0
     while True:
         at += 1
         holder = Holder()
-        count = interrupted(changes_of(holder), at)
+        count = interrupted(changes_of(holder).make, at, module.__file__, "opcode")
         seen.add(str(values(holder)))
         assert values(holder) in (BEFORE, AFTER), at
         if count < at:
