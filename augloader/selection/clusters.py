@@ -18,6 +18,8 @@ from augloader.core.checks import (
 )
 from augloader.core.evidence import Evidence
 
+_LEAST, _EACH = 16_384, 64  # vectors that centres are made of: at least, and of each
+
 
 @dataclass(frozen=True)
 class Clusters:
@@ -60,6 +62,8 @@ class Clusters:
 def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
     """Group vectors around ``count`` centres: k-means++, then 20 iterations of FAISS.
 
+    Both see a random sample, 64 vectors a centre and 16,384 at least; all then find their centre.
+
     Args:
         vectors: (n, d) floating, finite.
         count: number of centres, 1 to n.
@@ -71,7 +75,8 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
     Raises:
         TypeError, ValueError: fewer vectors than centres, vectors that are none, a count below 1.
 
-    Cost: O(n count d log count) for the first centres, O(n count d) an iteration.
+    Cost: O(m count d log count) for the first centres, O(m count d) an iteration, of
+    m = min(n, max(16384, 64 count)) vectors; O(n count d) for all.
 
     Example:
         >>> kmeans(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), 2).bincount()
@@ -89,7 +94,12 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
     rows = vectors.detach().cpu().double()
     rows = rows - rows.mean(0)  # centred and scaled, squares keep their digits in float32
     rows = (rows / rows.abs().max().clamp(min=torch.finfo(torch.float64).tiny)).float().contiguous()
-    x, first = rows.numpy(), _seeded(rows, count, np.random.default_rng(require_seed(seed)))
+    generator, some = np.random.default_rng(require_seed(seed)), rows
+    sample = max(_LEAST, _EACH * count)
+    if len(rows) > sample:
+        drawn = generator.choice(len(rows), sample, replace=False)
+        some = rows[torch.from_numpy(np.sort(drawn))]
+    x, first = some.numpy(), _seeded(some, count, generator)
     # Bounds so wide that FAISS neither drops vectors nor warns of small clusters.
     centres = faiss.Kmeans(
         x.shape[1],
@@ -99,7 +109,7 @@ def kmeans(vectors: Tensor, count: int, seed: int = 0) -> Tensor:
         max_points_per_centroid=len(x),
     )
     centres.train(x, init_centroids=x[first])
-    return torch.from_numpy(centres.assign(x)[1].astype(np.int64))
+    return torch.from_numpy(centres.assign(rows.numpy())[1].astype(np.int64))
 
 
 def _seeded(x: Tensor, count: int, generator: np.random.Generator) -> list[int]:

@@ -12,6 +12,7 @@ from augloader import (
     Evidence,
     Uniform,
 )
+from augloader.selection import clusters
 from augloader.selection.clusters import kmeans
 from tests.reference import random_state
 from tests.selection.test_scored import random
@@ -45,6 +46,16 @@ def test_clusters_are_about_as_tight_as_sklearns(centres: int, width: int, apart
         ratios.append(inertia(x, found) / best)
     assert np.median(ratios) < 1.05  # of single starts, against the best of five
     assert max(ratios) < 1.4
+
+
+def test_centres_of_a_sample_are_about_as_tight(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = blobs(4000, 10, 8, 3.0)
+    whole = inertia(x, kmeans(x, 10))
+    monkeypatch.setattr(clusters, "_LEAST", 640)
+    found = kmeans(x, 10)
+    assert found.shape == (4000,)
+    assert torch.equal(found, kmeans(x, 10))
+    assert inertia(x, found) < 1.1 * whole
 
 
 def test_clusters_follow_their_seed_and_no_global_state() -> None:

@@ -81,10 +81,10 @@ def facility_location(
     - ``"matrix-free"`` chooses at least 16 medoids on a sample of 8,192 points and goes on exactly,
       comparing all pairs twice in blocks; it holds the balls only, 20 bytes an entry.
     - ``"graph"`` takes all but at most 32 medoids by the greedy on the graph of each point's 32 to
-      128 nearest neighbours, and assigns points that no neighbour covers by a search. Where more
+      64 nearest neighbours, and assigns points that no neighbour covers by a search. Where more
       than 1 % are not covered it runs again from up to 512 medoids of the sample, counting the full
-      distances to them, and keeps the better result. Budgets too small for the neighbours of all
-      medoids to be half of the points are chosen on a sample.
+      distances to them, and keeps the better result. Budgets below one medoid in 256 points are
+      chosen on a sample.
     - ``"auto"`` takes the first of them that fits: dense up to 16,384 points, matrix-free while
       n^2 (d + 32) is at most 5e11, both within the memory limit; else graph.
 

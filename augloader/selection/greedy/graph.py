@@ -14,6 +14,7 @@ from augloader.selection.greedy.memory import BLOCK, neighbors_for
 from augloader.selection.greedy.neighbors import nearest, neighbor_graph
 
 _ANCHORS = 32, 512  # of the graph: medoids chosen on the sample, at first and if that is poor
+_FEW = 256  # points a medoid from which all medoids are chosen on a sample
 _POOR = 0.01  # share of points beyond their neighbours' reach that counts as poor coverage
 
 
@@ -28,7 +29,7 @@ def graph_medoids(
 ) -> Medoids:
     """Take the medoids on the graph of nearest neighbours; see ``facility_location``."""
     n, k = len(proxies), neighbors_for(len(proxies), budget)
-    if 2 * k * budget < n:  # the neighbours of all medoids are less than half of the points
+    if _FEW * budget < n:  # the neighbours of all medoids are a small part of the points
         seeds = on_sample(proxies, budget, given, max(SAMPLE, 64 * budget), limit, rng)
         run = begin_from(proxies, budget, seeds, xi)
         slack = float(run.best.sum(dtype=np.float64))

@@ -45,7 +45,23 @@ def _top(row: Floats) -> float:
     return top
 
 
+def _square(left: Floats, right: Floats) -> float:
+    total = 0.0
+    for f in range(len(left)):
+        total += (np.float64(left[f]) - np.float64(right[f])) ** 2
+    return total
+
+
+def _product(left: Floats, right: Floats) -> float:
+    total = 0.0
+    for f in range(len(left)):
+        total += np.float64(left[f]) * np.float64(right[f])
+    return total
+
+
 _sum = jit(_sum, fastmath={"reassoc", "nsz"})
+_square = jit(_square, fastmath={"reassoc", "nsz"})
+_product = jit(_product, fastmath={"reassoc", "nsz"})
 _top = jit(_top, fastmath={"reassoc", "nsz", "nnan"})
 
 
@@ -207,15 +223,10 @@ def refine(
             j = ids[q]
             total = 0.0
             if h.shape[1] == 0:
-                for f in range(g.shape[1]):
-                    total += (np.float64(g[i, f]) - np.float64(g[j, f])) ** 2
+                total = _square(g[i], g[j])
             elif i != j:
-                left = right = 0.0
-                for f in range(g.shape[1]):
-                    left += np.float64(g[i, f]) * np.float64(g[j, f])
-                for f in range(h.shape[1]):
-                    right += np.float64(h[i, f]) * np.float64(h[j, f])
-                total = max(norms[i] + norms[j] - 2 * left * right, 0.0)
+                product = _product(g[i], g[j]) * _product(h[i], h[j])
+                total = max(norms[i] + norms[j] - 2 * product, 0.0)
             d = np.float32(np.sqrt(total))
             if d < limit:
                 ids[kept], values[kept] = j, d

@@ -59,5 +59,9 @@ class NoRoom(ValueError):
 
 
 def neighbors_for(n: int, budget: int) -> int:
-    """Return how many neighbours the graph holds: about six times what a medoid stands for."""
-    return min(max(32, 6 * n // budget), 128)
+    """Return how many neighbours the graph holds: about six times what a medoid stands for.
+
+    More than 64 would make small budgets cost more than large ones, for little: of 16,000 points
+    in 2 to 64 dimensions, 1 %, 128 neighbours end 0 to 1.7 % nearer.
+    """
+    return min(max(32, 6 * n // budget), 64)

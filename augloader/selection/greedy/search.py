@@ -9,8 +9,10 @@ from typing import Any
 
 import faiss
 import torch
+from faiss.contrib import big_batch_search
 from torch import Tensor
 
+from augloader.core.compiled import Floats, Longs
 from augloader.selection.greedy.memory import BLOCK
 
 Search = Callable[[Tensor, int], Tensor]  # (queries, k) -> (q, k) int64, nearest first
@@ -54,9 +56,33 @@ def index(vectors: Tensor, flat: bool) -> tuple[Search, bool]:
     found.add(given(vectors))
 
     def search(queries: Tensor, k: int) -> Tensor:
+        if not flat and not on_gpu:
+            return torch.from_numpy(_by_lists(found, given(queries), k))
         return torch.as_tensor(found.search(given(queries), k)[1], device=device)
 
     return search, flat
+
+
+def _by_lists(inverted: Any, queries: Floats, k: int) -> Longs:
+    """Return what the inverted file's search returns, one list after the other for all queries.
+
+    A list is then one product of matrices, which takes a third of the time that a query after the
+    other takes.
+    """
+    batch: Any = big_batch_search
+    search = batch.BigBatchSearcher(inverted, queries, k)
+    pairs = batch.BlockComputer(inverted, method="pairwise_distances")
+    search.decode_func, search.by_residual = pairs.decode_func, pairs.by_residual
+    search.coarse_quantization()
+    search.reorder_assign()
+    for number in range(inverted.nlist):
+        here, some, ids, points = search.prepare_bucket(number)
+        centre = inverted.quantizer.reconstruct(number)  # small norms keep the product exact
+        distances, _ = pairs.block_search(some - centre, points - centre, ids, k)
+        search.add_results_to_heap(here, distances, ids, None)
+    search.rh.finalize()
+    found: Longs = search.rh.I
+    return found
 
 
 def compared(queries: Tensor, points: Tensor, k: int) -> Tensor:
