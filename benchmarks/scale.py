@@ -16,7 +16,7 @@ process held before the call. Parts:
     influence    leave-one-out, Kronecker factors, 10 classes, 512 features: memory over the input
     k-DPP        the linear kernel's draw of 32, 64 features: memory over the input
     sweep        LastLayerGradient, 100 classes, 256 features: memory over what it returns
-    erasing      "erasing" on 64 uint8 images of 224 x 224 beside torchvision's RandomErasing
+    erasing      "erasing" on 64 uint8 images of n x n beside torchvision's RandomErasing
     import       the sampler and the dataset beside torch
 """
 
@@ -268,7 +268,7 @@ def jobs(quick: bool) -> list[dict[str, Any]]:
     ]
     made += [{"part": "classes", "n": n} for n in (10**5, 10**6)]
     made += [{"part": part, "n": 2 * 10**5} for part in ("influence", "k-DPP", "sweep")]
-    return made + [{"part": "erasing", "n": side} for side in (32, 224)] + QUICK[-1:]
+    return made + [{"part": "erasing", "n": side} for side in (32, 96, 224, 512)] + QUICK[-1:]
 
 
 def slope(rows: Sequence[dict[str, Any]], name: str) -> list[float]:

@@ -49,7 +49,8 @@ class RangeCheck:
             return
         images = images.detach()
         if not images.is_cuda:
-            _require_range(float(images.amin()), float(images.amax()))
+            low, high = images.aminmax()
+            _require_range(float(low), float(high))
         elif not torch.cuda.is_current_stream_capturing():
             ends = torch.stack(images.aminmax()).to("cpu", torch.float32, non_blocking=True)
             event = torch.cuda.Event()

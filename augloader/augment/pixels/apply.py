@@ -12,7 +12,7 @@ from augloader.augment.pixels.colour import recolour
 from augloader.augment.pixels.dense import apply_dense
 from augloader.augment.pixels.geometry import Interpolation, warp_
 from augloader.augment.pixels.ops import IDENTITY
-from augloader.augment.pixels.rows import beside, chunk, put_, take
+from augloader.augment.pixels.rows import beside, bits, chunk, put_, take
 from augloader.augment.policies import Params
 
 
@@ -157,16 +157,18 @@ def _mixed(
 
 def _cut_(images: Tensor, boxes: Tensor, fill: tuple[float, ...]) -> None:
     """Fill one box a row, (top, left, bottom, right), in place."""
-    rows = (boxes[:, 2:] > boxes[:, :2]).all(1).nonzero().flatten()
-    edges = boxes[rows].to(images.device, non_blocking=True)
+    whole = images.dtype == torch.uint8
+    value = beside([round(level) if whole else level for level in fill], images.dtype, images)
+    if images.device.type == "cpu":  # the boxes alone; numpy takes a third of torch's time for each
+        pixels, level = bits(images), bits(value)
+        for row, (top, left, bottom, right) in zip(pixels, boxes.tolist(), strict=True):
+            row[:, top:bottom, left:right] = level
+        return
+    edges = boxes.to(images.device, non_blocking=True)
     top, left, bottom, right = edges.view(-1, 4, 1, 1, 1).unbind(1)
     y, x = (torch.arange(size, device=images.device) for size in images.shape[2:])
     inside = (y >= top).mT & (y < bottom).mT & (x >= left) & (x < right)
-    whole = images.dtype == torch.uint8
-    value = beside([round(level) if whole else level for level in fill], images.dtype, images)
-    # By product and sum: ten times as fast as torch.where on uint8.
-    kept = take(images, rows).mul_((~inside).to(images.dtype))
-    put_(images, rows, kept.add_(inside.to(images.dtype) * value))
+    torch.where(inside, value, images, out=images)
 
 
 def _exact(images: Tensor) -> torch.dtype:

@@ -18,6 +18,7 @@ from augloader.augment.pixels.apply import Output, apply_params
 from augloader.augment.pixels.dense import apply_dense
 from augloader.augment.pixels.geometry import Interpolation
 from augloader.augment.policies import POLICIES, Params, Policy
+from tests.pretend_cuda import pretend_cuda
 from tests.reference import SUMS_ROUND_ONCE, as_dtype, sample_images
 
 SHAPE = (24, 3, 16, 18)
@@ -81,6 +82,9 @@ def test_boxes_are_filled(dtype: torch.dtype, fill: Sequence[float], name: str) 
     assert torch.equal(out, expected)
     assert torch.equal(before, kept)
     assert not torch.equal(out, before)
+    with pretend_cuda():
+        there = apply_params(before.to("cuda"), params, Output(), fill=tuple(fill))
+        assert torch.equal(there.cpu(), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
