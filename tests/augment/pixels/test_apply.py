@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from augloader.augment.pixels import apply as applying
-from augloader.augment.pixels import fused, rows
+from augloader.augment.pixels import fused
 from augloader.augment.pixels.apply import Output, apply_params
 from augloader.augment.pixels.dense import apply_dense
 from augloader.augment.pixels.geometry import Interpolation
@@ -36,12 +36,7 @@ def images(dtype: torch.dtype = torch.uint8) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("source", [torch.uint8, torch.float32])
-@pytest.mark.parametrize("chunked", [False, True])
-def test_output_is_scaled_and_normalised(
-    dtype: torch.dtype, source: torch.dtype, chunked: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if chunked:
-        monkeypatch.setattr(rows, "_CHUNK_BYTES", 20_000)
+def test_output_is_scaled_and_normalised(dtype: torch.dtype, source: torch.dtype) -> None:
     before = images(source)
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     wide = v2.functional.to_dtype(before, torch.float64, scale=True)
