@@ -30,22 +30,22 @@ def over_rows(images: Tensor, work: Callable[[slice], object]) -> None:
     its operations. Torch's number of threads is kept. On other devices one call gets all rows.
     """
     count, values = len(images), images.numel()
-    on_cpu, inference = images.device.type == "cpu", torch.is_inference_mode_enabled()
+    on_cpu = images.device.type == "cpu"
     step = max(1, _PIECE * count // max(1, values)) if on_cpu else max(1, count)
     pieces = [slice(start, start + step) for start in range(0, count, step)]
-    left = iter(pieces)
+    left, inference = iter(pieces), torch.is_inference_mode_enabled()
 
+    @torch.no_grad()
     def share() -> None:
-        with torch.inference_mode(inference), torch.no_grad():
-            for rows in left:  # whoever is free takes the next
-                work(rows)
+        for rows in left:  # whoever is free takes the next
+            work(rows)
 
     threads = torch.get_num_threads() if on_cpu and values > _LARGE else 1
     if threads == 1:
         share()
     else:
-        pool = _pool(os.getpid())
-        for done in [pool.submit(share) for _ in pieces[:threads]]:
+        pool, alike = _pool(os.getpid()), torch.inference_mode(inference)(share)
+        for done in [pool.submit(alike) for _ in pieces[:threads]]:
             done.result()
 
 
