@@ -16,7 +16,11 @@ process held before the call. Parts:
     influence    leave-one-out, Kronecker factors, 10 classes, 512 features: memory over the input
     k-DPP        the linear kernel's draw of 32, 64 features: memory over the input
     sweep        LastLayerGradient, 100 classes, 256 features: memory over what it returns
-    erasing      "erasing" on 64 uint8 images of 224 x 224 beside torchvision's RandomErasing
+    erasing      "erasing" on 64 uint8 images of n x n beside torchvision's RandomErasing
+    policies     "trivial", "rand" and "auto" on 32 float images of n x n beside torchvision's
+    threads      "trivial" on n uint8 images of 32 x 32: time with all cores over that with one
+    mixing       Mixup and CutMix of 2^18 / n^2 images of n x n: time over torchvision's
+    candidates   HardestOf 4 of 16 images of n x n: time over that of its parts alone
     import       the sampler and the dataset beside torch
 """
 
@@ -25,6 +29,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -47,11 +52,14 @@ from augloader import (
     KDPP,
     AdaptiveStrengthTransform,
     CoresetSampler,
+    CutMix,
     DistributedCoresetSampler,
     Evidence,
     FacilityLocation,
+    HardestOf,
     LastLayerGradient,
     Loss,
+    Mixup,
     Proxies,
     Rank,
     Sample,
@@ -212,6 +220,75 @@ def erasing(n: int) -> Reading:
     return {"ours": 64 / mine, "torchvision": 64 / peers, "ratio": peers / mine}
 
 
+def policies(n: int) -> Reading:
+    """Measure whole batches of float images beside torchvision's, one at a time: the slowest."""
+    images, theirs = (
+        torch.rand(32, 3, n, n),
+        (v2.TrivialAugmentWide, v2.RandAugment, v2.AutoAugment),
+    )
+    ratios = {}
+    for name, peer in zip(("trivial", "rand", "auto"), theirs, strict=True):
+        ours, one = AdaptiveStrengthTransform(name), peer()
+        mine = times_of(lambda: ours(images, 1.0))  # noqa: B023 - called at once
+        peers = times_of(lambda: torch.stack([one(image) for image in images]))  # noqa: B023
+        ratios[name] = peers / mine
+    return ratios | {"ratio": min(ratios.values())}
+
+
+def threads(n: int) -> Reading:
+    images, strong = (
+        torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8),
+        AdaptiveStrengthTransform,
+    )
+    transform, taken = strong("trivial"), dict[int, list[float]]()
+    for _ in range(REPEATS):
+        for count in (1, os.cpu_count() or 1):
+            torch.set_num_threads(count)
+            begun = perf_counter()
+            transform(images, 1.0)
+            taken.setdefault(count, []).append(perf_counter() - begun)
+    return {"ratio": median(taken[max(taken)]) / median(taken[1])}
+
+
+def batch_of_images(images: Tensor) -> Sample:
+    ones = torch.ones(len(images))
+    return Sample(images, torch.arange(len(ones)) % CLASSES, torch.arange(len(ones)), ones, ones)
+
+
+def mixing(n: int) -> Reading:
+    """Measure mixers over torchvision's time; the largest."""
+    levels = torch.randint(256, (max(2, 2**18 // n**2), 3, n, n), dtype=torch.uint8)
+    ratios = {}
+    for name, images, ours, theirs in (
+        ("mixup", levels / 255, Mixup(CLASSES), v2.MixUp(num_classes=CLASSES)),
+        ("cutmix", levels / 255, CutMix(CLASSES), v2.CutMix(num_classes=CLASSES)),
+        ("cutmix_uint8", levels, CutMix(CLASSES), v2.CutMix(num_classes=CLASSES)),
+    ):
+        batch = batch_of_images(images)
+        mine = times_of(lambda: ours(batch))  # noqa: B023 - called at once
+        ratios[name] = mine / times_of(lambda: theirs(batch.input, batch.target))  # noqa: B023
+    return ratios | {"ratio": max(ratios.values())}
+
+
+def candidates(n: int) -> Reading:
+    """Measure HardestOf over its transform and forwards, of a small network."""
+    parts = torch.nn.Conv2d(3, 16, 7, stride=2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
+    model = torch.nn.Sequential(*parts, torch.nn.Flatten(), torch.nn.Linear(16, CLASSES)).eval()
+    strong = AdaptiveStrengthTransform("trivial", dtype=torch.float32)
+    hardest = HardestOf(strong, candidates=4)
+    batch = batch_of_images(torch.randint(256, (16, 3, n, n), dtype=torch.uint8))
+    many = batch.input.repeat(4, 1, 1, 1)
+    made = strong(many, 1.0)
+
+    @torch.no_grad()
+    def alone() -> None:
+        strong(many, 1.0)
+        for part in made.split(16):
+            model(part)
+
+    return {"ratio": times_of(lambda: hardest(batch, model)) / times_of(alone)}
+
+
 def imports(n: int) -> Reading:
     def seconds(statement: str) -> float:
         program = f"import time; t = time.perf_counter(); {statement}"
@@ -237,6 +314,10 @@ PARTS: dict[str, Callable[..., Reading]] = {
     "k-DPP": k_dpp,
     "sweep": swept,
     "erasing": erasing,
+    "policies": policies,
+    "threads": threads,
+    "mixing": mixing,
+    "candidates": candidates,
     "import": imports,
 }
 LARGEST = 10**7
@@ -268,7 +349,9 @@ def jobs(quick: bool) -> list[dict[str, Any]]:
     ]
     made += [{"part": "classes", "n": n} for n in (10**5, 10**6)]
     made += [{"part": part, "n": 2 * 10**5} for part in ("influence", "k-DPP", "sweep")]
-    return made + [{"part": "erasing", "n": side} for side in (32, 224)] + QUICK[-1:]
+    made += [{"part": "erasing", "n": side} for side in (32, 96, 224, 512)]
+    made += [{"part": part, "n": n} for part in ("policies", "mixing") for n in (32, 224)]
+    return [*made, {"part": "threads", "n": 256}, {"part": "candidates", "n": 224}, *QUICK[-1:]]
 
 
 def slope(rows: Sequence[dict[str, Any]], name: str) -> list[float]:

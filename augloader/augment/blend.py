@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from augloader.core.batch import take
 from augloader.core.checks import count_and_first
 
 _DTYPES = {"partner": torch.int64, "lam": torch.float32, "box": torch.int64}  # of Mixing
+_WHOLE = (torch.bool, torch.uint8, torch.int32, torch.int64)
+_PASTED = (*_WHOLE, torch.float16, torch.float32, torch.float64)  # by numpy
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +95,10 @@ class Mixing:
         other = self._partners(x)
         if other is None:
             return x
-        lam = beside(self.lam, x)
-        return torch.where(lam < 1, torch.lerp(other, x, lam), x)
+        out = other.lerp_(x, beside(self.lam, x))
+        kept = (self.lam == 1).nonzero().flatten().to(x.device, non_blocking=True)
+        # Even of infinite values; torch.where takes several times as long.
+        return out.index_copy_(0, kept, x.index_select(0, kept)) if len(kept) else out
 
     def paste(self, x: Tensor) -> Tensor:
         """Return x_i with the box taken from x_partner(i), (b, ..., H, W), of any dtype.
@@ -117,6 +122,8 @@ class Mixing:
                 f"box must lie in images of {height} x {width} pixels and hold 1 - lam of them, "
                 f"got {count_and_first(bad, 'others')}. Draw it for images of this size."
             )
+        if x.device.type == "cpu" and x.dtype in _PASTED and not x.requires_grad:
+            return self._pasted(x, self.box) if self._changes(x) else x
         other = self._partners(x)
         if other is None:
             return x
@@ -127,16 +134,31 @@ class Mixing:
         within = within & ((across >= left) & (across < right))[:, None, :]
         return torch.where(within.view(len(box), *[1] * (x.ndim - 3), height, width), other, x)
 
+    def _pasted(self, x: Tensor, box: Tensor) -> Tensor:
+        """Return a copy of x with the boxes alone assigned."""
+        plain = x.as_subclass(Tensor)
+        out = plain.clone()
+        source, target = plain.numpy(), out.numpy()
+        rows = self.mixed.nonzero().flatten()
+        edges = zip(rows.tolist(), self.partner[rows].tolist(), box[rows].tolist(), strict=True)
+        for row, other, (top, left, bottom, right) in edges:
+            target[row, ..., top:bottom, left:right] = source[other, ..., top:bottom, left:right]
+        return out
+
     def _partners(self, x: Tensor) -> Tensor | None:
         """Return every row's partner; None where no row changes."""
+        if not self._changes(x):
+            return None
+        return take(x, self.partner)  # type: ignore[no-any-return]
+
+    def _changes(self, x: Tensor) -> bool:
+        """Return whether any row changes; raise for another number of rows."""
         if x.shape[:1] != self.lam.shape:
             raise ValueError(
                 f"what is mixed must have {len(self.lam)} rows, got shape {tuple(x.shape)}. Mix "
                 "the batch that the partners were drawn for."
             )
-        if not self.mixed.any():
-            return None
-        return x[self.partner.to(x.device, non_blocking=True)]  # keeps the memory format
+        return bool(self.mixed.any())
 
 
 def beside(rows: Tensor, x: Tensor) -> Tensor:

@@ -169,10 +169,13 @@ class HardestOf:
                 )
         strength = batch.strength.cpu()
         strong = strength > 0
-        # All versions in the batch's order: one of each plain row, K of the others.
+        scored = keep < many and bool(strong.any())
+        # All versions; those that are scored come first, so that they need no copy.
         versions = torch.where(strong, many, 1)
-        first = versions.cumsum(0) - versions
-        source = torch.arange(b, device="cpu").repeat_interleave(versions)
+        order = (strong & scored).sort(descending=True, stable=True).indices
+        source = order.repeat_interleave(versions[order])
+        first = torch.empty_like(versions)
+        first[order] = versions[order].cumsum(0) - versions[order]
         keys = batch.keys.cpu()[source]
         keys[:, 2] = keys[:, 2] * many + torch.arange(len(source), device="cpu") - first[source]
         given = keys if self.transform.keyed else None
@@ -185,20 +188,20 @@ class HardestOf:
                 require_none_lying(_ALONE, name, field, batch.input.shape, self.transform.untouched)
         images = self.transform.apply(candidates, params)
         chosen = torch.arange(keep, device="cpu").expand(int(strong.sum()), -1)
-        if keep < many and len(chosen):
-            made = strong[source].nonzero().flatten()
-            target = take(batch.target, source[made])
-            losses = self._losses(model, take(images, made), target, b).view(-1, many)
+        if scored:
+            made = len(chosen) * many
+            target = take(batch.target, source[:made])
+            losses = self._losses(model, images[:made], target, b).view(-1, many)
             chosen = losses.sort(dim=1, descending=True, stable=True).indices[:, :keep]
         kept = torch.where(strong, keep, 1)
         position = first.repeat_interleave(kept)
         position[strong.repeat_interleave(kept)] += chosen.flatten()
-        row = source[position]
+        row, every = source[position], torch.arange(len(source), device="cpu")
         share = torch.ones(len(row), dtype=torch.float32, device="cpu")
         share = share.masked_fill_(strong[row], 1 / keep) * len(row) / b
         out = take(batch._replace(input=None), row)
         return out._replace(  # type: ignore[no-any-return]
-            input=take(images, position),
+            input=images if torch.equal(position, every) else take(images, position),
             weight=out.weight * share.to(out.weight, non_blocking=True),
             copy=keys[position, 2],
         )

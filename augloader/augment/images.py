@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from augloader.augment.pixels.rows import over_rows
 from augloader.core.checks import kind
 
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -49,7 +50,10 @@ class RangeCheck:
             return
         images = images.detach()
         if not images.is_cuda:
-            _require_range(float(images.amin()), float(images.amax()))
+            found: list[Tensor] = []
+            over_rows(images, lambda rows: found.extend(images[rows].aminmax()))
+            both = torch.stack(found)
+            _require_range(float(both.amin()), float(both.amax()))
         elif not torch.cuda.is_current_stream_capturing():
             ends = torch.stack(images.aminmax()).to("cpu", torch.float32, non_blocking=True)
             event = torch.cuda.Event()
@@ -91,9 +95,18 @@ def require_fill(fill: tuple[float, ...], images: Tensor) -> None:
         )
 
 
+def empty_like(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return uninitialised (B, C, H, W) values in the memory format that the images are in."""
+    return torch.empty(
+        images.shape, dtype=dtype, device=images.device, memory_format=_format(images)
+    )
+
+
 def laid_out_as(images: Tensor, out: Tensor) -> Tensor:
     """Return (B, C, H, W) values in channels-last memory format where the images are in it."""
-    last = torch.channels_last
-    if images.is_contiguous() or not images.is_contiguous(memory_format=last):
-        return out
-    return out.contiguous(memory_format=last)
+    return out.contiguous(memory_format=_format(images)) if out.ndim == 4 else out
+
+
+def _format(images: Tensor) -> torch.memory_format:
+    last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format

@@ -285,15 +285,16 @@ def drawing(
             "tensors build Sample(input, target, index, weight, strength, epoch=epoch), with the "
             "samples' positions as index."
         )
-    if batch.keys.ndim != 2 or not len(batch.keys):
+    keys = batch.keys
+    if keys.ndim != 2 or not len(keys):
         raise ValueError(
             f"batch must have rows, got index of shape {tuple(torch.as_tensor(batch.index).shape)}."
             " Pass what the loader collated."
         )
     given = torch.as_tensor(batch.strength, dtype=torch.float32, device="cpu")
-    strength = require_strengths(given, (len(batch.keys),)).numpy().astype(np.float64)
+    strength = require_strengths(given, (len(keys),)).numpy().astype(np.float64)
     if generator is None:
-        first = batch.keys[:1].cpu().numpy()
+        first = keys[:1].cpu().numpy()
         first[0, 2] = strength[0] > 0
         named = int(uniforms(seed, first, 1)[0, 0] * 2**53)
         return strength, np.random.default_rng(named)

@@ -61,15 +61,18 @@ class Params:
         """Whether chains of operations move pixels, in any row; cut-outs do not."""
         return self.op.shape[2] > 0
 
-    def select(self, rows: Tensor) -> Params:
-        """Return the parameters of some rows, (m,) int64."""
-        return Params(
-            (len(rows), *self.shape[1:]),
-            self.op[rows],
+    def select(self, rows: Tensor | slice) -> Params:
+        """Return the parameters of some rows, (m,) int64 or a slice."""
+        op = self.op[rows]
+        some = Params(
+            (len(op), *self.shape[1:]),
+            op,
             self.magnitude[rows],
             None if self.boxes is None else self.boxes[rows],
             None if self.mix is None else self.mix[rows],
         )
+        vars(some)["matrices"] = self.matrices[rows]  # computed once
+        return some
 
     def row(self, i: int) -> Params:
         """Return the parameters of one row."""

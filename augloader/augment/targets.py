@@ -110,6 +110,8 @@ def _moved(target: Any, params: Params | KorniaParams, row: int | None, mask_fil
     if masks:
         plain = target.as_subclass(Tensor)
         outside = _outside(mask_fill, plain.dtype)
+        if images == 1 and not len(rows):
+            return tv_tensors.wrap(plain.clone(), like=target)
         return tv_tensors.wrap(_mask(plain, images, rows, matrices[rows], outside), like=target)
     if images != 1:
         raise ValueError(

@@ -249,7 +249,9 @@ def take(value: Any, rows: Tensor) -> Any:
         rows: (m,) int64 on the CPU.
     """
     if isinstance(value, Tensor):
-        return value[rows.to(value.device, non_blocking=True)]
+        index = rows.to(value.device, non_blocking=True)
+        # The first is four times as fast, the second keeps the memory format.
+        return value.index_select(0, index) if value.is_contiguous() else value[index]
     if isinstance(value, np.ndarray):
         return value[rows.numpy()]
     if isinstance(value, Mapping):

@@ -38,16 +38,33 @@ def test_rows_are_blended_with_their_partners(batch: Sample, seed: int) -> None:
         torch.testing.assert_close(out.double(), blended(mixing, x), rtol=1e-6, atol=1e-6)
 
 
-def test_boxes_are_pasted_from_the_partner() -> None:
+def test_rows_with_lam_1_are_kept_whatever_they_are() -> None:
+    x = torch.tensor([[torch.inf, 1.0], [torch.nan, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    out = Mixing(torch.tensor([1, 0, 3, 2]), torch.tensor([1.0, 1.0, 0.5, 1.0])).blend(x)
+    expected = torch.cat([x[:2], torch.tensor([[4.0, 5.0]]), x[3:]])
+    torch.testing.assert_close(out, expected, rtol=0, atol=0, equal_nan=True)
+
+
+DTYPES = (torch.uint8, torch.bool, torch.int16, torch.float32, torch.bfloat16, torch.complex64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_boxes_are_pasted_from_the_partner(dtype: torch.dtype) -> None:
     box = torch.tensor([[1, 0, 4, 5], [0, 0, 0, 0], [2, 2, 6, 3]])
     lam = 1 - torch.tensor([15, 0, 4]) / 30
     mixing = Mixing(torch.tensor([1, 2, 0]), lam, box)
     for shape in ((3, 6, 5), (3, 2, 4, 6, 5)):
-        x = torch.randint(0, 256, shape, dtype=torch.uint8)
-        expected = x.clone()
+        x = torch.randint(0, 256, shape, dtype=torch.uint8).to(dtype)
+        before, expected = x.clone(), x.clone()
         expected[0, ..., 1:4, :] = x[1, ..., 1:4, :]
         expected[2, ..., 2:6, 2:3] = x[0, ..., 2:6, 2:3]
         assert torch.equal(mixing.paste(x), expected)
+        assert torch.equal(x, before)
+        if dtype == torch.float32:
+            tracked = x.requires_grad_()
+            (gradient,) = torch.autograd.grad(mixing.paste(tracked).sum(), tracked)
+            assert gradient.sum() == x.numel()
+            assert torch.equal(mixing.paste(tracked), expected)
 
 
 def test_where_nothing_is_mixed_it_is_the_tensor_itself() -> None:

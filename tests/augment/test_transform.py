@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -1352,3 +1353,24 @@ def test_float_images_on_a_gpu_raise_behind() -> None:
         strong(images, 1.0)
         strong.require_arrived()
         pickle.loads(pickle.dumps(strong))
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+@pytest.mark.parametrize("side", [32, 200])
+def test_pixels_do_not_depend_on_the_number_of_threads(name: str, side: int) -> None:
+    count, strong = torch.get_num_threads(), AdaptiveStrengthTransform(name, seed=3)
+    rows = 400 if side == 32 else 20  # more than one thread gets at a time
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randint(256, (rows, 3, side, side), dtype=torch.uint8, generator=generator)
+    keys, masks = torch.arange(rows)[:, None], tv_tensors.Mask(whole[:, 0])
+    for images in (whole, whole / 255, whole.contiguous(memory_format=torch.channels_last)):
+        given = images if name == "augmix" else (images, masks)
+        made = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            made.append(strong(given, 0.9, keys=keys))
+            assert torch.get_num_threads() == threads
+        torch.set_num_threads(count)
+        for other in made[1:]:
+            for mine, theirs in zip(tree_leaves(made[0]), tree_leaves(other), strict=True):
+                assert torch.equal(mine, theirs)

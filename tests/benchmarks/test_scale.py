@@ -26,6 +26,10 @@ FEW: dict[str, dict[str, Any]] = {
     "k-DPP": {"n": 600},
     "sweep": {"n": 600},
     "erasing": {"n": 16},
+    "policies": {"n": 16},
+    "threads": {"n": 4},
+    "mixing": {"n": 128},
+    "candidates": {"n": 16},
 }
 
 

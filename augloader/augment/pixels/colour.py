@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from augloader.augment.pixels import ops
-from augloader.augment.pixels.rows import chunk, put_, take
+from augloader.augment.pixels.rows import copied, parts
 
 Array = npt.NDArray[Any]
 _GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as torchvision and Pillow round it
 
 
-def recolour(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
+def recolour(images: Tensor, op: Tensor, magnitude: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the images after each row's own chain of colour operations.
 
     Args:
@@ -31,9 +31,10 @@ def recolour(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
             operation is one of colour. On any device; not modified.
         op: (B, K) int64 on the CPU, numbers of ``pixels.ops``; others than colour do nothing.
         magnitude: (B, K) float32 on the CPU.
+        out: of the images' shape and dtype, to write into.
 
     Returns:
-        A new contiguous tensor; rows without a colour operation are copied bit for bit.
+        ``out``, or a new contiguous tensor; rows without a colour operation are copied bit for bit.
 
     Cost: a copy of the batch, and a few passes over the rows that have a colour operation; waits
     for no device.
@@ -44,18 +45,15 @@ def recolour(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
         >>> recolour(images, op, torch.zeros(2, 1))[:, 0, 0, 0]
         tensor([255,   0], dtype=torch.uint8)
     """
-    out, step = images.clone(memory_format=torch.contiguous_format), chunk(images)
+    out = copied(images, out)
     for numbers, sizes in zip(op.numpy().T, magnitude.numpy().astype(np.float64).T, strict=True):
         order = np.argsort(numbers, kind="stable")  # each family's rows side by side
         numbers, sizes = numbers[order], sizes[order]
         ends = np.cumsum(np.bincount(numbers, minlength=len(ops.OPS)))
         for first, last, family_ in _FAMILIES:
-            for start in range(ends[first - 1], ends[last], step):
-                some = slice(start, min(start + step, ends[last]))
-                rows = torch.from_numpy(order[some])
-                part = take(out, rows)
-                family_(part, numbers[some], sizes[some])
-                put_(out, rows, part)
+            some = slice(ends[first - 1], ends[last])
+            for part, at in parts(out, order[some]):
+                family_(part, numbers[some][at], sizes[some][at])
     return out
 
 
@@ -120,8 +118,9 @@ def _solarize_invert_(images: Tensor, op: Array, magnitude: Array) -> None:
     """Invert the values at or above the threshold m; for Invert, all of them."""
     threshold = np.where(op == ops.INVERT, 0, magnitude)
     if images.is_floating_point():
-        reached = images >= _column(threshold, images)
-        images.copy_(torch.where(reached, 1 - images, images))
+        # As numbers: torch.where takes ten times as long. Shares 0 and 1 give either one exactly.
+        reached = torch.ge(images, _column(threshold, images), out=torch.empty_like(images))
+        torch.lerp(images, 1 - images, reached, out=images)
         return
     levels = np.ceil((255 * threshold).astype(np.float32))  # x >= t for whole x: x >= ceil(t)
     lowest = torch.from_numpy(levels.clip(0, 255).astype(np.uint8)).view(-1, 1, 1, 1)

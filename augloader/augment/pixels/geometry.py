@@ -27,7 +27,7 @@ from augloader.augment.pixels.ops import (
     TRANSLATE_X,
     TRANSLATE_Y,
 )
-from augloader.augment.pixels.rows import beside, chunk, put_, take, to_levels
+from augloader.augment.pixels.rows import beside, over_rows, parts, put_, take, to_levels
 
 Interpolation = Literal["nearest", "bilinear"]
 
@@ -101,11 +101,10 @@ def warp_(
     Returns:
         ``images``.
 
-    Cost: O(m C H W), float32 temporaries of a few megabytes on the CPU.
+    Cost: O(m C H W), and float32 temporaries of that size, or of one large image on a CPU.
     """
-    step = chunk(images)
-    for at, part in zip(rows.split(step), matrix.split(step), strict=True):
-        put_(images, at, _warp(take(images, at), part, interpolation, fill))
+    for part, at in parts(images, rows.numpy()):
+        part.copy_(_warp(part, matrix[at], interpolation, fill))
     return images
 
 
@@ -173,6 +172,7 @@ def _axes(
     return xs, ys[:, None], half
 
 
+@torch.no_grad()
 def warp_mask(masks: Tensor, rows: Tensor, matrix: Tensor, outside: float = 0) -> Tensor:
     """Return masks (B, ..., H, W) of any dtype, some rows resampled by nearest.
 
@@ -181,25 +181,36 @@ def warp_mask(masks: Tensor, rows: Tensor, matrix: Tensor, outside: float = 0) -
     Values are exact, and pixels those that an image of any dtype takes: what float32 cannot hold is
     carried in pieces of 16 bits.
     """
-    out, height, width = masks.clone(), *masks.shape[-2:]
-    if not len(rows):
-        return out
-    index = rows.to(masks.device, non_blocking=True)
-    chosen = masks.index_select(0, index).reshape(len(rows), -1, height, width)
+    out = torch.empty_like(masks)
+
+    def move(some: slice) -> None:
+        out[some] = masks[some]
+        here = (rows >= some.start) & (rows < some.stop)
+        if here.any():
+            at = rows[here]
+            put_(out, at, _warp_mask(take(masks, at), matrix[here], outside))
+
+    over_rows(masks, move)
+    return out
+
+
+def _warp_mask(masks: Tensor, matrix: Tensor, outside: float) -> Tensor:
+    """Return masks (m, ..., H, W), all resampled."""
+    height, width = masks.shape[-2:]
+    chosen = masks.reshape(len(masks), -1, height, width)
     pieces = chosen.element_size() // 2 if chosen.dtype in _LARGE else 1
     if pieces > 1:
         parts = chosen.contiguous().view(torch.int16).unflatten(-1, (width, pieces))
         chosen = parts.movedim(-1, 2).flatten(1, 2)
     shown = [torch.ones_like(chosen[:, :1])] * bool(outside)  # one more plane: what is inside
-    planes = torch.cat([*shown, chosen.to(torch.float32)], 1)
-    warp_(planes, torch.arange(len(rows), device="cpu"), matrix)
+    planes = _warp(torch.cat([*shown, chosen], 1).to(torch.float32), matrix, "nearest", (0.0,))
     moved = planes[:, len(shown) :].to(chosen.dtype)
     if pieces > 1:
         parts = moved.unflatten(1, (-1, pieces)).movedim(2, -1).contiguous()
         moved = parts.flatten(-2).view(masks.dtype)
     if shown:
         moved = moved.masked_fill(planes[:, :1] == 0, outside)
-    return out.index_copy_(0, index, moved.reshape(len(rows), *masks.shape[1:]))
+    return moved.reshape(masks.shape)
 
 
 _LARGE = (torch.int32, torch.int64, torch.float64)

@@ -13,11 +13,12 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from augloader.augment.pixels import apply as applying
-from augloader.augment.pixels import fused, rows
+from augloader.augment.pixels import fused
 from augloader.augment.pixels.apply import Output, apply_params
 from augloader.augment.pixels.dense import apply_dense
 from augloader.augment.pixels.geometry import Interpolation
 from augloader.augment.policies import POLICIES, Params, Policy
+from tests.pretend_cuda import pretend_cuda
 from tests.reference import SUMS_ROUND_ONCE, as_dtype, sample_images
 
 SHAPE = (24, 3, 16, 18)
@@ -35,12 +36,7 @@ def images(dtype: torch.dtype = torch.uint8) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("source", [torch.uint8, torch.float32])
-@pytest.mark.parametrize("chunked", [False, True])
-def test_output_is_scaled_and_normalised(
-    dtype: torch.dtype, source: torch.dtype, chunked: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if chunked:
-        monkeypatch.setattr(rows, "_CHUNK_BYTES", 20_000)
+def test_output_is_scaled_and_normalised(dtype: torch.dtype, source: torch.dtype) -> None:
     before = images(source)
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     wide = v2.functional.to_dtype(before, torch.float64, scale=True)
@@ -81,6 +77,9 @@ def test_boxes_are_filled(dtype: torch.dtype, fill: Sequence[float], name: str) 
     assert torch.equal(out, expected)
     assert torch.equal(before, kept)
     assert not torch.equal(out, before)
+    with pretend_cuda():
+        there = apply_params(before.to("cuda"), params, Output(), fill=tuple(fill))
+        assert torch.equal(there.cpu(), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])

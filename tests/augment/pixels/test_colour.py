@@ -24,7 +24,7 @@ from augloader.augment.pixels.ops import (
     SHARPNESS,
     SOLARIZE,
 )
-from augloader.augment.pixels.rows import chunk, put_, take, to_levels
+from augloader.augment.pixels.rows import put_, take, to_levels
 from tests.pretend_cuda import pretend_cuda
 from tests.reference import as_dtype, sample_images, torchvision_operation
 
@@ -138,12 +138,13 @@ def test_magnitude_zero_is_neutral(op: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("large", [False, True])
 def test_rows_of_a_mixed_batch_are_independent(
-    dtype: torch.dtype, channels: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, channels: int, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "_CHUNK_BYTES", 100_000)  # several chunks of one operation
+    if large:
+        monkeypatch.setattr(rows, "_LARGE", 1000)  # one row at a time
     images = as_dtype(sample_images("smooth", 150, channels, 32, 32), dtype)
-    assert chunk(images) < 30
     generator = torch.Generator().manual_seed(0)
     op = torch.randint(len(OPS), (150, 2), generator=generator)
     op[:100, 0] = torch.tensor([EQUALIZE, SHARPNESS]).repeat_interleave(50)
@@ -204,13 +205,6 @@ def test_flat_images_stay() -> None:
     flat = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4).clone()
     for op in (AUTO_CONTRAST, EQUALIZE, SHARPNESS):
         assert torch.equal(alike(flat, op, torch.full((256,), 0.7)), flat)
-
-
-def test_chunks_fit_a_cache() -> None:
-    assert chunk(torch.zeros(8, 3, 1024, 1024, dtype=torch.uint8)) == 1
-    assert chunk(torch.zeros(8, 1, 1, 1)) >= 8
-    assert chunk(torch.zeros(0, 3, 4, 4)) == 1
-    assert chunk(torch.zeros(8, 3, 1024, 1024, device="meta")) == 8
 
 
 def test_take_put_and_to_levels() -> None:

@@ -269,10 +269,12 @@ def test_moved_rows() -> None:
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("large", [False, True])
 def test_rows_are_independent(
-    dtype: torch.dtype, interpolation: Interpolation, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, interpolation: Interpolation, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_helpers, "_CHUNK_BYTES", 30_000)  # several chunks
+    if large:
+        monkeypatch.setattr(row_helpers, "_LARGE", 1000)  # one row at a time
     images = as_dtype(sample_images("noise", 20, 3, 16, 21), dtype)
     op, magnitude = chain(0, 2, rows=20)
     rows = torch.tensor([3, 19, 0, 7, 8, 11, 12, 15, 16])

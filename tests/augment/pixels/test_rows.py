@@ -1,11 +1,19 @@
-"""Rows of a batch are taken, put back and cut into chunks, whatever their layout."""
+"""Rows of a batch are taken, put back and worked on in threads, whatever their layout."""
 
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import get_ident
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from augloader.augment.pixels import rows as module
-from augloader.augment.pixels.rows import beside, chunk, put_, take, to_levels
+from augloader.augment.pixels.rows import beside, over_rows, parts, put_, take, to_levels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -72,21 +80,96 @@ def test_what_is_put_back_leaves_the_batch_as_it_was() -> None:
         assert torch.equal(images, before)
 
 
-def test_chunks_hold_what_fits_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 3 * 4 * (3 * 6 * 7))
-    images = layouts(torch.uint8)["contiguous"]
-    assert chunk(images) == 3
-    assert chunk(images[:1]) == 3
-    assert chunk(images.double()) == 3  # of float32 intermediates, whatever the images are
-    assert chunk(torch.zeros(2, 3, 600, 700)) == 1  # a larger image is one by itself
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert chunk(images) == 6
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """A function that sets torch's number of threads, which is put back."""
+    count = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(count)
 
 
-def test_chunks_of_no_rows_no_pixels_and_other_devices() -> None:
-    assert chunk(torch.zeros(0, 3, 6, 7)) == 1
-    assert chunk(torch.zeros(4, 3, 0, 7)) == 4
-    assert chunk(torch.zeros(4000, 3, 600, 700, device="meta")) == 4000
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("size", [(1, 60, 60), (3, 100, 150)])
+def test_work_covers_every_row_once(
+    count: int,
+    size: tuple[int, int, int],
+    threads: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_PIECE", 3 * 45000)
+    images, calls = torch.zeros(22, *size), list[tuple[slice, int, bool, bool]]()
+    threads(count)
+
+    def work(some: slice) -> None:
+        alone, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+        calls.append((some, alone, torch.is_grad_enabled(), inference))
+
+    over_rows(images, work)
+    with torch.inference_mode():
+        over_rows(images, work)
+    each = sorted(row for some, *_ in calls for row in range(22)[some])
+    assert each == sorted([*range(22)] * 2)
+    most = max(len(range(22)[some]) for some, *_ in calls)
+    assert most == (3 if size[0] == 3 else 22)
+    assert all(alone == 1 and not grad for _, alone, grad, _ in calls)
+    assert [inference for *_, inference in calls].count(True) == len(calls) / 2
+    with ThreadPoolExecutor() as pool:  # a thread that has not begun
+        assert [torch.get_num_threads(), pool.submit(torch.get_num_threads).result()] == [count] * 2
+
+
+def test_small_work_and_empty_batches_take_no_thread(threads: Callable[[int], None]) -> None:
+    threads(2)
+    found: list[Any] = []
+    over_rows(torch.zeros(10, 3, 32, 32), lambda some: found.append((some, get_ident())))
+    assert found == [(slice(0, 341), get_ident())]
+    over_rows(torch.zeros(4, 3, 0, 7), lambda some: found.append(some.start))
+    assert found[1:] == [0]
+    over_rows(torch.zeros(0, 3, 32, 32), found.append)
+    assert len(found) == 2
+    over_rows(torch.zeros(4000, 3, 600, 700, device="meta"), found.append)
+    assert found[2:] == [slice(0, 4000)]
+
+
+def test_errors_of_threads_are_raised(threads: Callable[[int], None]) -> None:
+    threads(2)
+
+    def work(some: slice) -> None:
+        raise ValueError(f"from {some.start}")
+
+    with pytest.raises(ValueError, match="from 0"):
+        over_rows(torch.zeros(4, 3, 512, 512), work)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own(threads: Callable[[int], None]) -> None:
+    threads(2)
+    images, done = torch.zeros(4, 3, 512, 512), list[slice]()
+    over_rows(images, done.append)
+    child = os.fork()
+    if not child:
+        signal.alarm(30)  # where it waits for its parent's threads
+        try:
+            over_rows(images, done.append)
+        finally:
+            os._exit(0 if len(done) == 8 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("side", [32, 128])
+def test_parts_are_changed_in_place(side: int) -> None:
+    before, rows_ = torch.rand(9, 3, side, side), np.array([4, 0, 7])
+    images, seen = before.clone(), list[int]()
+    for part, at in parts(images, rows_):
+        assert torch.equal(part, before[rows_[at]])
+        assert (part.data_ptr() == images[int(rows_[at][0])].data_ptr()) == (side == 128)
+        seen += rows_[at].tolist()
+        part.mul_(2)
+    assert seen == [4, 0, 7]
+    expected = before.clone()
+    expected[rows_] *= 2
+    assert torch.equal(images, expected)
+    assert not list(parts(images, rows_[:0]))
 
 
 @dtypes
