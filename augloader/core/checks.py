@@ -345,7 +345,8 @@ def require_labels(
     if labels.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), got {tuple(labels.shape)}. {advice}")
     labels = labels.to(torch.int64)
-    bad = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
+    above = 2**63 - 1 if classes is None else classes - 1
+    bad = labels != labels.clamp(0, above)
     if bad.any():
         rule = "0 or more" if classes is None else f"in [0, {classes})"
         got = count_and_first(bad, "labels outside", samples=samples)

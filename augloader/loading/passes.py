@@ -10,7 +10,7 @@ from warnings import warn
 
 import numpy as np
 
-from augloader.core.batch import Draw, Sample
+from augloader.core.batch import Draw, Sample, draws_of
 from augloader.core.changes import Changes
 from augloader.loading.layout import Order
 
@@ -182,7 +182,7 @@ def _draws(order: Order, places: range, epoch: int, part: Pass) -> Iterator[Iter
         some = places[start : start + _SOME]
         found = order.at(np.arange(some.start, some.stop, some.step))
         index, *columns, weak = (column.tolist() for column in found.columns)
-        yield map(Draw, part.part(index), *columns, repeat(epoch), weak)
+        yield draws_of(part.part(index), *columns, repeat(epoch), weak)
 
 
 def _end(part: Pass, progress: Progress) -> Any:
