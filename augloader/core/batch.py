@@ -227,6 +227,17 @@ NUMPY = {torch.from_numpy(np.empty(0, code)).dtype for code in "?bBhilefd"}
 SMALL = 2**20  # bytes of a tensor that is sent by value
 
 
+def as_array(tensor: Tensor) -> np.ndarray[Any, Any] | None:
+    """Return a tensor as an array on its memory, whose small steps cost less; None if it has none.
+
+    Example:
+        >>> as_array(torch.ones(2)), as_array(torch.ones(2, dtype=torch.bfloat16))
+        (array([1., 1.], dtype=float32), None)
+    """
+    known = tensor.device.type == "cpu" and tensor.dtype in NUMPY and not tensor.is_neg()
+    return tensor.detach().numpy() if known else None
+
+
 class _ByValue:
     """What a worker sends as a copy of its values, and not as a handle of shared memory."""
 
