@@ -16,6 +16,8 @@ process held before the call. Parts:
     influence    leave-one-out, Kronecker factors, 10 classes, 512 features: memory over the input
     k-DPP        the linear kernel's draw of 32, 64 features: memory over the input
     sweep        LastLayerGradient, 100 classes, 256 features: memory over what it returns
+    pass         a sweep of items of 3 x 32 x 32 for Residual(), beside a plain loader's pass for
+                 the losses, through a small network
     erasing      "erasing" on 64 uint8 images of n x n beside torchvision's RandomErasing
     policies     "trivial", "rand" and "auto" on 32 float images of n x n beside torchvision's
     threads      "trivial" on n uint8 images of 32 x 32: time with all cores over that with one
@@ -43,9 +45,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from common import Reading, Spread, environment, machine, measure, progress, run_child, save
-from torch import Tensor
-from torch.utils.data import RandomSampler, Subset, TensorDataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
 from torchvision.transforms import v2
 
 from augloader import (
@@ -62,6 +65,7 @@ from augloader import (
     Mixup,
     Proxies,
     Rank,
+    Residual,
     Sample,
     Uniform,
     sweep,
@@ -205,6 +209,26 @@ def swept(n: int) -> Reading:
     return over(reading, 4 * n * (100 + 257))
 
 
+def passed(n: int) -> Reading:
+    """Measure a sweep's seconds over those of a plain pass, in turn."""
+    items = [(image, i % CLASSES) for i, image in enumerate(torch.rand(n, 3, 32, 32))]
+    convolutions = [nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, CLASSES)]
+    model = nn.Sequential(*convolutions, *head).eval()
+
+    @torch.no_grad()
+    def plain() -> Tensor:
+        batches: Any = DataLoader(items, BATCH)  # type: ignore[arg-type]
+        return torch.cat([F.cross_entropy(model(x), y, reduction="none") for x, y in batches])
+
+    def ours() -> Tensor | None:
+        return sweep(model, items, Residual(), batch_size=BATCH, progress=False).losses
+
+    torch.testing.assert_close(plain(), ours())
+    taken = [[measure(call)[1]["cpu_seconds"] for call in (ours, plain)] for _ in range(9)]
+    return {"ratio": median(mine / peers for mine, peers in taken)}
+
+
 def times_of(call: Callable[[], object]) -> float:
     call()
     return median(measure(call)[1]["cpu_seconds"] for _ in range(9))
@@ -313,6 +337,7 @@ PARTS: dict[str, Callable[..., Reading]] = {
     "influence": of_influence,
     "k-DPP": k_dpp,
     "sweep": swept,
+    "pass": passed,
     "erasing": erasing,
     "policies": policies,
     "threads": threads,
@@ -328,6 +353,7 @@ QUICK: list[dict[str, Any]] = [
     {"part": "selection", "n": 10**5, "share": 0.1},
     {"part": "selection", "n": 10**5, "share": 0.01},
     {"part": "classes", "n": 10**6},
+    {"part": "pass", "n": 4000},
     {"part": "erasing", "n": 224},
     {"part": "import", "n": 0},
 ]
@@ -349,6 +375,7 @@ def jobs(quick: bool) -> list[dict[str, Any]]:
     ]
     made += [{"part": "classes", "n": n} for n in (10**5, 10**6)]
     made += [{"part": part, "n": 2 * 10**5} for part in ("influence", "k-DPP", "sweep")]
+    made += [{"part": "pass", "n": 4000}]
     made += [{"part": "erasing", "n": side} for side in (32, 96, 224, 512)]
     made += [{"part": part, "n": n} for part in ("policies", "mixing") for n in (32, 224)]
     return [*made, {"part": "threads", "n": 256}, {"part": "candidates", "n": 224}, *QUICK[-1:]]
@@ -385,6 +412,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "first_draw_mb_1e7": round(first[1] - first[2], 2),
         "draws_ratio": round(found("epoch", None, "ratio"), 3),
         "report_ms_1e7": round(1e3 * found("report", LARGEST, "seconds"), 3),
+        "sweep_time_ratio": round(found("pass", None, "ratio"), 3),
         "select_small_budget_ratio": round(small / large, 3),
         "select_memory_ratio": round(found("classes", 10**6, "peak_over"), 3),
         "erasing_ratio_224": round(found("erasing", 224, "ratio"), 3),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,45 @@ class Draw(NamedTuple):
     strength: float = 1.0
     epoch: int = 0
     weak: bool = True
+
+
+def draws_of(*columns: Iterable[Any]) -> Iterator[Draw]:
+    """Return the draws of columns of all fields, as many as the shortest has.
+
+    Cost: half of what calling ``Draw`` costs.
+
+    Example:
+        >>> list(draws_of([7, 8], [0, 1], *[[1.0, 1.0]] * 2, [3, 3], [True, False]))[1]
+        Draw(index=8, copy=1, weight=1.0, strength=1.0, epoch=3, weak=False)
+    """
+    return map(_made, zip(*columns, strict=False))
+
+
+_made: Callable[[tuple[Any, ...]], Draw] = partial(tuple.__new__, Draw)
+
+
+class Plain(Sequence[Draw]):
+    """The draws of plain indices, of no sampler's epoch, each made where it is asked for.
+
+    Args:
+        indices: (b,) ints.
+        strength: of all of them.
+
+    Example:
+        >>> Plain([7, 8], strength=0.0)[1]
+        Draw(index=8, copy=0, weight=1.0, strength=0.0, epoch=-1, weak=True)
+    """
+
+    def __init__(self, indices: list[int], strength: float) -> None:
+        self.indices, self.strength = indices, strength
+
+    def __len__(self) -> int:
+        """Return the number of draws."""
+        return len(self.indices)
+
+    def __getitem__(self, i: Any) -> Any:
+        """Return one draw."""
+        return Draw(self.indices[i], strength=self.strength, epoch=-1)
 
 
 class Sample(NamedTuple):
@@ -166,6 +206,7 @@ class Sample(NamedTuple):
         return Sample(*map(pinned, self))
 
 
+Column = Sequence[float] | np.ndarray[Any, Any]
 PREFIX = "draw_"  # of the fields that flat() names
 _DRAWN = ("index", "weight", "strength", "copy", "epoch", "mixed")
 _new = Sample.__new__
@@ -184,6 +225,17 @@ Sample.__new__ = _from_parts  # type: ignore[method-assign, assignment]
 
 NUMPY = {torch.from_numpy(np.empty(0, code)).dtype for code in "?bBhilefd"}
 SMALL = 2**20  # bytes of a tensor that is sent by value
+
+
+def as_array(tensor: Tensor) -> np.ndarray[Any, Any] | None:
+    """Return a tensor as an array on its memory, whose small steps cost less; None if it has none.
+
+    Example:
+        >>> as_array(torch.ones(2)), as_array(torch.ones(2, dtype=torch.bfloat16))
+        (array([1., 1.], dtype=float32), None)
+    """
+    known = tensor.device.type == "cpu" and tensor.dtype in NUMPY and not tensor.is_neg()
+    return tensor.detach().numpy() if known else None
 
 
 class _ByValue:
@@ -221,16 +273,13 @@ def by_value(value: Any) -> Any:
 
 def stack(draws: Sequence[Draw]) -> Sample:
     """Return the batch of some draws, its input and target still None."""
+    if isinstance(draws, Plain):
+        zeros = np.zeros(len(draws))
+        return stacked(draws.indices, zeros, zeros + 1, zeros + draws.strength, zeros - 1)
     return stacked(*list(zip(*draws, strict=True))[:-1])
 
 
-def stacked(
-    index: Sequence[int],
-    copy: Sequence[int],
-    weight: Sequence[float],
-    strength: Sequence[float],
-    epoch: Sequence[int],
-) -> Sample:
+def stacked(index: Column, copy: Column, weight: Column, strength: Column, epoch: Column) -> Sample:
     """Return the batch of the columns of some draws, its input and target still None."""
     i, c, e = (torch.from_numpy(np.array(part, np.int64)) for part in (index, copy, epoch))
     w, s = (torch.from_numpy(np.array(part, np.float32)) for part in (weight, strength))

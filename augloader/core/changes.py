@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from augloader.core.batch import as_array
+
 Step = Callable[[], object]
 
 
@@ -50,9 +52,15 @@ class Changes:
             index: (b,) int64, distinct.
             values: (b, ...), or one number for all.
         """
-        before = into[index]
-        write = into.__setitem__
-        self.step(partial(write, index, values), partial(write, index, before))
+        held: Any = as_array(into)
+        at: Any = index
+        new: Any = values
+        if held is None:
+            held = into
+        else:
+            at, new = (x.numpy() if isinstance(x, Tensor) else x for x in (index, values))
+        before, write = held[at], held.__setitem__
+        self.step(partial(write, at, new), partial(write, at, before))
 
     def attribute(self, holder: Any, name: str, value: Any) -> None:
         """Add the change of an attribute, past a descriptor's ``__get__``."""

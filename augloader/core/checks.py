@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
+from augloader.core.batch import as_array
+
 T = TypeVar("T")
 
 _MANY = (
@@ -125,6 +127,9 @@ def require_finite(name: str, rows: Tensor, advice: str, samples: Tensor | None 
         advice: what to do.
         samples: (n,) integer, the samples that the rows are of; None: they are in order.
     """
+    array = as_array(rows)
+    if array is not None and np.isfinite(array).all():
+        return
     bad = ~rows.isfinite()
     if bad.any():
         where = bad.reshape(len(rows), -1).any(1)
@@ -345,7 +350,8 @@ def require_labels(
     if labels.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), got {tuple(labels.shape)}. {advice}")
     labels = labels.to(torch.int64)
-    bad = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
+    above = 2**63 - 1 if classes is None else classes - 1
+    bad = labels != labels.clamp(0, above)
     if bad.any():
         rule = "0 or more" if classes is None else f"in [0, {classes})"
         got = count_and_first(bad, "labels outside", samples=samples)

@@ -42,6 +42,9 @@ def uniforms(seed: int, keys: npt.NDArray[Any], count: int) -> npt.NDArray[np.fl
 
 def mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Return a hash of 64 bits of each number; a bijection, SplitMix64's finalizer."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z = z ^ (z >> np.uint64(30))
+    z *= np.uint64(0xBF58476D1CE4E5B9)  # in place: memory is what large arrays wait for
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z

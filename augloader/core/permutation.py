@@ -89,7 +89,7 @@ class Permutation:
         low, high = numbers & self._masks[0], numbers >> self._low
         for i in rounds:
             if i % 2:
-                low = low ^ (mix(high + self._keys[i]) & self._masks[0])
+                low ^= mix(high + self._keys[i]) & self._masks[0]
             else:
-                high = high ^ (mix(low + self._keys[i]) & self._masks[1])
+                high ^= mix(low + self._keys[i]) & self._masks[1]
         return high << self._low | low

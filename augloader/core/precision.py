@@ -58,7 +58,8 @@ def computed_in(device: torch.device, dtype: torch.dtype | None) -> AbstractCont
     Nothing is kept of the weights that are cast in it: a pass without gradients must not hand its
     casts on to the training's.
     """
-    if not torch.amp.is_autocast_available(device.type):
+    known = torch.amp.is_autocast_available(device.type)
+    if not known or (dtype is None and not torch.is_autocast_enabled(device.type)):
         return nullcontext()
     if dtype is None:
         return torch.autocast(device.type, enabled=False)

@@ -28,7 +28,8 @@ def require_index(index: Tensor, n: int) -> Tensor:
             "Report one index a row."
         )
     index = index.cpu().to(torch.int64)
-    if bool((index[1:] > index[:-1]).all()) and int(index[0]) >= 0 and int(index[-1]) < n:
+    samples = index.numpy()
+    if samples[0] >= 0 and samples[-1] < n and (samples[1:] > samples[:-1]).all():
         return index  # ascending, as a sampler reports
     bad = (index < 0) | (index >= n)
     if bad.any():
@@ -57,9 +58,10 @@ def require_weakness(strength: Tensor | None, index: Tensor) -> Tensor:
             f"strength must be ({len(index)},) values in [0, 1], got shape {tuple(values.shape)}. "
             f"{advice}"
         )
-    bad = ~((values >= 0) & (values <= 1))
+    given = values.numpy()
+    bad = ~((given >= 0) & (given <= 1))
     if bad.any():
-        got = count_and_first(bad, "others", samples=index)
+        got = count_and_first(torch.from_numpy(bad), "others", samples=index)
         raise ValueError(f"strength must be values in [0, 1], got {got}. {advice}")
     return values
 

@@ -121,13 +121,6 @@ class Settled(Generic[T]):
         vars(holder)[self._name] = value
 
 
-def on_gpu(values: Any) -> bool:
-    """Return whether some tensor, or one in what holds some, is on a CUDA device."""
-    found = [False]
-
-    def seen(part: Tensor) -> Tensor:
-        found.append(part.is_cuda)
-        return part
-
-    mapped(seen, values)
-    return any(found)
+def on_gpu(*values: Any) -> bool:
+    """Return whether some of the values are tensors on a CUDA device."""
+    return any(isinstance(value, Tensor) and value.is_cuda for value in values)

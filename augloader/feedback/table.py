@@ -196,7 +196,8 @@ class SampleTable:
             made.rows(self._labels, index, moved["labels"])
         for memory in self._memories.values():
             made.also(memory.learn(index, weakness, moved))
-        made.rows(self.visits, index, self.visits[index] + 1)
+        visits = self.visits
+        made.rows(visits, index, torch.from_numpy(visits.numpy()[index.numpy()] + 1))
         return made
 
     def formed(self, b: int, given: Mapping[str, Tensor | None]) -> dict[str, Tensor]:

@@ -62,10 +62,14 @@ class Weakest:
         self, index: Tensor, values: Tensor, strength: Tensor, period: int, epoch: int
     ) -> Changes:
         """Return what records values of distinct samples where the period knows no weaker view."""
-        taken = (strength <= self.strength[index]) | (self.period[index] < period)
-        index, changes = index[taken], Changes()
-        changes.rows(self.values, index, values[taken])
-        changes.rows(self.strength, index, strength[taken])
+        at, changes = index.numpy(), Changes()
+        taken = strength.numpy() <= self.strength.numpy()[at]
+        taken |= self.period.numpy()[at] < period
+        if not taken.all():
+            some = torch.from_numpy(taken)
+            index, values, strength = index[some], values[some], strength[some]
+        changes.rows(self.values, index, values)
+        changes.rows(self.strength, index, strength)
         changes.rows(self.period, index, period)
         changes.rows(self.epoch, index, epoch)
         return changes

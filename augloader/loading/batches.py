@@ -28,7 +28,7 @@ class Fetched(Sequence[Any]):
 
     def __init__(
         self,
-        draws: list[Draw],
+        draws: Sequence[Draw],
         items: Any,
         whole: Callable[[Sequence[Draw], Any], Any],
         row: Callable[[Draw, Any], Any],
@@ -133,7 +133,11 @@ def _as_dict(item: Any) -> Any:
 
 def column(kind: Callable[[Any], Any], entries: Any) -> Any:
     """Return a column of a batch, as the default collate would return it of its entries."""
-    return entries if isinstance(entries, Tensor) else collated(kind(entries))
+    if isinstance(entries, Tensor):
+        return entries
+    if set(map(type, entries)) == {int}:
+        return torch.from_numpy(np.array(entries, np.int64))
+    return collated(kind(entries))
 
 
 def in_memory(data: Any, indices: list[int]) -> tuple[Tensor, ...] | None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import numpy as np
 from torch.utils.data import Dataset
 
-from augloader.core.batch import Draw, Sample, stack
+from augloader.core.batch import Draw, Plain, Sample, stack
 from augloader.core.checks import kind, require_dataset, require_one_of
 from augloader.core.deprecated import formerly
 from augloader.core.lying import names_of
@@ -256,15 +256,18 @@ class WeightedAugmentedDataset(Dataset[Sample]):
             )
         return draw._replace(strength=0.0, weak=True) if self._is_clean else draw
 
-    def _drawn(self, draws: Sequence[Draw | SupportsIndex]) -> tuple[list[Draw], list[int]]:
-        """Return the draws of a batch and their indices; a sampler's draws are checked at once."""
-        given: Any = draws
-        if not self._is_clean and set(map(type, given)) == {Draw}:
+    def _drawn(self, draws: Sequence[Draw | SupportsIndex]) -> tuple[Sequence[Draw], list[int]]:
+        """Return the draws of a batch and their indices; those of one kind are checked at once."""
+        given: Any = list(draws)
+        kinds, indices = set(map(type, given)), given
+        if kinds == {Draw} and not self._is_clean:
             indices = [draw.index for draw in given]
-            if min(indices) >= 0 and max(indices) < self._n:
-                return list(given), indices
-        drawn = [self._draw(draw) for draw in given]
-        return drawn, [draw.index for draw in drawn]
+        elif kinds == {int}:
+            given = Plain(indices, 0.0 if self._is_clean else 1.0)
+        if given is indices or min(indices) < 0 or max(indices) >= self._n:
+            given = [self._draw(draw) for draw in draws]
+            indices = [draw.index for draw in given]
+        return given, indices
 
     def _strong(self, draw: Draw) -> Adapted | None:
         """Return the strong transform of a draw."""
@@ -345,8 +348,9 @@ class WeightedAugmentedDataset(Dataset[Sample]):
     def _whole(self, draws: Sequence[Draw], items: Any) -> Any:
         """Return the batch of some items or columns, as the default collate makes it of rows."""
         if isinstance(items, list):
-            for draw, item in zip(draws, items, strict=True):
-                require_item(draw.index, item)
+            for i, item in enumerate(items):
+                if item is None:
+                    require_item(draws[i].index, item)
         columns = items if isinstance(items, tuple | Mapping) else transposed(items)
         image, target, extra = split_item(columns, self.fields)
         rest: Any

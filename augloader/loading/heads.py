@@ -49,7 +49,7 @@ class Tap:
         h, out = self.seen
         self.seen = None
         self.shapes = tuple(logits.shape), tuple(out.shape)
-        if out.shape == logits.shape:
+        if out.shape == logits.shape and out is not logits:
             # NaN logits are the model's too, and reported as such.
             same = ((out == logits) | (out.isnan() & logits.isnan())).all()
             self.same = same if self.same is None else self.same & same

@@ -258,14 +258,15 @@ class Layout:
         Cost: O(m).
         """
         own = places < len(self.base)
-        slot = self._after[places[~own] - len(self.base)]
+        first, after = np.flatnonzero(own), np.flatnonzero(~own)  # which masks are slower than
+        slot = self._after[places[after] - len(self.base)]
         number, which = np.divmod(slot, max(1, len(self.chosen)))
         index, copy = np.empty(len(places), np.int64), np.zeros(len(places), np.int64)
-        index[own], index[~own] = self.base.at(places[own]), self.chosen.samples[which]
-        copy[~own] = number + self.first
+        index[first], index[after] = self.base.at(places[first]), self.chosen.samples[which]
+        copy[after] = number + self.first
         origin = places.copy()  # before any was left out
-        origin[~own] = len(self.base) + slot
-        strong = self._marked[index] if self._in_place else ~own
+        origin[after] = len(self.base) + slot
+        strong = np.flatnonzero(self._marked[index]) if self._in_place else after
         strength = np.zeros(len(places), np.float32)
         strength[strong] = self.strengths.numpy()[index[strong]]
         strength[~self.is_strong.at(origin)] = 0
@@ -273,15 +274,20 @@ class Layout:
             weight = np.ones(len(places))
         else:
             weight = np.empty(len(places))
-            weight[own] = self.each * self.base.worth(places[own])
-            weight[~own] = self.each * self.worth[which]
+            weight[first] = self.each * self.base.worth(places[first])
+            weight[after] = self.each * self.worth[which]
             if self.weighting == "share":
                 drawn = np.flatnonzero(self._marked[index]) if len(self.chosen) else places[:0]
                 weight[drawn] /= self._count[self.chosen.places(index[drawn])]
             else:
                 if self.plain:
-                    strong = strength > 0
-                position = self._positions(index, own, which, strong)
+                    strong = np.flatnonzero(strength > 0)
+                position = np.empty(len(places), np.int64)
+                position[after] = which
+                position = position[strong]
+                based = own[strong]
+                if based.any():
+                    position[based] = self.chosen.places(index[strong[based]])
                 weight[strong] = self.unit * self.chosen.weights[position]
         weak = self.is_weak.at(origin)
         return Draws(index, copy, (weight * self._scale).astype(np.float32), strength, weak)
@@ -384,15 +390,6 @@ class Layout:
         places[self._held] = self.base.places(self.chosen.samples[self._held])
         positive: Array = self.strengths.numpy()[self.chosen.samples] > 0
         return positive & self.is_strong.at(places)
-
-    def _positions(self, index: Array, own: Array, which: Array, strong: Array) -> Array:
-        """Return the positions of strong draws among the chosen samples."""
-        found = np.empty(len(index), np.int64)
-        found[~own] = which
-        sought = own & strong
-        if sought.any():
-            found[sought] = self.chosen.places(index[sought])
-        return found[strong]
 
 
 @dataclass(frozen=True, eq=False)

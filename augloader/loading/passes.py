@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 from typing import Any, cast
 from warnings import warn
 
 import numpy as np
 
-from augloader.core.batch import Draw, Sample
+from augloader.core.batch import Draw, Sample, draws_of
 from augloader.core.changes import Changes
 from augloader.loading.layout import Order
 
@@ -181,8 +181,14 @@ def _draws(order: Order, places: range, epoch: int, part: Pass) -> Iterator[Iter
             return
         some = places[start : start + _SOME]
         found = order.at(np.arange(some.start, some.stop, some.step))
-        index, *columns, weak = (column.tolist() for column in found.columns)
-        yield map(Draw, part.part(index), *columns, repeat(epoch), weak)
+        columns = [_values(column) for column in (found.copy, found.weight, found.strength)]
+        index = part.part(found.index.tolist())
+        yield draws_of(index, *columns, repeat(epoch), _values(found.weak))
+
+
+def _values(column: np.ndarray[Any, Any]) -> Iterable[Any]:
+    """Return a column's values as Python's, one made once where all are alike."""
+    return repeat(column[0].item()) if (column == column[0]).all() else column.tolist()
 
 
 def _end(part: Pass, progress: Progress) -> Any:

@@ -82,7 +82,8 @@ class Reporting:
         require_rows(batch, given)
         epoch, progress = self.epoch, self._watch.progress
         parts = Sample(None, None, *batch[2:7], mixed=batch.mixed), given, mixed
-        later, pending = on_gpu(parts) and not self.report_at_once, self.table.pending
+        later, pending = not self.report_at_once, self.table.pending
+        later = later and on_gpu(*batch[2:7], batch.mixed, *given.values(), mixed)
         if later:
             self.table.formed(len(batch.index), given)
             if not on_gpu(batch.epoch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,33 +62,34 @@ def weakest_views(
 
     Cost: O(b log b), and waiting for the values' device.
     """
-    index, b = batch.index.detach().cpu(), len(batch.index)
-    copies, strength = (
-        torch.as_tensor(part).detach().cpu().expand(b) for part in (batch.copy, batch.strength)
-    )
-    strength = strength.float()  # which Lightning casts to its true half precision
+    samples = batch.index.detach().cpu().numpy()
+    b = len(samples)
     weighed = _flag("weight", batch.weight, b)
     unmixed = ~_flag("mixed", False if mixed is False else batch.mixed, b)
     unmixed &= ~_flag("mixed", False if mixed is None else mixed, b)
-    samples = index.numpy()
-    order = samples.argsort(kind="stable")
+    # As float32, which Lightning casts to its true half precision.
+    strength = _host(batch.strength).float().expand(b).numpy()
+    order = samples.argsort()
     ascending = samples[order]
-    if (ascending[1:] == ascending[:-1]).any():
-        names = (index * (int(copies.max()) + 1) + copies).numpy()[weighed]
+    repeated = bool((ascending[1:] == ascending[:-1]).any())
+    if repeated:
+        copies = _host(batch.copy).expand(b).numpy()
+        names = (samples * (int(copies.max()) + 1) + copies)[weighed]
         if len(np.unique(names)) < len(names):
             raise ValueError(
                 "batch must hold each (index, copy) once, got repeated draws. Report every batch "
                 "once, as the loader gave it."
             )
-        order = np.lexsort((strength.numpy(), samples))
+        order = np.lexsort((strength, samples))
     order = order[(weighed & unmixed)[order]]
     if not len(order):
         return None
-    ascending = samples[order]
-    first = np.concatenate([[True], ascending[1:] != ascending[:-1]])
-    rows = torch.from_numpy(order[first])
-    picked = {k: v.detach().cpu()[rows] for k, v in given.items() if v is not None}
-    return index[rows], strength[rows], picked
+    if repeated:
+        ascending = samples[order]
+        order = order[np.concatenate([[True], ascending[1:] != ascending[:-1]])]
+    rows = torch.from_numpy(order)
+    picked = {k: v.detach().cpu().index_select(0, rows) for k, v in given.items() if v is not None}
+    return torch.from_numpy(samples[order]), torch.from_numpy(strength[order]), picked
 
 
 def require_epoch(batch: Sample, epoch: int) -> None:
@@ -97,7 +99,8 @@ def require_epoch(batch: Sample, epoch: int) -> None:
     """
     if not isinstance(batch.epoch, Tensor):
         return
-    other = batch.epoch[(batch.epoch != epoch) & (batch.epoch >= 0)]
+    told = _host(batch.epoch).numpy()
+    other = told[(told != epoch) & (told >= 0)]
     if len(other):
         raise ValueError(
             f"batch must be of epoch {epoch}, got {len(other)} rows of epoch {int(other[0])}. The "
@@ -121,8 +124,14 @@ def named_report(batch: Sample, epoch: int) -> Iterator[None]:
         raise
 
 
-def _flag(name: str, given: object, b: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    flag = torch.as_tensor(given).detach().cpu().bool()
+def _host(given: object) -> Tensor:
+    return torch.as_tensor(given).detach().cpu()
+
+
+def _flag(name: str, given: object, b: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    if isinstance(given, bool):
+        return np.full(b, given)
+    flag = _host(given).bool()
     if flag.shape not in ((), (b,)):
         raise ValueError(
             f"{name} must have {b} rows, as the batch, got shape {tuple(flag.shape)}. Pass the "

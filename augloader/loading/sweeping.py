@@ -37,6 +37,7 @@ _OTHERS = (
     "Of pixels or tokens, and in regression, report proxies instead: sampler.report(batch, "
     "loss=loss, proxy=proxy), then sampler.refresh()."
 )
+_AT_ONCE = 2**18  # logits that losses and residuals are computed of together
 _OVERLAP = 16  # samples of the next rank's share that a rank sweeps too
 
 
@@ -104,8 +105,8 @@ def sweep(
         values tell (another head, labels of forward out of range, NaN) raises after the last batch.
 
     Cost: one forward pass a sample; with LayerGradient another and a backward pass; memory
-    n (C + d) floats, with LayerGradient n P, or n w where a proxy projects, and a batch's. Waits
-    for a GPU once, at the end.
+    n (C + d) floats, with LayerGradient n P, or n w where a proxy projects, and a batch's or 1 MiB.
+    Waits for a GPU once, at the end.
 
     Example:
         >>> data = [(torch.tensor([1.0, 0.0]), 0), (torch.tensor([0.0, 1.0]), 1)]
@@ -170,7 +171,8 @@ def _sweep(
                 "one tensor to logits, or use LastLayerGradient()."
             )
         layers = LayerGradients(model, proxy, dtype)
-    columns = Columns(len(view) if share is None else len(share))
+    factors = isinstance(proxy, LastLayerGradient) and proxy.project is None
+    columns = Columns(len(view) if share is None else len(share), Residual() == proxy or factors)
     with eval_mode(model), tap, torch.no_grad(), Fixed(0):
         for batch, positions in batches(loader, "sweep", bar):
             moved = on(batch, device)
@@ -180,26 +182,23 @@ def _sweep(
             if forward is None:
                 target = batch.target  # on the CPU, where checking it waits for nothing
             target = _check_target(target, logits, positions).to(device, non_blocking=True)
-            logits = logits.float()
-            within = target.clamp(0, logits.shape[1] - 1)  # what is not is found below
-            found = {"labels": target, "losses": F.cross_entropy(logits, within, reduction="none")}
+            rows = {"labels": target}
             if layers is not None:
-                found["gradient"] = layers(moved.input, within)
-            elif proxy is not None:
-                found["gradient"] = unchecked_residual(logits, within)
+                rows["gradient"] = layers(moved.input, _within(target, logits))
             if isinstance(proxy, LastLayerGradient):
-                features = tap.features(logits)
-                if proxy.project is None:
-                    found["features"] = features
-                else:
+                rows["features"] = tap.features(logits)
+                if proxy.project is not None:
+                    features = rows.pop("features")
                     if sketch is None:
                         widths = logits.shape[1], features.shape[1]
                         sketch = TensorSketch(*widths, proxy.project, proxy.seed)
-                    found["gradient"] = sketch(found["gradient"], features)
-            columns.add(found, (target == within).all())
+                    residuals = unchecked_residual(logits, _within(target, logits))
+                    rows["gradient"] = sketch(residuals, features)
+            columns.add(rows, logits)
+        columns.settle()
     home = torch.device("cpu") if device.type == "mps" else device  # distances need float64
     parts = {name: part.to(home) for name, part in columns.values.items()}
-    _require_sound(columns, parts, logits.shape[1], tap, len(view), share)
+    _require_sound(parts, logits.shape[1], tap, len(view), share)
     proxies = inputs = None
     if "gradient" in parts:
         proxies = unchecked(Proxies, gradient=parts["gradient"], features=parts.get("features"))
@@ -214,39 +213,53 @@ class Columns:
 
     Attributes:
         values: by name, (n, ...), on the device of the first rows.
-        sound: whether all values are finite and all labels in range, on the device.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, residuals: bool) -> None:
         self.values: dict[str, Tensor] = {}
-        self.sound: Tensor | None = None
-        self._n, self._done = n, 0
+        self._n, self._residuals = n, residuals  # whether these are the gradient
+        self._known = self._done = 0
+        self._waiting: list[Tensor] = []
 
-    def add(self, rows: dict[str, Tensor], sound: Tensor) -> None:
-        """Fill in the next b rows, (b, ...) by name."""
-        size = len(rows["labels"])
-        sound = sound if self.sound is None else sound & self.sound
+    def add(self, rows: dict[str, Tensor], logits: Tensor) -> None:
+        """Fill in the next b rows, (b, ...) by name; what logits tell waits for more of them."""
+        self._fill(self._known, rows)
+        self._known += len(logits)
+        self._waiting.append(logits.to(torch.float32, copy=True))  # whose memory models may reuse
+        if (self._known - self._done) * logits.shape[1] >= _AT_ONCE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Fill in what the logits that wait tell, in large steps, which cost less than many."""
+        if self._waiting:
+            logits = torch.cat(self._waiting)
+            within = _within(self.values["labels"][self._done : self._known], logits)
+            rows = {"losses": F.cross_entropy(logits, within, reduction="none")}
+            if self._residuals:
+                rows["gradient"] = unchecked_residual(logits, within)
+            self._fill(self._done, rows)
+            self._done, self._waiting = self._known, []
+
+    def _fill(self, start: int, rows: dict[str, Tensor]) -> None:
         for name, part in rows.items():
             if name not in self.values:
                 self.values[name] = part.new_empty(self._n, *part.shape[1:])
-            self.values[name][self._done : self._done + size] = part
-            if part.is_floating_point():
-                sound = sound & part.isfinite().all()
-        self._done += size
-        self.sound = sound  # in one place: kept for each part they would split the memory
+            self.values[name][start : start + len(part)] = part
+
+
+def _within(labels: Tensor, logits: Tensor) -> Tensor:
+    """Return labels that are in range; what is not is found after the last batch."""
+    return labels.clamp(0, logits.shape[1] - 1)
 
 
 def _require_sound(
-    columns: Columns,
-    parts: dict[str, Tensor],
-    classes: int,
-    tap: Tap,
-    n: int,
-    share: Tensor | None,
+    parts: dict[str, Tensor], classes: int, tap: Tap, n: int, share: Tensor | None
 ) -> None:
     """Raise unless labels, losses and proxies of a sweep hold; waits for their device once."""
-    sound = columns.sound
-    assert sound is not None
+    labels = parts["labels"]
+    sound = ((labels >= 0) & (labels < classes)).all()
+    for part in parts.values():  # a sum that overflows is looked at below
+        sound = sound & part.sum().isfinite()
     if sound if tap.same is None else sound & tap.same.to(sound.device):
         return
     if tap.same is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from warnings import warn
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
@@ -101,10 +102,11 @@ class _OnCpu:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        with on_cpu():
+        home = on_cpu()
+        with home:
             made = iter(self.loader)
         while True:
-            with on_cpu():  # but not while the model runs
+            with home:  # but not while the model runs
                 batch = next(made, None)
             if batch is None:
                 return
@@ -139,7 +141,7 @@ class _Still(Dataset[Any]):
         if type(rows) is list:
             for position, row in zip(positions, rows, strict=True):
                 require_item(position, row)
-        return rows, torch.tensor(positions, device="cpu"), self.random
+        return rows, torch.from_numpy(np.array(positions, np.int64)), self.random
 
     def _rows(self, positions: list[int]) -> Any:
         fetch = getattr(self.view, "__getitems__", None)

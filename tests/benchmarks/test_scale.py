@@ -25,6 +25,7 @@ FEW: dict[str, dict[str, Any]] = {
     "influence": {"n": 600},
     "k-DPP": {"n": 600},
     "sweep": {"n": 600},
+    "pass": {"n": 40},
     "erasing": {"n": 16},
     "policies": {"n": 16},
     "threads": {"n": 4},

@@ -16,7 +16,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision import tv_tensors
 
 from augloader import Draw, Sample
-from augloader.core.batch import SMALL, by_value, stack, take
+from augloader.core.batch import SMALL, Plain, by_value, draws_of, stack, take
 from tests.pretend_cuda import Gpu
 
 
@@ -177,6 +177,21 @@ def test_samples_travel_from_workers(start: str) -> None:
         generator=torch.Generator(),
     )
     assert all(map(same, loader, sent))
+
+
+def test_draws_of_columns_are_those_of_their_rows() -> None:
+    rows = [(3, 0, 1.0, 0.0, 2, True), (4, 1, 0.5, 0.25, 2, False)]
+    made = list(draws_of(*zip(*rows, strict=True)))
+    assert made == [Draw(*row) for row in rows]
+    assert {type(draw) for draw in made} == {Draw}
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_plain_indices_are_stacked_as_their_draws(strength: float) -> None:
+    plain = Plain([4, 2, 2**40], strength)
+    draws = [Draw(index, strength=strength, epoch=-1) for index in plain.indices]
+    assert list(plain) == draws
+    assert same(stack(plain), stack(draws))
 
 
 def test_stacked_draws_are_what_the_default_collate_makes_of_them() -> None:

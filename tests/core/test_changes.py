@@ -43,6 +43,21 @@ def test_nothing_changes_before_they_are_made() -> None:
     assert values(holder) == AFTER
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.bool])
+def test_rows_of_any_dtype_are_taken_back(dtype: torch.dtype) -> None:
+    before = torch.arange(6).reshape(3, 2).to(dtype)
+    rows, found = before.clone(), Changes()
+    found.rows(rows, torch.tensor([2, 0]), torch.tensor([[7, 0], [1, 0]]).to(dtype))
+    found.rows(rows, torch.tensor([1]), 0)
+    found.step(lambda: seen.append(rows.clone()), lambda: None)
+    found.step(lambda: 1 / 0, lambda: None)
+    seen: list[torch.Tensor] = []
+    with pytest.raises(ZeroDivisionError):
+        found.make()
+    assert torch.equal(seen[0], torch.tensor([[1, 0], [0, 0], [7, 0]]).to(dtype))
+    assert torch.equal(rows, before)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
 def test_what_was_begun_is_taken_back(error: type[BaseException]) -> None:
     holder = Holder()

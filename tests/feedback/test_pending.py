@@ -128,8 +128,8 @@ def test_gradients_are_not_kept(pretended: Gpu) -> None:
 
 def test_where_values_are(pretended: Gpu) -> None:
     here, there = torch.ones(2), torch.ones(2).cuda()
-    assert not on_gpu((here, {"a": None, "b": [here, 1]}))
-    assert on_gpu((here, {"a": None, "b": [here, there]}))
+    assert not on_gpu(here, None, 1)
+    assert on_gpu(here, None, there)
 
 
 class Holder:

@@ -80,6 +80,35 @@ def test_other_proxies() -> None:
     assert sweep(model, data(), None).proxies is None
 
 
+class Reusing(Net):
+    """Writes its logits where those of the batch before were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = torch.empty(70, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.memory[: len(x)].copy_(super().forward(x))
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 2**18])
+@pytest.mark.parametrize("proxy", [None, Residual(), LastLayerGradient(project=4)])
+def test_evidence_does_not_depend_on_how_much_is_computed_at_once(
+    at_once: int, proxy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Reusing()
+    whole = sweep(model, data(), proxy, batch_size=70)
+    monkeypatch.setattr("augloader.loading.sweeping._AT_ONCE", at_once)
+    parts = sweep(model, data(), proxy, batch_size=7)
+    pairs = [(whole.losses, parts.losses), (whole.labels, parts.labels)]
+    if proxy is not None:
+        assert whole.proxies is not None
+        assert parts.proxies is not None
+        pairs.append((whole.proxies.gradient, parts.proxies.gradient))
+    for one, other in pairs:
+        torch.testing.assert_close(one, other)
+
+
 def test_the_view_is_not_augmented_but_finished() -> None:
     model, given = Net(), data()
     wrapped = WeightedAugmentedDataset(given, weak=flip_sign, strong=flip_sign, final=torch.exp)
