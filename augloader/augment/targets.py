@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,25 @@ _PLAIN_BOXES = (
     tv_tensors.BoundingBoxFormat.XYWH,
     tv_tensors.BoundingBoxFormat.CXCYWH,
 )
+
+
+def image_of(parts: Any) -> Any:
+    """Return which part is the image: torchvision's only Image; else "image", the first of a tuple.
+
+    Raises:
+        TypeError: a mapping without either.
+    """
+    named = isinstance(parts, Mapping)
+    found = parts.items() if named else enumerate(parts)
+    images = [k for k, part in found if isinstance(part, tv_tensors.Image)]
+    if len(images) == 1:
+        return images[0]
+    if named and "image" not in parts:
+        raise TypeError(
+            f'images must have the key "image" as a mapping, or one tv_tensors.Image, got '
+            f"{[*parts]}. Wrap the image as tv_tensors.Image(...)."
+        )
+    return "image" if named else 0
 
 
 def follow(

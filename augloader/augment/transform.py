@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -25,7 +25,7 @@ from augloader.augment.kornia import KorniaOperations, KorniaParams
 from augloader.augment.pixels.apply import Output, apply_params
 from augloader.augment.pixels.geometry import Interpolation
 from augloader.augment.policies import POLICIES, AugMix, Params, Policy
-from augloader.augment.targets import follow
+from augloader.augment.targets import follow, image_of
 from augloader.core.batch import Sample
 from augloader.core.checks import (
     kind,
@@ -220,18 +220,18 @@ class AdaptiveStrengthTransform(nn.Module):
         """Return ``apply(images, sample(images.shape, strength, generator, keys=keys))``.
 
         Args:
-            images: (B, C, H, W) or (C, H, W); or a tuple of images and what follows their
-                geometry: torchvision's Mask, BoundingBoxes and KeyPoints, in mappings, in tuples,
-                or in a list, or a tuple of mappings, with one entry an image; or a Sample, of a
-                batch or of one image. Its input is augmented by its own strength and keys (a batch
-                by Kornia operations without keys), and what its target and extra fields hold of
-                the above follows.
+            images: (B, C, H, W) or (C, H, W); or a tuple of images, or a mapping with them as
+                "image", and what follows their geometry: torchvision's Mask, BoundingBoxes and
+                KeyPoints, in mappings, in tuples, or in a list, or a tuple of mappings, with one
+                entry an image; or a Sample, of a batch or of one image. Its input is augmented by
+                its own strength and keys (a batch by Kornia operations without keys), and what its
+                target and extra fields hold of the above follows.
             strength: see ``sample``; on the CPU or the images' device. None for a Sample.
             generator: see ``sample``. Beside a Sample it is drawn from in place of its keys.
             keys: see ``sample``. None for a Sample.
 
         Returns:
-            What ``apply`` returns; a tuple for a tuple; for a Sample a Sample.
+            What ``apply`` returns; a tuple or a dict for what is one; for a Sample a Sample.
         """
         if not isinstance(images, Sample):
             return self._augmented(images, strength, generator, keys)[0]
@@ -264,7 +264,9 @@ class AdaptiveStrengthTransform(nn.Module):
         name: str = "images",
     ) -> tuple[Any, Params | KorniaParams]:
         """Return images, or a tuple of them and what follows, augmented; and the parameters."""
-        first = images[0] if isinstance(images, tuple) and images else images
+        whole = isinstance(images, tuple | Mapping) and len(images) > 0
+        key = image_of(images) if whole else None
+        first = images[key] if whole else images
         require_images(first)
         if isinstance(strength, Tensor) and strength.device not in (_CPU, first.device):
             raise ValueError(
@@ -272,15 +274,20 @@ class AdaptiveStrengthTransform(nn.Module):
                 f"{strength.device}. Move it."
             )
         params = self.sample(first.shape, strength, generator, keys=keys)
-        if not isinstance(images, tuple):
+        if not whole:
             return self._applied(first, params), params
         if not isinstance(params, Params):
             raise TypeError(
                 "images must be a single tensor for Kornia operations, got a tuple. Use a named "
                 "policy for masks and boxes."
             )
-        moved = [self._follow(part, params, f"{name}.{i + 1}") for i, part in enumerate(images[1:])]
-        return (self._applied(first, params), *moved), params
+        parts = images if isinstance(images, Mapping) else dict(enumerate(images))
+        made = {
+            k: first if k == key else self._follow(part, params, f"{name}.{k}")
+            for k, part in parts.items()
+        }
+        made[key] = self._applied(first, params)
+        return (made if isinstance(images, Mapping) else tuple(made.values())), params
 
     def sample(
         self,

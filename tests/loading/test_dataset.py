@@ -449,6 +449,16 @@ def test_a_transform_of_ours_moves_whole_items() -> None:
     assert data.takes_strength
     named = WeightedAugmentedDataset([Pair(IMAGE, MASK)], strong=strong, joint=True)
     assert torch.equal(named[draw].input, expected[0])
+    turned = WeightedAugmentedDataset([(MASK, IMAGE)], strong=strong, joint=True, fields=(1, 0))
+    assert torch.equal(turned[draw].input, expected[0])
+    assert torch.equal(turned[draw].target, expected[1])
+    item = {"mask": MASK, "picture": IMAGE, "label": 3}
+    keyed = WeightedAugmentedDataset(
+        [item], strong=strong, joint=True, fields=("picture", "label")
+    )[draw]
+    assert torch.equal(keyed.input, expected[0])
+    assert keyed.target == 3
+    assert torch.equal(keyed.extra["mask"], expected[1])
 
 
 def test_whole_items_that_would_come_apart() -> None:
