@@ -510,8 +510,8 @@ def test_masks_go_along_or_raise(name: str) -> None:
     single = transform((images[0], tv_tensors.Mask(masks[0])), 1.0, keys=keys_of(24)[0])
     assert torch.equal(single[0], out[0])
     assert torch.equal(single[1], moved[0])
-    for key, given in (("image", images), ("x", tv_tensors.Image(images))):
-        named = transform({"mask": masks, key: given, "y": labels}, 1.0, keys=keys_of(24))
+    for key, entry in (("image", images), ("x", tv_tensors.Image(images))):
+        named = transform({"mask": masks, key: entry, "y": labels}, 1.0, keys=keys_of(24))
         assert list(named) == ["mask", key, "y"]
         assert torch.equal(named[key], out)
         assert torch.equal(named["mask"], moved)
