@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from threading import Thread
+from threading import Barrier, Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -51,18 +51,27 @@ def over_rows(images: Tensor, work: Callable[[slice], object]) -> None:
 
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
-    """Return this process's threads; one that was forked has none of its parent's."""
-    return ThreadPoolExecutor(os.cpu_count(), "augloader", _work_alone)
+    """Return this process's threads; one that was forked has none of its parent's.
 
+    Each has one torch thread. All have begun when this returns: what they set is for a moment the
+    process's, and must not meet what the caller sets next.
+    """
+    count, turn = os.cpu_count() or 1, Lock()
+    here = Barrier(count)
 
-def _work_alone() -> None:
-    """Give the calling thread one torch thread, and leave all others theirs."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    # That is also kept for threads that have not begun. Another one puts theirs back.
-    other = Thread(target=torch.set_num_threads, args=(count,))
-    other.start()
-    other.join()
+    def begin() -> None:
+        with turn:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            # That is also kept for threads that have not begun. Another one puts theirs back.
+            other = Thread(target=torch.set_num_threads, args=(threads,))
+            other.start()
+            other.join()
+
+    pool = ThreadPoolExecutor(count, "augloader", begin)
+    for begun in [pool.submit(here.wait, 60) for _ in range(count)]:
+        begun.result()
+    return pool
 
 
 def take(images: Tensor, rows: Tensor) -> Tensor:

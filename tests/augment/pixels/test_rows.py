@@ -117,6 +117,16 @@ def test_work_covers_every_row_once(
         assert [torch.get_num_threads(), pool.submit(torch.get_num_threads).result()] == [count] * 2
 
 
+def test_threads_that_begin_leave_all_others_theirs(threads: Callable[[int], None]) -> None:
+    threads(3)
+    for _ in range(40):  # threads that begin at once must not take one another's number for all's
+        module._pool.cache_clear()
+        over_rows(torch.zeros(22, 3, 100, 150), lambda rows: None)
+        with ThreadPoolExecutor() as pool:
+            found = torch.get_num_threads(), pool.submit(torch.get_num_threads).result()
+        assert found == (3, 3)
+
+
 def test_small_work_and_empty_batches_take_no_thread(threads: Callable[[int], None]) -> None:
     threads(2)
     found: list[Any] = []
