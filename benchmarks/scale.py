@@ -1,6 +1,6 @@
 """How time and memory grow with the number of samples, from 10^5 to 10^7, and small steps' costs.
 
-    python benchmarks/scale.py --quick        under two minutes; ends in one line of JSON
+    python benchmarks/scale.py --quick        about two minutes; ends in one line of JSON
     python benchmarks/scale.py                every size, three rounds, and a figure on log axes
 
 Every reading comes from a process of its own, with one thread. Memory is the peak above what the
@@ -453,7 +453,7 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="under two minutes")
+    parser.add_argument("--quick", action="store_true", help="about two minutes")
     parser.add_argument("--rounds", type=int, help="(3; 1 if quick)")
     parser.add_argument("--only", nargs="+", choices=[*PARTS], help="these parts")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
