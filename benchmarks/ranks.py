@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-import socket
 import subprocess
 import sys
 import tempfile
@@ -150,11 +149,8 @@ def child(n: int, folder: str) -> None:
 
 
 def under_torchrun(n: int, ranks: int, folder: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
-    command += [f"--master-port={port}", __file__, "--child", str(n), folder]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={ranks}", __file__, "--child", str(n), folder]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{ranks} ranks ended with status {done.returncode}:\n{done.stderr}")

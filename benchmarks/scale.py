@@ -246,11 +246,8 @@ def erasing(n: int) -> Reading:
 
 def policies(n: int) -> Reading:
     """Measure whole batches of float images beside torchvision's, one at a time: the slowest."""
-    images, theirs = (
-        torch.rand(32, 3, n, n),
-        (v2.TrivialAugmentWide, v2.RandAugment, v2.AutoAugment),
-    )
-    ratios = {}
+    images, ratios = torch.rand(32, 3, n, n), {}
+    theirs = v2.TrivialAugmentWide, v2.RandAugment, v2.AutoAugment
     for name, peer in zip(("trivial", "rand", "auto"), theirs, strict=True):
         ours, one = AdaptiveStrengthTransform(name), peer()
         mine = times_of(lambda: ours(images, 1.0))  # noqa: B023 - called at once
@@ -260,11 +257,8 @@ def policies(n: int) -> Reading:
 
 
 def threads(n: int) -> Reading:
-    images, strong = (
-        torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8),
-        AdaptiveStrengthTransform,
-    )
-    transform, taken = strong("trivial"), dict[int, list[float]]()
+    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
+    transform, taken = AdaptiveStrengthTransform("trivial"), dict[int, list[float]]()
     for _ in range(REPEATS):
         for count in (1, os.cpu_count() or 1):
             torch.set_num_threads(count)

@@ -278,8 +278,8 @@ class AdaptiveStrengthTransform(nn.Module):
             return self._applied(first, params), params
         if not isinstance(params, Params):
             raise TypeError(
-                "images must be a single tensor for Kornia operations, got a tuple. Use a named "
-                "policy for masks and boxes."
+                "images must be a single tensor for Kornia operations, got a "
+                f"{type(images).__name__}. Use a named policy for masks and boxes."
             )
         parts = images if isinstance(images, Mapping) else dict(enumerate(images))
         made = {

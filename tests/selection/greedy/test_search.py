@@ -104,7 +104,8 @@ def test_faiss_on_a_gpu_gets_tensors_and_one_set_of_resources(
             points = vectors(n)
             there = Proxies(points.cuda())
             here, found = neighbor_graph(Proxies(points), 10), neighbor_graph(there, 10)
-            assert (here.ids == found.ids).mean() > 0.99  # but for ties
+            same = here.ids == found.ids
+            assert same.all() if n == 400 else same.mean() > 0.99  # but for ties
             assert here.exact == found.exact == (n == 400)
         assert nearest(there, there[torch.tensor([0, 2])])[0].is_cuda
     finally:
