@@ -2,9 +2,10 @@
 
     python benchmarks/scale.py --quick        about two minutes; ends in one line of JSON
     python benchmarks/scale.py                every size, three rounds, and a figure on log axes
+    python benchmarks/scale.py --large        10^7 samples in one class, about half an hour
 
-Every reading comes from a process of its own, with one thread. Memory is the peak above what the
-process held before the call. Parts:
+Every reading comes from a process of its own, with one thread (--large: all). Memory is the peak
+above what the process held before the call. Parts:
 
     first draw   next(iter(sampler)) of an epoch of n base draws and copies of 30 %
     epoch        all draws of it, beside torch's RandomSampler over n
@@ -12,6 +13,7 @@ process held before the call. Parts:
     report       a batch of 256 losses, told a sampler
     refresh      Rank(Loss()) from reported logits of 10 classes: memory over the logits' own
     selection    FacilityLocation of one class, 64 wide: 1 % and 10 %
+    mapped       FacilityLocation of one class, 64 wide, 1 %, whose proxies lie in a file
     classes      FacilityLocation of 10 % of 1,000 classes: memory over the proxies' own
     influence    leave-one-out, Kronecker factors, 10 classes, 512 features: memory over the input
     k-DPP        the linear kernel's draw of 32, 64 features: memory over the input
@@ -34,6 +36,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -75,6 +78,7 @@ from augloader.selection import influence
 PACKAGES = ("augloader", "numpy", "numba", "torch", "torchvision", "faiss-gpu", "faiss-cpu")
 SIZES = (10**5, 10**6, 10**7)
 FRACTION, BATCH, CLASSES, WIDE, RANKS = 0.3, 256, 10, 64, 64
+LIMIT = 12 * 10**9  # bytes of the largest selection
 REPEATS = 41  # of small steps, whose median counts
 
 
@@ -160,6 +164,24 @@ def select(n: int, share: float) -> Reading:
     strategy.select(Evidence(500, proxies=Proxies(mixture(500, 1))), 50, generator=rng)
     evidence = Evidence(n, proxies=Proxies(mixture(n)))
     return measure(lambda: strategy.select(evidence, round(share * n), generator=rng))[1]
+
+
+def mapped(n: int) -> Reading:
+    """Measure the selection from a memory-mapped file, of which what is read counts as memory."""
+    strategy, rng = FacilityLocation(per_class=False, memory_limit=LIMIT), np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "proxies.npy"
+        file = np.lib.format.open_memmap(path, "w+", np.float32, (n, WIDE))
+        for first in range(0, n, 10**5):
+            means = 2 * np.random.default_rng(0).standard_normal((20, WIDE))
+            part = file[first : first + 10**5]
+            part[:] = rng.standard_normal(part.shape) + means[rng.integers(20, size=len(part))]
+        file.flush()
+        del file, part
+        evidence = Evidence(n, proxies=Proxies(np.load(path, mmap_mode="c")))
+        chosen, reading = measure(lambda: strategy.select(evidence, n // 100, generator=rng))
+    assert chosen.certificate is not None
+    return reading | {"covered": chosen.certificate.covered, "limit_mb": LIMIT / 2**20}
 
 
 def classes(n: int) -> Reading:
@@ -327,6 +349,7 @@ PARTS: dict[str, Callable[..., Reading]] = {
     "report": report,
     "refresh": refresh,
     "selection": select,
+    "mapped": mapped,
     "classes": classes,
     "influence": of_influence,
     "k-DPP": k_dpp,
@@ -340,6 +363,7 @@ PARTS: dict[str, Callable[..., Reading]] = {
     "import": imports,
 }
 LARGEST = 10**7
+LARGE: list[dict[str, Any]] = [{"part": "mapped", "n": LARGEST}]
 QUICK: list[dict[str, Any]] = [
     {"part": "first draw", "n": LARGEST},
     {"part": "epoch", "n": 10**6},
@@ -353,9 +377,9 @@ QUICK: list[dict[str, Any]] = [
 ]
 
 
-def jobs(quick: bool) -> list[dict[str, Any]]:
-    if quick:
-        return QUICK
+def jobs(size: str) -> list[dict[str, Any]]:
+    if size:
+        return {"quick": QUICK, "large": LARGE}[size]
     made: list[dict[str, Any]] = [
         {"part": part, "n": n}
         for part in ("first draw", "epoch", "rank", "report", "refresh")
@@ -447,8 +471,10 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="about two minutes")
-    parser.add_argument("--rounds", type=int, help="(3; 1 if quick)")
+    size: dict[str, Any] = {"dest": "size", "action": "store_const", "default": ""}
+    parser.add_argument("--quick", const="quick", help="about two minutes", **size)
+    parser.add_argument("--large", const="large", help="half an hour, 12 GB", **size)
+    parser.add_argument("--rounds", type=int, help="(3; 1 if quick or large)")
     parser.add_argument("--only", nargs="+", choices=[*PARTS], help="these parts")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
@@ -457,11 +483,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         job = dict(options.child)
         print(json.dumps(PARTS[job.pop("part")](**job)))
         return
-    wanted = [job for job in jobs(options.quick) if job["part"] in (options.only or PARTS)]
+    threads = (os.cpu_count() or 1) if options.size == "large" else 1
+    wanted = [job for job in jobs(options.size) if job["part"] in (options.only or PARTS)]
     readings: dict[str, list[Reading]] = {json.dumps(job): [] for job in wanted}
-    for _ in range(options.rounds or (1 if options.quick else 3)):
+    for _ in range(options.rounds or (1 if options.size else 3)):
         for job in progress(wanted):
-            readings[json.dumps(job)].append(run_child(__file__, job, threads=1))
+            readings[json.dumps(job)].append(run_child(__file__, job, threads))
     rows = [{"job": json.loads(job), "readings": found} for job, found in readings.items()]
     for row in rows:
         spreads = {
@@ -472,8 +499,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         line = "  ".join(f"{name} {value['median']:.4g}" for name, value in spreads.items())
         print(f"{row['job']}: {line}")
     record = {
-        "quick": options.quick,
-        "environment": environment(1, PACKAGES),
+        "size": options.size,
+        "environment": environment(threads, PACKAGES),
         "summary": summary(rows),
         "slopes": {
             part: slope([row for row in rows if row["job"]["part"] == part], "seconds")
@@ -482,8 +509,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "rows": rows,
     }
     if not options.only:
-        path = save(options.output, "scale" + "-quick" * options.quick, "cpu", record)
-        if not options.quick:
+        name = f"scale-{options.size}" if options.size else "scale"
+        path = save(options.output, name, "cpu", record)
+        if not options.size:
             figure(rows, path.with_suffix(".png"))
     print(json.dumps(record["summary"]))
 

@@ -17,6 +17,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from augloader.core.batch import as_array
 
 T = TypeVar("T")
+_NUMBERS = 2**22  # that are looked at at a time
 
 _MANY = (
     "Where rows were mixed with others say so, and they are left out: "
@@ -128,13 +129,18 @@ def require_finite(name: str, rows: Tensor, advice: str, samples: Tensor | None 
         samples: (n,) integer, the samples that the rows are of; None: they are in order.
     """
     array = as_array(rows)
-    if array is not None and np.isfinite(array).all():
+    if array is not None and _all_finite(array):
         return
     bad = ~rows.isfinite()
     if bad.any():
         where = bad.reshape(len(rows), -1).any(1)
         text = count_and_first(where, "non-finite rows", samples=samples)
         raise ValueError(f"{name} must be finite, got {text}. {advice}")
+
+
+def _all_finite(array: np.ndarray[Any, Any]) -> bool:
+    rows = max(1, _NUMBERS * len(array) // max(array.size, 1))
+    return all(np.isfinite(array[i : i + rows]).all() for i in range(0, len(array), rows))
 
 
 def require_vectors(vectors: Any, name: str = "vectors") -> Tensor:

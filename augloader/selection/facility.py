@@ -119,7 +119,11 @@ class FacilityLocation:
         sizes = [len(task.members) for task in tasks]
         rows = sent(torch.cat([task.members for task in tasks]), proxies.device).split(sizes)
         rows_of = dict(zip(map(id, tasks), rows, strict=True))
-        found = self.solve(tasks, lambda task: proxies[rows_of[id(task)]], proxies.device)
+
+        def proxies_of(task: Task) -> Proxies:
+            return proxies if len(tasks) == 1 else proxies[rows_of[id(task)]]
+
+        found = self.solve(tasks, proxies_of, proxies.device)
         return self.join(tasks, found, previous)
 
     def groups(self, n: int, labels: Tensor | None) -> list[Tensor]:

@@ -21,6 +21,7 @@ FEW: dict[str, dict[str, Any]] = {
     "report": {"n": 600},
     "refresh": {"n": 300},
     "selection": {"n": 400, "share": 0.1},
+    "mapped": {"n": 2000},
     "classes": {"n": 2000},
     "influence": {"n": 600},
     "k-DPP": {"n": 600},
@@ -42,8 +43,10 @@ def test_parts_are_measured(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_part_is_asked_for() -> None:
-    assert {job["part"] for job in scale.jobs(False)} == scale.PARTS.keys()
-    assert {job["part"] for job in scale.jobs(True)} < scale.PARTS.keys()
+    small, quick, large = ({job["part"] for job in scale.jobs(s)} for s in ("", "quick", "large"))
+    assert small | large == scale.PARTS.keys()
+    assert quick < small
+    assert not large & small
     assert FEW.keys() | {"import"} == scale.PARTS.keys()
 
 

@@ -81,7 +81,7 @@ def facility_location(
     - ``"matrix-free"`` chooses at least 16 medoids on a sample of 8,192 points and goes on exactly,
       comparing all pairs twice in blocks; it holds the balls only, 20 bytes an entry.
     - ``"graph"`` takes all but at most 32 medoids by the greedy on the graph of each point's 32 to
-      64 nearest neighbours, and assigns points that no neighbour covers by a search. Where more
+      60 nearest neighbours, and assigns points that no neighbour covers by a search. Where more
       than 1 % are not covered it runs again from up to 512 medoids of the sample, counting the full
       distances to them, and keeps the better result. Budgets below one medoid in 256 points are
       chosen on a sample.
@@ -335,7 +335,7 @@ def _choose(
     needs = {
         "dense": dense_bytes(n),
         "matrix-free": matrix_free_bytes(n, d),
-        "graph": graph_bytes(n, d, budget),
+        "graph": graph_bytes(n, proxies.widths, budget),
     }
     if engine != "auto":
         if needs[engine] > limits[engine]:

@@ -118,8 +118,10 @@ def begin_from(proxies: Proxies, budget: int, seeds: Longs, xi: float) -> Progre
         seeds = enough(seeds, torch.as_tensor(errors, device="cpu").numpy(), xi)
         chosen = proxies[torch.from_numpy(seeds)]
     centre = proxies[torch.from_numpy(seeds[:1])]
-    run = Progress.of(n, budget, 2 * float(proxies.distances(centre).max()))
-    run.seeded(seeds, [run.meet(block.numpy(), first, seeds) for first, block in blocks()])
+    parts = torch.arange(n, device="cpu").split(BLOCK // 16)
+    farthest = max(float(proxies[part].distances(centre).max()) for part in parts)
+    run = Progress.of(n, budget, 2 * farthest)
+    run.seeded(seeds, (run.meet(block.numpy(), first, seeds) for first, block in blocks()))
     return run
 
 
@@ -131,11 +133,16 @@ def _balls(proxies: Proxies, radii: Floats) -> Iterator[tuple[int, Longs, Ints, 
     """
     factors, device = Factors.of(proxies), proxies.device
     n, wide, here = len(factors), factors.h.shape[1], device.type == "cpu"
-    g, h = (sent(torch.from_numpy(part), device) for part in (factors.g, factors.h))
+    norms, left, right = factors.norms, *map(torch.from_numpy, (factors.g, factors.h))
+    if not wide:  # small norms keep the products exact
+        left = (left.double() - left.double().mean(0)).float()
+        norms = left.double().square().sum(1).numpy()
+    g, h = sent(left, device), sent(right, device)
     if not here:  # whose products of float32 may be rounded to TF32
         g, h = g.double(), h.double()
-    error = (g.shape[1] + wide + 16) * torch.finfo(g.dtype).eps  # of the sum of two squared norms
-    lower = factors.norms * (1 - error)
+    # Of the sum of two squared norms; centring has rounded by at most half a float32's unit each.
+    error = (g.shape[1] + wide + 16) * torch.finfo(g.dtype).eps + 4 * torch.finfo(torch.float).eps
+    lower = norms * (1 - error)
     limits = torch.from_numpy(radii.astype(np.float64) ** 2 - lower).to(g.dtype)
     bias = sent(torch.from_numpy(lower).to(g.dtype), device)
     rows = max(16, min(1024, BLOCK // n))

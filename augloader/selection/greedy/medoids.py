@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -170,16 +171,15 @@ class Progress:
         """Assign a block of points to given medoids one by one; return their changes."""
         return kernels.follow(distances, first, given, self.best, self.nearest, self.gains)
 
-    def seeded(self, given: Longs, changes: list[Longs]) -> None:
-        """Record the medoids to begin with, once the points are assigned to them."""
+    def seeded(self, given: Longs, changes: Iterable[Longs]) -> None:
+        """Record the medoids to begin with, as blocks of points are assigned to them."""
         self.step = self.seeds = len(given)
         self.taken[: self.step] = given
-        self.moved(np.concatenate(changes))
+        self.moves.append(_merged([_counted(block) for block in changes]))
 
     def moved(self, changes: Longs) -> None:
         """Record changes of points, (m, 2) of medoid and donor, in the history."""
-        pairs, counts = np.unique(changes, axis=0, return_counts=True)
-        self.moves.append(np.concatenate([pairs, counts[:, None]], 1))
+        self.moves.append(_counted(changes))
 
     @property
     def error(self) -> float:
@@ -259,6 +259,20 @@ class Progress:
             proven,
             reason=reason,
         )
+
+
+def _counted(changes: Longs) -> Moves:
+    """Return (to, donor, count) of changes, (m, 2) of medoid and donor."""
+    return _merged([np.concatenate([changes, np.ones((len(changes), 1), np.int64)], 1)])
+
+
+def _merged(tables: Sequence[Moves]) -> Moves:
+    """Return tables of (to, donor, count) as one, with each pair once."""
+    to, donor, count = np.concatenate(tables).T
+    base = donor.max(initial=-1) + 2
+    pairs, places = np.unique(to * base + donor + 1, return_inverse=True)
+    counts = np.bincount(places, count, len(pairs)).astype(np.int64)
+    return np.stack([pairs // base, pairs % base - 1, counts], 1)
 
 
 def largest(gain: Doubles, k: int) -> Doubles:

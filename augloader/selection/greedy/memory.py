@@ -10,6 +10,7 @@ from torch import cuda
 
 DENSE = 16_384  # auto: the largest group whose distances are held
 BLOCK = 4 * 2**20  # entries of a block of distances
+SKETCH = 256  # width of the vectors that stand for outer products in a search
 ENTRY = 20  # bytes that an entry of a ball takes at the peak
 
 
@@ -31,9 +32,13 @@ def matrix_free_bytes(n: int, d: int) -> int:
     return n * (8 * d + 64) + 12 * max(BLOCK, 16 * n) + 16 * ENTRY * n
 
 
-def graph_bytes(n: int, d: int, budget: int) -> int:
-    """Return what the graph engine takes: layout, index, neighbours and their transpose."""
-    return n * (12 * d + 64 + 16 * neighbors_for(n, budget))
+def graph_bytes(n: int, widths: tuple[int, ...], budget: int) -> int:
+    """Return what the graph engine takes: neighbours, and with them first the index and then their
+    transpose; blocks, and what the greedy knows of each point.
+    """
+    index = 8 * widths[0] if len(widths) == 1 else 12 * SKETCH
+    near = 4 * neighbors_for(n, budget)
+    return n * (2 * near + max(index, near) + 240) + 12 * BLOCK
 
 
 def free_memory(device: torch.device) -> int:
@@ -61,7 +66,7 @@ class NoRoom(ValueError):
 def neighbors_for(n: int, budget: int) -> int:
     """Return how many neighbours the graph holds: about six times what a medoid stands for.
 
-    More than 64 would make small budgets cost more than large ones, for little: of 16,000 points
-    in 2 to 64 dimensions, 1 %, 128 neighbours end 0 to 1.7 % nearer.
+    More than 60 would make small budgets cost more than large ones, for little: of 16,000 points
+    in 2 to 64 dimensions, 1 %, 128 neighbours end 0 to 1.7 % nearer than 64.
     """
-    return min(max(32, 6 * n // budget), 64)
+    return min(max(32, 6 * n // budget), 60)

@@ -11,13 +11,13 @@ from torch import Tensor
 from augloader.core.compiled import Doubles, Floats, Ints, Longs
 from augloader.core.proxies import Proxies
 from augloader.selection.greedy import kernels
+from augloader.selection.greedy.memory import SKETCH
 from augloader.selection.greedy.search import index
-from augloader.selection.greedy.transfer import sent
 
 _BLOCK = 1024  # rows of a distance matrix held at a time
-_QUERIES = 16384  # points whose neighbours are searched at a time
+_RANKED = 16_384  # points whose neighbours are ranked at a time, and searched at least
+_SEARCHED = 2**19  # points whose neighbours are searched at a time, at most
 _FLAT = 8192  # up to here every pair is compared
-_SKETCH = 256  # width of the vectors that stand for outer products in a search
 
 
 def nearest(points: Proxies, medoids: Proxies) -> tuple[Tensor, Tensor]:
@@ -77,19 +77,23 @@ class NeighborGraph:
     @property
     def radius(self) -> Floats:
         """(n,) float32, the distance of the farthest neighbour known."""
-        known = np.isfinite(self.distances)
-        radius: Floats = np.where(known, self.distances, 0).max(1)
+        radius = np.empty(len(self.ids), np.float32)
+        for first in range(0, len(radius), _RANKED):
+            part = self.distances[first : first + _RANKED]
+            radius[first : first + _RANKED] = part.max(1, where=np.isfinite(part), initial=0)
         return radius
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """Proxies laid out for the compiled loops; vectors are centred, which keeps float32 exact.
+    """Proxies laid out for the compiled loops: float32 of the CPU as it is, all else copied.
+
+    Vectors of float64 are centred first, so that float32 keeps the digits of their differences.
 
     Attributes:
         g: (n, C) float32, contiguous.
         h: (n, d) float32, or (n, 0) for vectors.
-        norms: (n,) float64, the squared norms.
+        norms: (n,) float64, the squared norms of outer products; (0,) for vectors.
     """
 
     g: Floats
@@ -99,12 +103,12 @@ class Factors:
     @classmethod
     def of(cls, proxies: Proxies) -> Factors:
         """Lay out proxies on the CPU, which does it to the last bit alike for all devices."""
-        g = proxies.gradient.cpu().double()
-        if proxies.features is None:
-            left, right = (g - g.mean(0)).float(), g.new_empty(len(g), 0).float()
-            norms = left.double().square().sum(1)
+        g, h = proxies.gradient.cpu(), proxies.features
+        if h is None:
+            left = (g - g.mean(0) if g.dtype == torch.float64 else g).float()
+            right, norms = left.new_empty(len(left), 0), left.new_empty(0).double()
         else:
-            left, right = g.float(), proxies.features.cpu().float()
+            left, right = g.float(), h.cpu().float()
             norms = left.double().square().sum(1) * right.double().square().sum(1)
         parts = (part.contiguous().numpy() for part in (left, right, norms))
         return cls(*parts)
@@ -147,19 +151,23 @@ def neighbor_graph(proxies: Proxies, k: int, *, seed: int = 0) -> NeighborGraph:
     n, factors = len(proxies), Factors.of(proxies)
     k = min(k, n)
     if proxies.features is None:
-        vectors, found = sent(torch.from_numpy(factors.g), proxies.device), k
+        vectors, found = proxies.gradient, k
+        if not proxies.gradient.is_cuda:
+            vectors = torch.from_numpy(factors.g)
     else:
-        vectors, found = proxies.project(_SKETCH, seed).gradient, min(2 * k, n)
-    vectors = (vectors - vectors.mean(0)).contiguous()
+        vectors, found = proxies.project(SKETCH, seed).gradient, min(2 * k, n)
     search, all_pairs = index(vectors, n <= _FLAT)
     ids, distances = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
-    for start in range(0, n, _QUERIES):
-        block = search(vectors[start : start + _QUERIES], found).cpu().numpy()
-        own = np.arange(start, start + len(block))
-        absent = ~(block == own[:, None]).any(1)  # among more than k duplicates
-        block[absent, -1] = own[absent]
-        near, far = _rank(factors, start, block, k)
-        ids[start : start + len(block)], distances[start : start + len(block)] = near, far
+    rows = min(max(_RANKED, n // 8), _SEARCHED)  # many, so that a list is searched for many
+    for start in range(0, n, rows):
+        block = search(vectors[start : start + rows], found).cpu().numpy()
+        for first in range(0, len(block), _RANKED):
+            part = block[first : first + _RANKED]
+            here = slice(start + first, start + first + len(part))
+            own = np.arange(here.start, here.stop)
+            absent = ~(part == own[:, None]).any(1)  # among more than k duplicates
+            part[absent, -1] = own[absent]
+            ids[here], distances[here] = _rank(factors, here.start, part, k)
     return NeighborGraph(ids, distances, all_pairs and proxies.features is None)
 
 
@@ -181,7 +189,10 @@ def _rank(factors: Factors, first: int, block: Longs, k: int) -> tuple[Ints, Flo
 
 
 def _search(points: Tensor, medoids: Tensor) -> tuple[Tensor, Tensor]:
-    centre = medoids.mean(0)  # FAISS expands the square: small norms keep it exact
-    search, _ = index((medoids - centre).float(), flat=True)
-    found = search((points - centre).float(), 1)[:, 0]
-    return found, (points - medoids[found]).float().norm(dim=1)
+    search, _ = index(medoids, flat=True)
+    parts = []
+    for some in points.split(_RANKED):
+        found = search(some, 1)[:, 0]
+        parts.append((found, (some - medoids[found]).float().norm(dim=1)))
+    found, distances = (torch.cat(part) for part in zip(*parts, strict=True))
+    return found, distances

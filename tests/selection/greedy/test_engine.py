@@ -436,7 +436,11 @@ def test_auto_takes_the_first_that_fits(n: int, d: int, limit: int, engine: str)
 @pytest.mark.parametrize("engine", ["auto", *ENGINES])
 @pytest.mark.parametrize("n", [2, 500, 20_000])
 def test_a_limit_that_is_too_small_names_the_least(n: int, engine: Engine) -> None:
-    needs = [memory.dense_bytes(n), memory.matrix_free_bytes(n, 10), memory.graph_bytes(n, 10, 2)]
+    needs = [
+        memory.dense_bytes(n),
+        memory.matrix_free_bytes(n, 10),
+        memory.graph_bytes(n, (10,), 2),
+    ]
     least = min(needs) if engine == "auto" else needs[ENGINES.index(engine)]
     pattern = rf"memory_limit must .* {n:,} samples, got {least - 1:,} bytes: .*needs {least:,}\."
     with pytest.raises(ValueError, match=pattern):
@@ -450,7 +454,7 @@ def test_an_engine_runs_within_the_least_it_names(engine: Engine) -> None:
         needs = {
             "dense": memory.dense_bytes(2000),
             "matrix-free": memory.matrix_free_bytes(2000, 10),
-            "graph": memory.graph_bytes(2000, 10, 200),
+            "graph": memory.graph_bytes(2000, (10,), 200),
         }
         points = residuals("vector", 2000)[0]
         found = facility_location(points, 200, engine=engine, memory_limit=needs[engine])

@@ -7,6 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from augloader import Proxies
 from augloader.selection import greedy_medoids, nearest
+from augloader.selection.greedy import search
 from augloader.selection.greedy.neighbors import NeighborGraph, neighbor_graph
 from tests.selection.greedy.test_medoids import proxies, rounding
 
@@ -100,9 +101,13 @@ def test_vectors_are_compared_with_all_up_to_8192(kind: str) -> None:
     np.testing.assert_allclose(graph.distances, expected, rtol=2e-3, atol=rounding(Proxies(x)))
 
 
+@pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize(("kind", "least"), [("residuals", 0.99), ("gaussian", 0.9)])
-def test_an_inverted_file_finds_most_neighbours_of_more(kind: str, least: float) -> None:
+def test_an_inverted_file_finds_most_neighbours_of_more(
+    kind: str, least: float, nested: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Measured at n = 20,000 in 10 dimensions: 99.98 % of residuals', 93.7 % of Gaussians'."""
+    monkeypatch.setattr(search, "_LISTS", 10 if nested else 1000)
     x = torch.randn(20_000, 10, generator=torch.Generator().manual_seed(0))
     points = Proxies(x) if kind == "gaussian" else proxies("vector", 20_000)
     graph = neighbor_graph(points, 32)
@@ -126,8 +131,11 @@ def test_a_projection_finds_most_neighbours_of_outer_products(seed: int) -> None
 
 
 @pytest.mark.parametrize("form", ["vector", "outer"])
-@pytest.mark.parametrize("n", [300, 9000])
-def test_more_duplicates_than_neighbours(form: str, n: int) -> None:
+@pytest.mark.parametrize(("n", "lists"), [(300, 1000), (9000, 1000), (9000, 10)])
+def test_more_duplicates_than_neighbours(
+    form: str, n: int, lists: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_LISTS", lists)  # from which on they are nested
     points = proxies(form, n)[torch.arange(n) % 3]
     graph = neighbor_graph(points, 20)
     assert assert_graph(graph, points, 20) == 1
@@ -135,6 +143,14 @@ def test_more_duplicates_than_neighbours(form: str, n: int) -> None:
     assert (graph.ids == np.arange(n)[:, None]).any(1).all()
     alike = Proxies(torch.ones(n, 2))
     assert assert_graph(neighbor_graph(alike, 20), alike, 20) == 1
+
+
+def test_every_duplicate_is_found_in_a_list_that_is_searched() -> None:
+    """Of 60,000 points of three places, whose k-means has 117 centres."""
+    points = torch.arange(60_000)[:, None].remainder(3).repeat(1, 4).float()
+    found = search.index(points, flat=False)[0](points[:600], 60)
+    assert (found >= 0).all()
+    assert torch.equal(points[found], points[:600, None].expand(-1, 60, -1))
 
 
 @pytest.mark.gpu
