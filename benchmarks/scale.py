@@ -281,12 +281,14 @@ def policies(n: int) -> Reading:
 def threads(n: int) -> Reading:
     images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
     transform, taken = AdaptiveStrengthTransform("trivial"), dict[int, list[float]]()
+    given = torch.get_num_threads()
     for _ in range(REPEATS):
         for count in (1, os.cpu_count() or 1):
             torch.set_num_threads(count)
             begun = perf_counter()
             transform(images, 1.0)
             taken.setdefault(count, []).append(perf_counter() - begun)
+    torch.set_num_threads(given)
     return {"ratio": median(taken[max(taken)]) / median(taken[1])}
 
 

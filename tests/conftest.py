@@ -26,6 +26,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def _threads_are_left_alone() -> Iterator[None]:
+    """Fail where a test leaves torch with more threads or fewer: what comes next may crawl."""
+    threads = torch.get_num_threads()
+    yield
+    left = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    assert left == threads, f"the test left torch with {left} threads in place of {threads}"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip the tests that want a device, real or pretended, which this run lacks."""
     cuda, pretended = torch.cuda.is_available(), RUNNING in config.stash

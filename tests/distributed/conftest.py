@@ -1,28 +1,43 @@
 """One run of every scenario in worlds of one, two and three processes, for all tests here."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch.multiprocessing.spawn import spawn
 
 from tests.distributed.ranks import WORLDS, Found, run
 
 
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """What each rank of each world found; workers of one test run share what the first has run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(shared / "worlds.lock"):
+        return {world: _run(world, shared / f"world{world}") for world in WORLDS}
+
+
 @pytest.fixture(scope="package")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
-    """What each rank of each world found."""
+def found(worlds: Found) -> Iterator[Found]:
+    """What each rank found, for tests that compute the same with one thread, as ranks do."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    results = {}
-    for world in WORLDS:
-        folder: Path = tmp_path_factory.mktemp(f"world{world}")
-        spawn(run, args=(world, str(folder)), nprocs=world)
-        files = (folder / f"{rank}.pt" for rank in range(world))
-        results[world] = [torch.load(file, weights_only=False) for file in files]
-    yield results
+    yield worlds
     torch.set_num_threads(threads)
+
+
+def _run(world: int, folder: Path) -> list[dict[str, Any]]:
+    if not folder.exists():
+        unfinished = folder.with_suffix(".unfinished")
+        unfinished.mkdir(exist_ok=True)
+        spawn(run, args=(world, str(unfinished)), nprocs=world)
+        unfinished.rename(folder)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world)]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
