@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from os.path import expanduser, isabs
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -37,12 +42,46 @@ def threads() -> Any:
     return ThreadPoolExecutor(count) if count > 1 else _Alone()
 
 
+def _guard(kept: Any) -> None:
+    """Let a loop's machine code on disk be compiled anew where it cannot be read or written."""
+    load, save = kept.load_overload, kept.save_overload
+
+    def loaded(*given: Any) -> Any:
+        try:
+            return load(*given)
+        except Exception as error:  # whatever a damaged file unpickles to
+            with suppress(OSError):
+                kept.flush()  # so that what is compiled now can be kept
+            _tell(kept.cache_path, "read", type(error).__name__)
+        return None
+
+    def saved(*given: Any) -> None:
+        try:
+            save(*given)
+        except OSError as error:
+            _tell(kept.cache_path, "written", error.strerror or type(error).__name__)
+
+    kept.load_overload, kept.save_overload = loaded, saved
+
+
+@cache
+def _tell(folder: str, done: str, why: str) -> None:
+    warnings.warn(
+        f"Machine code in {folder} could not be {done} ({why}): loops are compiled anew, a few "
+        "seconds a process. Make room there, or set NUMBA_CACHE_DIR to another folder.",
+        stacklevel=2,
+    )
+
+
 def jit(loop: _Loop, **options: Any) -> _Loop:
     """Compile a loop that releases the interpreter's lock; its machine code is kept on disk."""
-    try:
-        return cast(_Loop, njit(nogil=True, cache=True, **options)(loop))
-    except RuntimeError:  # no place to keep machine code, as in a read-only container
-        return cast(_Loop, njit(nogil=True, **options)(loop))
+    compiled: Any = njit(nogil=True, **options)(loop)
+    # Of a user without a home Numba would write into the working directory.
+    if isabs(expanduser("~")) or "NUMBA_CACHE_DIR" in os.environ:
+        with suppress(RuntimeError):  # no place to keep it, as in a read-only container
+            compiled.enable_caching()
+            _guard(compiled._cache)
+    return cast(_Loop, compiled)
 
 
 @jit

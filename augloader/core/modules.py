@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from threading import Lock, get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+_LOCK = Lock()
+_HELD = dict[int, int]()  # the modules whose mode is to be given back, and by which thread
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -55,14 +59,30 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode, then give every module its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """Put the model in eval mode, then give every module its own mode back.
+
+    Raises:
+        RuntimeError: another thread does so at present, and would give the mode back too early.
+    """
+    modules, me = list(model.modules()), get_ident()
+    with _LOCK:
+        if any(_HELD.get(id(module), me) != me for module in modules):
+            raise RuntimeError(
+                "model must be swept by one thread at a time, got a second one. Wait for the "
+                "first, or sweep copy.deepcopy(model)."
+            )
+        taken = [id(module) for module in modules if id(module) not in _HELD]
+        _HELD.update(dict.fromkeys(taken, me))
+    modes = [(module, module.training) for module in modules]
     try:
+        model.eval()
         yield
     finally:
         for module, mode in modes:
             module.training = mode
+        with _LOCK:
+            for number in taken:
+                del _HELD[number]
 
 
 def require_independent(model: nn.Module, inputs: Tensor, together: Tensor, advice: str) -> None:

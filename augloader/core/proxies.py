@@ -182,7 +182,8 @@ class Proxies:
     Distances follow from <g_i (x) h_i, g_j (x) h_j> = <g_i, g_j> <h_i, h_j>.
 
     Args:
-        gradient: (n, C) floating, g; residuals or any other vectors. An array is taken too.
+        gradient: (n, C) floating, g; residuals or any other vectors. An array is taken too, and one
+            that is mapped from a file with ``mmap_mode="c"`` stays there.
         features: (n, d) floating, h, or None for proxies that are plain vectors.
 
     Raises:

@@ -98,7 +98,7 @@ def sweep(
             output is not the logits, layers that the model lacks, a forward beside them, or outputs
             that depend on the others in a batch; inputs of several sizes, proxies or losses that
             are NaN or infinite.
-        RuntimeError: the head was not called in the forward pass.
+        RuntimeError: the head was not called in the forward pass; another thread sweeps the model.
         ImportError: progress without tqdm.
         UserWarning, once a sweep: the data drew random numbers.
         With a group every rank raises what one did; an ImportError as RuntimeError. On a GPU what

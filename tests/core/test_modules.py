@@ -1,5 +1,7 @@
 """Helpers for a user's model."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -57,6 +59,32 @@ def test_each_module_gets_its_own_mode_back() -> None:
     with pytest.raises(KeyError), eval_mode(model):
         raise KeyError
     assert [module.training for module in model.modules()] == [True, True, False]
+
+
+def test_one_thread_at_a_time_has_a_model_in_eval_mode() -> None:
+    """A second would give its mode back while the first still runs."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    with ThreadPoolExecutor(1) as pool:
+
+        def elsewhere(part: nn.Module) -> bool:
+            def entered() -> bool:
+                with eval_mode(part):
+                    return part.training
+
+            return pool.submit(entered).result()
+
+        with eval_mode(model):
+            with eval_mode(model[1]):  # within: by the same thread
+                assert not model.training
+            for part in (model, model[1], nn.Sequential(model[0])):
+                with pytest.raises(RuntimeError, match="swept by one thread at a time"):
+                    elsewhere(part)
+            assert elsewhere(nn.Dropout()) is False
+            assert not model.training
+        assert model.training
+        assert model[1].training
+        assert elsewhere(model) is False
+    assert model.training
 
 
 def test_layers_by_name() -> None:

@@ -41,7 +41,7 @@ def index(vectors: Tensor, flat: bool) -> tuple[Search, bool]:
         whether it compares all pairs, as PyTorch always does.
 
     Cost: q n d of a search that compares all pairs. FAISS keeps 4 n d bytes, in an inverted file
-    up to twice that; on a GPU it gets tensors as they are, and keeps 256 MB more on each.
+    about half as many again; on a GPU it keeps 256 MB more.
     """
     device, (n, d) = vectors.device, vectors.shape
     on_gpu = device.type == "cuda"
