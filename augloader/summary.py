@@ -205,6 +205,26 @@ def short(text: str, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def called(numbers: Sequence[int], names: Sequence[str] | None, what: str, most: int) -> list[str]:
+    """Return the names of ascending numbers, cut to so many characters; without names the numbers.
+
+    Raises:
+        ValueError: a number without a name; the message says of what.
+
+    Example:
+        >>> called([0, 2], ["cat", "dog", "parrot"], "class", 4), called([3], None, "class", 4)
+        (['cat', 'par…'], ['3'])
+    """
+    if names is None:
+        return [str(number) for number in numbers]
+    least = max(numbers, default=-1) + 1
+    if len(names) < least:
+        raise ValueError(
+            f"names must be at least {least}, one a {what}, got {len(names)}. Name each {what}."
+        )
+    return [short(names[number], most) for number in numbers]
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of cells as lines, the first column to the left, the others to the right.
 

@@ -17,7 +17,7 @@ from augloader.core.evidence import Selection
 from augloader.plot.pixels import aspect, pick, show
 from augloader.plot.places import ascending, of_refreshes
 from augloader.selection.facility import Coreset
-from augloader.summary import number, short
+from augloader.summary import called, number
 
 _INCH = 1.1  # the longest side of the heaviest medoid's picture: the unit of the montage
 _LEAST, _GAP, _TEXT, _LEFT, _TOP = 0.27, 0.08, 0.2, 1.1, 0.4  # in units
@@ -231,19 +231,11 @@ def _rows(
         return [("", part.tolist()) for part in order.split(columns)]
     require_labels("labels", labels, n)
     own = labels.cpu()[selection.indices]
-    found = []
-    for label in own.unique().tolist():
-        if names is not None and label >= len(names):
-            raise ValueError(
-                f"names must be of all classes, at least {label + 1}, got {len(names)}. Give one "
-                "a class."
-            )
+    found, present = [], own.unique().tolist()
+    for label, name in zip(present, called(present, names, "class", 16), strict=True):
         members = order[own[order] == label]
         stood = number(float(selection.weights[members].sum()))
-        name = str(label) if names is None else names[label]
-        found.append(
-            (f"{short(name, 16)}\n{len(members):,} for {stood}", members[:columns].tolist())
-        )
+        found.append((f"{name}\n{len(members):,} for {stood}", members[:columns].tolist()))
     return found
 
 

@@ -20,7 +20,7 @@ from augloader.core.checks import (
 )
 from augloader.plot.pixels import Array, pick, show
 from augloader.plot.places import ascending
-from augloader.summary import number, short
+from augloader.summary import called, number
 
 _MOST = 10  # groups and single samples: as many as there are colours
 
@@ -185,13 +185,8 @@ def _parts(
     if isinstance(groups, Tensor):
         own = require_labels("groups", groups, len(seen)).cpu().numpy()
         found = np.unique(own[seen]).tolist()
-        if names is not None and found[-1] >= len(names):
-            raise ValueError(
-                f"names must be of all groups, at least {found[-1] + 1}, got {len(names)}. Give "
-                "one a group."
-            )
         parts: list[Array] = [np.flatnonzero(seen & (own == group)) for group in found]
-        labels = [str(g) if names is None else short(names[g], 24) for g in found]
+        labels = called(found, names, "group", 24)
         return [
             (f"{label}, {_number_of(members)}", members)
             for label, members in zip(labels, parts, strict=True)

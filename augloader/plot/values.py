@@ -19,7 +19,7 @@ from augloader.core.checks import (
     require_number,
 )
 from augloader.plot.pixels import Array, aspect, pick, show
-from augloader.summary import number, short
+from augloader.summary import called, number
 
 _PICTURE = 0.75  # inches, the side of a picture
 _SHADES = (0.2, 0.4, 0.6)  # of the quantiles' lines, in turn
@@ -305,15 +305,8 @@ def _classes(labels: Tensor | None, n: int, names: Sequence[str] | None) -> list
         return [("", np.arange(n))]
     own = require_labels("labels", labels, n).cpu().numpy()
     found = np.unique(own).tolist()
-    if names is not None and found[-1] >= len(names):
-        raise ValueError(
-            f"names must be of all classes, at least {found[-1] + 1}, got {len(names)}. Give one a "
-            "class."
-        )
-    return [
-        (str(label) if names is None else short(names[label], 16), np.flatnonzero(own == label))
-        for label in found
-    ]
+    labels_of = zip(found, called(found, names, "class", 16), strict=True)
+    return [(name, np.flatnonzero(own == label)) for label, name in labels_of]
 
 
 def _count(found: Mapping[str, Array]) -> str:

@@ -193,7 +193,7 @@ def test_medoids_refuses_what_it_cannot_show() -> None:
         medoids(one, [{"image": x} for x in images])
     with pytest.raises(ValueError, match=r"labels must have shape \(2,\), got \(1,\)"):
         medoids(one, images, labels[:1])
-    with pytest.raises(ValueError, match=r"names must be of all classes, at least 2, got 1"):
+    with pytest.raises(ValueError, match=r"names must be at least 2, one a class, got 1"):
         medoids(one, images, labels, names=["a"])
     with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
         medoids(one, images, rows=0)

@@ -147,7 +147,7 @@ def test_evolution_refuses_what_does_not_fit() -> None:
         evolution([good], 0)
     with pytest.raises(ValueError, match=r"groups must have shape \(4,\), got \(3,\)"):
         evolution([good], torch.arange(3))
-    with pytest.raises(ValueError, match="names must be of all groups, at least 4, got 1"):
+    with pytest.raises(ValueError, match="names must be at least 4, one a group, got 1"):
         evolution([good], torch.arange(4), names=["a"])
     with pytest.raises(ValueError, match=r"names must be of groups that are given, got \['a'\]"):
         evolution([good], names=["a"])

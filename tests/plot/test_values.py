@@ -98,7 +98,7 @@ def test_extremes_refuses_what_does_not_fit() -> None:
         extremes(torch.rand(40), IMAGES, count=0)
     with pytest.raises(ValueError, match="classes must be at least 1, got 0"):
         extremes(torch.rand(40), IMAGES, classes=0)
-    with pytest.raises(ValueError, match="names must be of all classes, at least 3, got 2"):
+    with pytest.raises(ValueError, match="names must be at least 3, one a class, got 2"):
         extremes(torch.rand(40), IMAGES, torch.arange(40) % 3, names=["a", "b"])
     with pytest.raises(ValueError, match=r"labels must have shape \(40,\), got \(3,\)"):
         extremes(torch.rand(40), IMAGES, torch.arange(3))
