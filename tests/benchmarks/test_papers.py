@@ -556,7 +556,7 @@ def test_a_policy_changes_what_is_strong_and_its_file() -> None:
 def test_the_script_trains_a_table_and_resumes(tmp_path: Path) -> None:
     image_folder(tmp_path / "data", train=20, test=3)
     script = Path(papers.__file__)
-    command = [sys.executable, str(script), "--jobs", "1", "--device", "cpu"]
+    command = [sys.executable, str(script), "--jobs", "1", "--threads", "1", "--device", "cpu"]
     places = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]
     words = ["refinement", "--seeds", "0", "--network", "mlp", "--only", "clean--manifold-mixup"]
     mistake = subprocess.run(  # no such layers: every run fails, and all of them are tried

@@ -36,7 +36,7 @@ def graph_bytes(n: int, widths: tuple[int, ...], budget: int) -> int:
     """Return what the graph engine takes: neighbours, and with them first the index and then their
     transpose; blocks, and what the greedy knows of each point.
     """
-    index = 6 * widths[0] if len(widths) == 1 else 10 * SKETCH  # whose lists grow by doubling
+    index = 4 * widths[0] if len(widths) == 1 else 8 * SKETCH
     near = 4 * neighbors_for(n, budget)
     return n * (2 * near + max(index, near) + 160) + 12 * BLOCK
 

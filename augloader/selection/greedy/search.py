@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import faiss
 import numpy as np
 import torch
-from faiss.contrib import big_batch_search
 from torch import Tensor
 
 from augloader.core.compiled import Floats, Longs
@@ -40,8 +40,7 @@ def index(vectors: Tensor, flat: bool) -> tuple[Search, bool]:
         The search, which says -1 where it finds too few, and leaves the order of ties open; and
         whether it compares all pairs, as PyTorch always does.
 
-    Cost: q n d of a search that compares all pairs. FAISS keeps 4 n d bytes, in an inverted file
-    about half as many again; on a GPU it keeps 256 MB more.
+    Cost: q n d of a search that compares all pairs; 4 n d bytes; on a GPU FAISS keeps 256 MB more.
     """
     device, (n, d) = vectors.device, vectors.shape
     on_gpu = device.type == "cuda"
@@ -54,15 +53,18 @@ def index(vectors: Tensor, flat: bool) -> tuple[Search, bool]:
         centred = (x.double() - centre).float()
         return centred if on_gpu else centred.numpy()
 
-    found: Any = faiss.IndexFlatL2(d)
+    lists, probes = min(int(4 * n**0.5), n // 512), 8 if n < _MANY else 16
     if not flat:
-        lists = min(int(4 * n**0.5), n // 512)
         some = np.random.default_rng(0).permutation(n)[: _TRAINING * lists]
         sample = given(vectors[torch.from_numpy(some).to(device)])
-        centres = found if on_gpu else _centres(sample, lists)
-        found = faiss.IndexIVFFlat(centres, d, centres.ntotal or lists)
+    if not flat and not on_gpu:
+        inverted = _Inverted(vectors, given, _centres(sample, lists), probes)
+        return lambda queries, k: torch.from_numpy(inverted.search(given(queries), k)), False
+    found: Any = faiss.IndexFlatL2(d)
+    if not flat:
+        found = faiss.IndexIVFFlat(found, d, lists)
         found.cp.niter, found.cp.max_points_per_centroid = _ROUNDS, _TRAINING
-        found.cp.min_points_per_centroid, found.nprobe = 1, 8 if n < _MANY else 16
+        found.cp.min_points_per_centroid, found.nprobe = 1, probes
     if on_gpu:
         place = device.index or 0
         found = faiss.index_cpu_to_gpu(_resources(place), place, found)
@@ -72,11 +74,61 @@ def index(vectors: Tensor, flat: bool) -> tuple[Search, bool]:
         found.add(given(block))
 
     def search(queries: Tensor, k: int) -> Tensor:
-        if not flat and not on_gpu:
-            return torch.from_numpy(_by_lists(found, given(queries), k))
         return torch.as_tensor(found.search(given(queries), k)[1], device=device)
 
     return search, flat
+
+
+class _Inverted:
+    """An inverted file, searched list by list for many queries at once.
+
+    A list is then one product of matrices, which takes a fifth of the time that FAISS's own search
+    takes, one query after the other.
+
+    Args:
+        vectors: (n, d), on the CPU.
+        given: returns some of them centred, float32.
+        centres: FAISS's index of the centres of the lists.
+        probes: number of lists that are searched for a query.
+    """
+
+    def __init__(
+        self, vectors: Tensor, given: Callable[[Tensor], Floats], centres: Any, probes: int
+    ) -> None:
+        self._centres, self._probes = centres, min(probes, centres.ntotal)
+        blocks = vectors.split(max(1, _NUMBERS // max(vectors.shape[1], 1)))
+        own = np.concatenate([self._lists(given(block), 1)[:, 0] for block in blocks])
+        self._ids = own.argsort(kind="stable")
+        self._starts = np.searchsorted(own[self._ids], np.arange(centres.ntotal + 1))
+        self._points = np.empty(vectors.shape, np.float32)
+        for first in range(0, len(own), len(blocks[0])):
+            part = slice(first, first + len(blocks[0]))
+            self._points[part] = given(vectors[torch.from_numpy(self._ids[part])])
+
+    def _lists(self, points: Floats, count: int) -> Longs:
+        """Return the nearest lists, -1 where too few are found."""
+        found: Longs = self._centres.search(points, count)[1]
+        return found
+
+    def search(self, queries: Floats, k: int) -> Longs:
+        """Return each query's k nearest in its lists, nearest first, -1 where these have fewer."""
+        lists = self._lists(queries, self._probes)
+        order = lists.reshape(-1).argsort(kind="stable")
+        ends = np.searchsorted(lists.reshape(-1)[order], np.arange(len(self._starts)))
+        heaps: Any = faiss.ResultHeap(len(queries), k)
+        for number, (first, last) in enumerate(pairwise(ends)):
+            own = slice(*self._starts[number : number + 2])
+            if own.start == own.stop:
+                continue
+            centre = self._centres.reconstruct(number)  # small norms keep the product exact
+            points, rows = self._points[own] - centre, max(1, BLOCK // (own.stop - own.start))
+            for start in range(first, last, rows):
+                some = order[start : min(start + rows, last)] // self._probes
+                squares = _squares(queries[some] - centre, points)
+                heaps.add_result_subset(some, squares, self._ids[own])
+        heaps.finalize()
+        found: Longs = heaps.I
+        return found
 
 
 def _centres(sample: Floats, lists: int) -> Any:
@@ -113,32 +165,7 @@ def _flat(points: Floats) -> Any:
     return index
 
 
-def _by_lists(inverted: Any, queries: Floats, k: int) -> Longs:
-    """Return what the inverted file's search returns, one list after the other for all queries.
-
-    A list is then one product of matrices, which takes a third of the time that a query after the
-    other takes.
-    """
-    batch: Any = big_batch_search
-    search = batch.BigBatchSearcher(inverted, queries, k)
-    pairs = batch.BlockComputer(inverted, "pairwise_distances", _squares)
-    search.decode_func, search.by_residual = pairs.decode_func, pairs.by_residual
-    search.coarse_quantization()
-    search.reorder_assign()
-    for number in range(inverted.nlist):
-        here, some, ids, points = search.prepare_bucket(number)
-        centre = inverted.quantizer.reconstruct(number)  # small norms keep the product exact
-        some, points, rows = some - centre, points - centre, max(1, BLOCK // max(len(points), 1))
-        for first in range(0, len(some), rows):
-            part = slice(first, first + rows)
-            distances, _ = pairs.block_search(some[part], points, ids, k)
-            search.add_results_to_heap(here[part], distances, ids, None)
-    search.rh.finalize()
-    found: Longs = search.rh.I
-    return found
-
-
-def _squares(left: Floats, right: Floats, metric: int) -> Floats:
+def _squares(left: Floats, right: Floats) -> Floats:
     """Return squared distances as one product of matrices; FAISS's own takes five times as long.
 
     ||x - y||^2 = [x, ||x||^2, 1] . [-2 y, 1, ||y||^2]
