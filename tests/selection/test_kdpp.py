@@ -73,7 +73,7 @@ def normal(n: int, r: int, seed: int = 0) -> Tensor:
 
 UNEQUAL = torch.tensor([1e-3, 1.0, 0.02, 0.3, 5e-3, 0.8], dtype=torch.float64)[:, None]
 KERNELS: dict[str, tuple[Tensor, int, int]] = {
-    "two of six": (normal(6, 4), 2, 20_000),
+    "two of six": (normal(6, 4), 2, 5000),
     "one": (normal(7, 4, 1), 1, 2500),
     "the rank": (normal(6, 3, 2), 3, 2500),
     "all": (normal(5, 5, 3), 5, 300),
