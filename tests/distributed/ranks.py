@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -29,6 +30,7 @@ from augloader import (
     Influence,
     InfoBatch,
     LastLayerGradient,
+    LayerGradient,
     Loss,
     Proportional,
     Proxies,
@@ -46,6 +48,7 @@ from augloader.distributed.draws import require_once
 from augloader.distributed.selection import select
 from augloader.distributed.tables import share_of
 from augloader.feedback import SampleTable
+from augloader.loading import HeadInfluence
 from augloader.selection import allocate
 from tests.pretend_cuda import pretend_cuda
 
@@ -519,6 +522,30 @@ def sweeping(rank: int, world: int, group: dist.ProcessGroup) -> dict[int, Any]:
     return found
 
 
+def influences(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the influences of samples, (3, b), along the steps of three passes."""
+    influence, steps = HeadInfluence(net), torch.optim.SGD(net.parameters(), lr=0.5)
+    found = []
+    for _ in range(3):
+        with influence:
+            logits = net(x)
+        found.append(influence(logits, y))
+        steps.zero_grad()
+        F.cross_entropy(logits, y).backward()
+        steps.step()
+    return torch.stack(found)
+
+
+def gradients(rank: int, world: int, group: dist.ProcessGroup) -> dict[str, Any]:
+    """Gradients of layers from a shared sweep, and influences along steps that ranks average."""
+    net = DistributedDataParallel(model().eval(), process_group=group)
+    mine = sweep(net, data(), LayerGradient(["norm", "head"], project=16), group=group)
+    assert mine.proxies is not None
+    x, y = (part[rank:12:world] for part in data().tensors)
+    found = influences(net, x, y)
+    return {"indices": mine.indices, "proxies": mine.proxies.gradient, "influences": found}
+
+
 Found = dict[int, list[dict[str, Any]]]
 Failing = Callable[[int, int, dist.ProcessGroup], object]
 
@@ -944,7 +971,7 @@ def run(rank: int, world: int, folder: str) -> None:
     group = dist.group.WORLD
     assert group is not None
     scenarios = [selections, separable, received, training, scheduled, counting, gaps, sweeping]
-    scenarios += [draws, wrapping, accumulating, pruning]
+    scenarios += [draws, wrapping, accumulating, pruning, gradients]
     scenarios += [failures] * (world > 1)
     found = {scenario.__name__: scenario(rank, world, group) for scenario in scenarios}
     torch.save(found, f"{folder}/{rank}.pt")

@@ -7,10 +7,20 @@ from augloader import (
     CoresetSampler,
     FacilityLocation,
     LastLayerGradient,
+    LayerGradient,
     Uniform,
     sweep,
 )
-from tests.distributed.ranks import FAILURES, WORLDS, Found, data, generator, model, same
+from tests.distributed.ranks import (
+    FAILURES,
+    WORLDS,
+    Found,
+    data,
+    generator,
+    influences,
+    model,
+    same,
+)
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -38,6 +48,22 @@ def test_the_shares_of_a_sweep_are_the_data(found: Found, world: int) -> None:
     strategy, evidence = FacilityLocation(), sweep(model(), data(), LastLayerGradient())
     chosen = strategy.select(evidence, 9, generator=generator()).indices
     assert all(same(rank["sweeping"][0][0], chosen) for rank in found[world])
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_gradients_of_layers_and_influences_are_those_of_one_process(
+    found: Found, world: int
+) -> None:
+    """A step that all ranks average is the step of all their rows, and so is the influence."""
+    net = model().eval()
+    alone = sweep(net, data(), LayerGradient(["norm", "head"], project=16)).proxies
+    assert alone is not None
+    whole = influences(net, *(part[:12] for part in data().tensors))
+    assert whole[2].abs().min() > 0
+    for r, rank in enumerate(found[world]):
+        mine = rank["gradients"]
+        torch.testing.assert_close(mine["proxies"], alone.gradient[mine["indices"]])
+        torch.testing.assert_close(mine["influences"], whole[:, r::world])
 
 
 @pytest.mark.parametrize("world", WORLDS[1:])
