@@ -271,6 +271,8 @@ class _Rows:
                     self.trained, samples
                 )
                 return together
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError:  # vmap has no rule for something, as for channels_last
                 self.vectorised = False
         rows = []
