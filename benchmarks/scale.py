@@ -40,7 +40,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
-from math import log
+from math import isnan, log
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -411,7 +411,7 @@ def slope(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the line of JSON."""
+    """Return the line of JSON: what was measured."""
 
     def found(part: str, n: int | None, name: str, **more: Any) -> float:
         values = [
@@ -424,20 +424,23 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return values[-1] if values else float("nan")
 
     first = [found("first draw", LARGEST, name) for name in ("seconds", "peak_mb", "base_mb")]
-    small, large = (found("selection", 10**5, "cpu_seconds", share=s) for s in (0.01, 0.1))
-    return {
-        "benchmark": "scale",
-        "machine": machine(),
+    small, large_budget = (found("selection", 10**5, "cpu_seconds", share=s) for s in (0.01, 0.1))
+    large = [found("mapped", LARGEST, name) for name in ("seconds", "peak_mb", "base_mb")]
+    known = {
         "first_draw_ms_1e7": round(1e3 * first[0], 3),
         "first_draw_mb_1e7": round(first[1] - first[2], 2),
         "draws_ratio": round(found("epoch", None, "ratio"), 3),
         "report_ms_1e7": round(1e3 * found("report", LARGEST, "seconds"), 3),
         "sweep_time_ratio": round(found("pass", None, "ratio"), 3),
-        "select_small_budget_ratio": round(small / large, 3),
+        "select_small_budget_ratio": round(small / large_budget, 3),
         "select_memory_ratio": round(found("classes", 10**6, "peak_over"), 3),
         "erasing_ratio_224": round(found("erasing", 224, "ratio"), 3),
         "import_ratio": round(found("import", None, "ratio"), 3),
+        "select_seconds_1e7": round(large[0], 1),
+        "select_mb_1e7": round(large[1] - large[2], 1),
     }
+    measured = {name: value for name, value in known.items() if not isnan(value)}
+    return {"benchmark": "scale", "machine": machine(), **measured}
 
 
 def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
