@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache
 from math import e as euler
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -708,3 +709,13 @@ def test_large_groups_find_their_balls_on_the_gpu(gpu: Any) -> None:
             assert here[0] == found[0]
             for a, b in zip(here[1:], found[1:], strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("mode", ["r", "c"])
+def test_proxies_in_a_file_are_selected_from_as_those_in_memory(mode: Any, tmp_path: Path) -> None:
+    points = gaussian(9000, 6).gradient
+    np.save(tmp_path / "proxies.npy", points.numpy())
+    mapped = Proxies(np.load(tmp_path / "proxies.npy", mmap_mode=mode))
+    here, there = (facility_location(p, 300, engine="graph") for p in (Proxies(points), mapped))
+    assert torch.equal(here.indices, there.indices)
+    assert torch.equal(here.sizes, there.sizes)
