@@ -411,8 +411,9 @@ def test_norb_is_read_from_its_own_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mnist", "norb", "pets"])
 def test_files_that_are_not_there_are_named(tmp_path: Path, name: str) -> None:
     options = ["--data", str(tmp_path), "--dataset", name, "--classes", "cat", "dog", "--quick"]
+    threads = ["--threads", str(torch.get_num_threads())]
     with pytest.raises(SystemExit, match=r"(must hold|must be one of|not found)"):
-        strategies.main(options)
+        strategies.main([*options, *threads])
 
 
 def test_a_folder_is_named_by_its_data_set_and_classes(tmp_path: Path) -> None:
