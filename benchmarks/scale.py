@@ -172,8 +172,8 @@ def mapped(n: int) -> Reading:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "proxies.npy"
         file = np.lib.format.open_memmap(path, "w+", np.float32, (n, WIDE))
+        means = 2 * np.random.default_rng(0).standard_normal((20, WIDE))
         for first in range(0, n, 10**5):
-            means = 2 * np.random.default_rng(0).standard_normal((20, WIDE))
             part = file[first : first + 10**5]
             part[:] = rng.standard_normal(part.shape) + means[rng.integers(20, size=len(part))]
         file.flush()

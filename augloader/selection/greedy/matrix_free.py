@@ -135,7 +135,8 @@ def _balls(proxies: Proxies, radii: Floats) -> Iterator[tuple[int, Longs, Ints, 
     n, wide, here = len(factors), factors.h.shape[1], device.type == "cpu"
     norms, left, right = factors.norms, *map(torch.from_numpy, (factors.g, factors.h))
     if not wide:  # small norms keep the products exact
-        left = (left.double() - left.double().mean(0)).float()
+        exact = left.double()
+        left = (exact - exact.mean(0)).float()
         norms = left.double().square().sum(1).numpy()
     g, h = sent(left, device), sent(right, device)
     if not here:  # whose products of float32 may be rounded to TF32

@@ -152,8 +152,6 @@ def neighbor_graph(proxies: Proxies, k: int, *, seed: int = 0) -> NeighborGraph:
     k = min(k, n)
     if proxies.features is None:
         vectors, found = proxies.gradient, k
-        if not proxies.gradient.is_cuda:
-            vectors = torch.from_numpy(factors.g)
     else:
         vectors, found = proxies.project(SKETCH, seed).gradient, min(2 * k, n)
     search, all_pairs = index(vectors, n <= _FLAT)

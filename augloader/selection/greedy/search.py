@@ -46,22 +46,21 @@ def index(vectors: Tensor, flat: bool) -> tuple[Search, bool]:
     on_gpu = device.type == "cuda"
     if on_gpu and not faiss.get_num_gpus():
         return lambda queries, k: compared(queries, vectors, k), True
-    blocks = vectors.split(max(1, _NUMBERS // max(d, 1)))
+    blocks = _blocks(vectors)
     centre = torch.stack([block.double().sum(0) for block in blocks]).sum(0) / n
 
     def given(x: Tensor) -> Any:
         centred = (x.double() - centre).float()
         return centred if on_gpu else centred.numpy()
 
-    lists, probes = min(int(4 * n**0.5), n // 512), 8 if n < _MANY else 16
-    if not flat:
-        some = np.random.default_rng(0).permutation(n)[: _TRAINING * lists]
-        sample = given(vectors[torch.from_numpy(some).to(device)])
-    if not flat and not on_gpu:
-        inverted = _Inverted(vectors, given, _centres(sample, lists), probes)
-        return lambda queries, k: torch.from_numpy(inverted.search(given(queries), k)), False
     found: Any = faiss.IndexFlatL2(d)
     if not flat:
+        lists, probes = min(int(4 * n**0.5), n // 512), 8 if n < _MANY else 16
+        some = np.random.default_rng(0).permutation(n)[: _TRAINING * lists]
+        sample = given(vectors[torch.from_numpy(some).to(device)])
+        if not on_gpu:
+            inverted = _Inverted(vectors, given, _centres(sample, lists), probes)
+            return lambda queries, k: torch.from_numpy(inverted.search(given(queries), k)), False
         found = faiss.IndexIVFFlat(found, d, lists)
         found.cp.niter, found.cp.max_points_per_centroid = _ROUNDS, _TRAINING
         found.cp.min_points_per_centroid, found.nprobe = 1, probes
@@ -79,11 +78,17 @@ def index(vectors: Tensor, flat: bool) -> tuple[Search, bool]:
     return search, flat
 
 
+def _blocks(vectors: Tensor) -> tuple[Tensor, ...]:
+    """Return the vectors in blocks of so many that their float64 takes 128 MB."""
+    parts: tuple[Tensor, ...] = vectors.split(max(1, _NUMBERS // max(vectors.shape[1], 1)))
+    return parts
+
+
 class _Inverted:
     """An inverted file, searched list by list for many queries at once.
 
-    A list is then one product of matrices, which takes a fifth of the time that FAISS's own search
-    takes, one query after the other.
+    A list is then one product of matrices, where FAISS's own search compares one query after the
+    other.
 
     Args:
         vectors: (n, d), on the CPU.
@@ -96,7 +101,7 @@ class _Inverted:
         self, vectors: Tensor, given: Callable[[Tensor], Floats], centres: Any, probes: int
     ) -> None:
         self._centres, self._probes = centres, min(probes, centres.ntotal)
-        blocks = vectors.split(max(1, _NUMBERS // max(vectors.shape[1], 1)))
+        blocks = _blocks(vectors)
         own = np.concatenate([self._lists(given(block), 1)[:, 0] for block in blocks])
         self._ids = own.argsort(kind="stable")
         self._starts = np.searchsorted(own[self._ids], np.arange(centres.ntotal + 1))
