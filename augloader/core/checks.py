@@ -357,8 +357,9 @@ def require_labels(
         raise ValueError(f"{name} must have shape ({n},), got {tuple(labels.shape)}. {advice}")
     labels = labels.to(torch.int64)
     above = 2**63 - 1 if classes is None else classes - 1
-    bad = labels != labels.clamp(0, above)
-    if bad.any():
+    low, high = (int(end) for end in labels.aminmax()) if n else (0, 0)
+    if low < 0 or high > above:
+        bad = labels != labels.clamp(0, above)
         rule = "0 or more" if classes is None else f"in [0, {classes})"
         got = count_and_first(bad, "labels outside", samples=samples)
         raise ValueError(

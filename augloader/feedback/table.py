@@ -273,8 +273,12 @@ class SampleTable:
         """
         require_names("needs", needs, EVIDENCE, "Name the fields of Evidence.")
         since = earliest(epoch, stale)
-        sources = {name: self._source(name, since) for name in _EVIDENCE}
-        known = {name: made for name, (order, made) in sources.items() if order.max() < UNKNOWN}
+        known = {
+            name: made
+            for name in _EVIDENCE
+            for order, made in [self._source(name, since)]  # one (n,) order after the other
+            if order.max() < UNKNOWN
+        }
         for name in sorted(needs - known.keys()):
             raise_missing({name}, self._source(name, since)[0] == UNKNOWN, stale)
         labels = self._labels.clone() if "labels" in known else None
@@ -495,6 +499,7 @@ class SampleTable:
         own = self._order(name, since)
         if name not in _DERIVED:
             return own, False
-        made = self._order("logits", since).maximum(self._order("labels", since))
+        made = self._order("logits", since)
+        torch.maximum(made, self._order("labels", since), out=made)
         ranks = [(bool(o.max() == UNKNOWN), int(o.min()) // PERIOD) for o in (made, own)]
         return (made, True) if ranks[0] < ranks[1] else (own, False)

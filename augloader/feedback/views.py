@@ -83,10 +83,10 @@ class Weakest:
             now: the current period.
             since: the earliest epoch that counts.
         """
-        age = (now - self.period.to(torch.int64)).clamp(max=_OLDEST)
-        bits = (self.strength + 0.0).view(torch.int32)  # ordered as floats that are not negative
-        lacking = self.strength.isinf() | (self.epoch < since)
-        return (age * PERIOD + bits).masked_fill_(lacking, UNKNOWN)
+        order = self.period.to(torch.int64, copy=True)  # in place: memory is what n costs
+        order.neg_().add_(now).clamp_(max=_OLDEST).mul_(PERIOD)
+        order += (self.strength + 0.0).view(torch.int32)  # ordered as floats not negative
+        return order.masked_fill_(self.strength.isinf() | (self.epoch < since), UNKNOWN)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Weakest:
         """Return this with all tensors changed, as copied or some rows of them."""

@@ -293,7 +293,8 @@ class KDPP(OrderedStrategy):
         keys = np.log(scores) + generator.gumbel(size=len(scores))
         if k != 0:
             if self.kernel == "linear":
-                b = linear_kernel(scores, features, torch.from_numpy(indices))
+                samples = None if indices is None else torch.from_numpy(indices)
+                b = linear_kernel(scores, features, samples)
             else:
                 b = gaussian_kernel(scores, features, self.width, self.bandwidth, generator)
             chosen = sample(b, k, generator)

@@ -38,12 +38,12 @@ class Members(NamedTuple):
     """The samples of one group, and what orders them.
 
     Attributes:
-        indices: (m,) their numbers in the data set, ascending.
+        indices: (m,) their numbers in the data set, ascending; None: it is all of it.
         scores: (m,) of them, 1 where there is no score.
         features: (m, d) of them, or None.
     """
 
-    indices: NDArray[np.int64]
+    indices: NDArray[np.int64] | None
     scores: Values
     features: Tensor | None
 
@@ -127,7 +127,7 @@ class OrderedStrategy(ABC):
         scores = np.ones(n) if self._score is None else self._checked(self._score(evidence), n)
         features = evidence.features
         if self.groups is None:
-            everyone = Members(np.arange(n), scores, features)
+            everyone = Members(None, scores, features)
             keys = self._keys(everyone, budget, generator)
             return torch.from_numpy(_largest(keys, n if budget is None else budget))
         groups = self._groups(evidence, generator)
