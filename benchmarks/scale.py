@@ -23,7 +23,7 @@ above what the process held before the call. Parts:
     erasing      "erasing" on 64 uint8 images of n x n beside torchvision's RandomErasing
     policies     "trivial", "rand" and "auto" on 32 float images of n x n beside torchvision's
     threads      "trivial" on n uint8 images of 32 x 32: time with all cores over that with one
-    mixing       Mixup and CutMix of 2^18 / n^2 images of n x n: time over torchvision's
+    mixing       Mixup and CutMix of 256 small images, 64 large ones: time over torchvision's
     candidates   HardestOf 4 of 16 images of n x n: time over that of its parts alone
     import       the sampler and the dataset beside torch
 """
@@ -299,7 +299,7 @@ def batch_of_images(images: Tensor) -> Sample:
 
 def mixing(n: int) -> Reading:
     """Measure mixers over torchvision's time; the largest."""
-    levels = torch.randint(256, (max(2, 2**18 // n**2), 3, n, n), dtype=torch.uint8)
+    levels = torch.randint(256, (max(64, 2**18 // n**2), 3, n, n), dtype=torch.uint8)
     ratios = {}
     for name, images, ours, theirs in (
         ("mixup", levels / 255, Mixup(CLASSES), v2.MixUp(num_classes=CLASSES)),

@@ -89,8 +89,8 @@ class ManifoldMixup(Mixer):
     @contextmanager
     def __call__(self, batch: Sample, generator: torch.Generator | None = None) -> Iterator[Sample]:
         """Yield the batch with mixed targets and weights; mix in the forward pass of the block."""
-        strength, rng = drawing(self.seed, batch, generator)
-        mixing = self._sample(batch, strength, rng)
+        epoch, strength, rng = drawing(self.seed, batch, generator)
+        mixing = self._sample(batch, epoch, strength, rng)
         mixed = self._mix(batch, mixing, batch.input)
         if not mixing.mixed.any():
             yield mixed

@@ -80,15 +80,16 @@ class Mixer:
         """
         return self._sample(batch, *drawing(self.seed, batch, generator))
 
-    def _sample(self, batch: Sample, strength: Array, rng: np.random.Generator) -> Mixing:
-        partner, share, _ = self._pairs(batch, strength, rng)
+    def _sample(
+        self, batch: Sample, epoch: int, strength: Array, rng: np.random.Generator
+    ) -> Mixing:
+        partner, share, _ = self._pairs(epoch, strength, rng)
         return Mixing(torch.from_numpy(partner), torch.from_numpy(1 - share).float())
 
     def _pairs(
-        self, batch: Sample, strength: Array, rng: np.random.Generator
+        self, epoch: int, strength: Array, rng: np.random.Generator
     ) -> tuple[Array, Array, Array]:
         """Return each row's partner, the share it takes, 1 - lam, and the number of its pair."""
-        epoch = int(batch.keys[0, 0])
         alpha = self.alpha * self._schedule.at(epoch)
         chance = self._probability.at(epoch)
         b = len(strength)
@@ -253,13 +254,15 @@ class CutMix(Mixer):
         """Return the shares of partners at strength 1; boxes may cover more than half an image."""
         return rng.beta(alpha, alpha, count)
 
-    def _sample(self, batch: Sample, strength: Array, rng: np.random.Generator) -> Mixing:
+    def _sample(
+        self, batch: Sample, epoch: int, strength: Array, rng: np.random.Generator
+    ) -> Mixing:
         if not isinstance(batch.input, Tensor) or batch.input.ndim < 3:
             raise ValueError(
                 f"input must be (b, ..., H, W) images, got {described(batch.input)}. Mixup takes "
                 "other inputs."
             )
-        partner, share, pair = self._pairs(batch, strength, rng)
+        partner, share, pair = self._pairs(epoch, strength, rng)
         sides = np.array(batch.input.shape[-2:])
         centre = (rng.random((pair.max() + 1, 2)) * sides).astype(np.int64)[pair]
         half = (0.5 * np.sqrt(share)[:, None] * sides).astype(np.int64)
@@ -274,8 +277,8 @@ class CutMix(Mixer):
 
 def drawing(
     seed: int, batch: Sample, generator: torch.Generator | None
-) -> tuple[Array, np.random.Generator]:
-    """Return the rows' strengths, and random numbers, which the first row names in a training.
+) -> tuple[int, Array, np.random.Generator]:
+    """Return epoch, the rows' strengths, and random numbers, which the first row names.
 
     Not by its copy, which HardestOf chooses by score.
     """
@@ -293,18 +296,19 @@ def drawing(
         )
     given = torch.as_tensor(batch.strength, dtype=torch.float32, device="cpu")
     strength = require_strengths(given, (len(keys),)).numpy().astype(np.float64)
+    first = keys[:1].cpu().numpy()
+    epoch = int(first[0, 0])
     if generator is None:
-        first = keys[:1].cpu().numpy()
         first[0, 2] = strength[0] > 0
         named = int(uniforms(seed, first, 1)[0, 0] * 2**53)
-        return strength, np.random.default_rng(named)
+        return epoch, strength, np.random.default_rng(named)
     if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
         raise TypeError(
             f"generator must be a torch.Generator on the CPU, got {generator!r}. "
             "Pass for example torch.Generator().manual_seed(0)."
         )
     drawn = int(torch.randint(2**62, (), generator=generator, device="cpu"))
-    return strength, np.random.default_rng(drawn)
+    return epoch, strength, np.random.default_rng(drawn)
 
 
 def _soft(target: Any, num_classes: int | None, b: int) -> Tensor:
