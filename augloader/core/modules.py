@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from threading import Lock, get_ident
@@ -14,6 +14,39 @@ from torch.nn.parallel import DistributedDataParallel
 
 _LOCK = Lock()
 _HELD = dict[int, int]()  # the modules whose mode is to be given back, and by which thread
+
+
+class AtOnce:
+    """A function of many samples, until torch cannot compute it; from then on another, the same.
+
+    vmap has no rule for some operations, as for a model in channels_last. A device whose memory
+    does not suffice says so: one by one it would be another cost than the one that was planned.
+
+    Example:
+        >>> def lacking(x: Tensor) -> dict[str, Tensor]:
+        ...     raise RuntimeError("vmap: no rule")
+        >>> double = AtOnce(lacking, lambda x: {"rows": torch.stack([2 * row for row in x])})
+        >>> double(torch.ones(2)), double.works
+        ({'rows': tensor([2., 2.])}, False)
+    """
+
+    def __init__(
+        self,
+        at_once: Callable[..., dict[str, Tensor]],
+        one_by_one: Callable[..., dict[str, Tensor]],
+    ) -> None:
+        self.at_once, self.one_by_one, self.works = at_once, one_by_one, True
+
+    def __call__(self, *given: Any) -> dict[str, Tensor]:
+        """Return what either function returns."""
+        if self.works:
+            try:
+                return self.at_once(*given)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:
+                self.works = False
+        return self.one_by_one(*given)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vjp, vmap
 
 from augloader.core.checks import as_tensor, require_finite, require_int
-from augloader.core.modules import copied, device_of, require_independent
+from augloader.core.modules import AtOnce, copied, device_of, require_independent
 from augloader.core.precision import computed_in
 from augloader.loading.randomness import Fixed
 from augloader.selection.greedy.memory import free_memory
@@ -222,7 +222,7 @@ class _Rows:
         self.width = sum(p.numel() for p in self.trained.values())
         self.bytes = sum(p.numel() * p.element_size() for p in self.trained.values())
         self.eps = max(torch.finfo(p.dtype).eps for p in self.trained.values())
-        self.vectorised = True
+        self.derivatives = AtOnce(vmap(jacrev(self._outputs), in_dims=(None, 0)), self._one_by_one)
         self.outputs = self._probe(inputs[:4])
 
     def _probe(self, inputs: Tensor) -> int:
@@ -252,7 +252,7 @@ class _Rows:
         done = 0
         with computed_in(self.device, None):
             for some in inputs.detach().split(self.batch_size):
-                found = self._derivatives(some.to(self.device))
+                found = self.derivatives(self.trained, some.to(self.device))
                 upto = done + len(some) * self.outputs
                 for part, name in zip(parts, self.trained, strict=True):
                     part[done:upto] = found[name].detach().reshape(upto - done, -1)
@@ -263,24 +263,14 @@ class _Rows:
         found: Tensor = functional_call(self.model, parameters, (sample.unsqueeze(0),))
         return found.squeeze(0)
 
-    def _derivatives(self, samples: Tensor) -> dict[str, Tensor]:
-        """Return (b, C, ...) for each parameter."""
-        if self.vectorised:
-            try:
-                together: dict[str, Tensor] = vmap(jacrev(self._outputs), in_dims=(None, 0))(
-                    self.trained, samples
-                )
-                return together
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:  # vmap has no rule for something, as for channels_last
-                self.vectorised = False
+    def _one_by_one(self, parameters: dict[str, Tensor], samples: Tensor) -> dict[str, Tensor]:
+        """Return (b C, ...) for each parameter."""
         rows = []
         for sample in samples:
-            made: Any = vjp(partial(self._outputs, sample=sample), self.trained)
+            made: Any = vjp(partial(self._outputs, sample=sample), parameters)
             found, pull = made
             rows += [pull(one)[0] for one in torch.eye(len(found), device="cpu").to(found)]
-        return {name: torch.stack([row[name] for row in rows]) for name in self.trained}
+        return {name: torch.stack([row[name] for row in rows]) for name in parameters}
 
 
 def _gram(rows: _Rows, inputs: list[Tensor], limit: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from augloader.core.modules import copied, device_of, require_independent
+from augloader.core.modules import AtOnce, copied, device_of, require_independent
 from augloader.core.precision import computed_in
 from augloader.core.proxies import LayerGradient
 
@@ -62,8 +62,8 @@ class LayerGradients:
             order[order >= self.width] = 0
             self._order = torch.from_numpy(order).to(self._device)
             self._signs = torch.from_numpy(signs).to(self._device)
-        self._gradients = vmap(grad(self._loss), in_dims=(None, 0, 0))
-        self._vectorised, self._probed = True, False
+        self._gradients = AtOnce(vmap(grad(self._loss), in_dims=(None, 0, 0)), self._one_by_one)
+        self._probed = False
 
     def _loss(self, parameters: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
         with computed_in(self._device, self._dtype):
@@ -89,7 +89,7 @@ class LayerGradients:
         rows = max(1, _ENTRIES // self.width)
         for images, some in zip(inputs.split(rows), labels.split(rows), strict=True):
             with computed_in(self._device, None):  # as for backward(): the forward pass casts alone
-                found = self._found(images, some)
+                found = self._gradients(self._chosen, images, some)
             flat = torch.cat([found[k].float().flatten(1) for k in self._chosen], 1)
             parts.append(flat if self._project is None else self._projected(flat))
         return torch.cat(parts)
@@ -107,19 +107,13 @@ class LayerGradients:
                 "Batch norm must track running statistics; or use LastLayerGradient().",
             )
 
-    def _found(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _one_by_one(
+        self, parameters: dict[str, Tensor], images: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
         """Return the gradients of some samples, (b, ...) of each parameter."""
-        if self._vectorised:
-            try:
-                together: dict[str, Tensor] = self._gradients(self._chosen, images, labels)
-                return together
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:  # vmap has no rule for something, as for channels_last
-                self._vectorised = False
         rows = []
         with torch.enable_grad():
-            given = {k: p.clone().requires_grad_() for k, p in self._chosen.items()}
+            given = {k: p.clone().requires_grad_() for k, p in parameters.items()}
             for image, label in zip(images, labels, strict=True):
                 loss, wanted = self._loss(given, image, label), list(given.values())
                 rows.append(torch.autograd.grad(loss, wanted, materialize_grads=True))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from augloader.core.modules import (
+    AtOnce,
     copied,
     device_of,
     eval_mode,
@@ -15,6 +16,31 @@ from augloader.core.modules import (
     require_independent,
     unwrapped,
 )
+
+
+def test_what_cannot_be_computed_at_once_is_computed_one_by_one_from_then_on() -> None:
+    calls = []
+
+    def lacking(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        calls.append(len(x))
+        raise RuntimeError("no rule")
+
+    double = AtOnce(lacking, lambda x: {"x": 2 * x})
+    for n in (2, 3):
+        assert double(torch.ones(n))["x"].tolist() == [2.0] * n
+    assert calls == [2]
+
+
+def test_memory_that_does_not_suffice_is_said_and_other_errors_are_not_hidden() -> None:
+    def failing(error: Exception) -> dict[str, torch.Tensor]:
+        raise error
+
+    calls = AtOnce(failing, failing)
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        calls(torch.OutOfMemoryError("full"))
+    with pytest.raises(ValueError, match="other"):
+        calls(ValueError("other"))
+    assert calls.works
 
 
 def test_a_compiled_module_is_unwrapped() -> None:
