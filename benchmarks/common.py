@@ -57,6 +57,22 @@ def measure(call: Callable[[], T]) -> tuple[T, Reading]:
     return answer, {"seconds": seconds, "cpu_seconds": cpu_seconds, **memory}
 
 
+def timed(call: Callable[[], T], device: torch.device) -> tuple[float, T]:
+    """Return the seconds of a call, all of the device's work in it, and its answer."""
+    _wait(device)
+    start = perf_counter()
+    answer = call()
+    _wait(device)
+    return perf_counter() - start, answer
+
+
+def in_turn(names: Iterable[str], i: int) -> list[str]:
+    """Return the names in their order, the i-th first: each comes first in one of the rounds."""
+    names = list(names)
+    first = i % len(names)
+    return names[first:] + names[:first]
+
+
 def run_child(script: str, job: dict[str, Any], threads: int, spin: bool = False) -> Reading:
     """Run ``script --child JOB`` in a process of its own; its last line of output is a reading.
 
@@ -128,6 +144,11 @@ def save(folder: Path, script: str, device: str, record: dict[str, Any]) -> Path
     path = folder / f"{script}--{machine()}--{device}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _cpu_model() -> str:

@@ -27,8 +27,9 @@ import sources
 import torch
 from common import device_name, environment, progress
 from matplotlib.figure import Figure
+from method import Method
 from papers import FAISS, PACKAGES
-from recipe import Method, Trainer, crop_and_flip, pixels_of
+from recipe import Trainer, crop_and_flip, pixels_of
 from records import commit
 from schedules import REDUCED, SCHEDULES
 from setting import Setting, add_options, at_least, device_of, planned, source_of

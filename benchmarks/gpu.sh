@@ -98,7 +98,7 @@ else
         loader=(--help)
     else
         table+=(--device cuda --schedule paper --data "${DATA:-}")
-        loader=(--device cuda --threads 8 --output "$OUT")
+        loader=(--device cuda --threads 8 --jpegs 500 --output "$OUT")
     fi
     if [ -z "$dry" ] && [ ! -d "${DATA:-}/train" ]; then
         echo "DATA must be a folder with train/ and test/, got '${DATA:-}'. Table 4 is left out."

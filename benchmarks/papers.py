@@ -34,7 +34,8 @@ import sources
 import torch
 from cifar import Images
 from common import device_name, environment
-from recipe import Method, Outcome, Trainer
+from method import Method
+from recipe import Outcome, Trainer
 from records import SEEDS, Run, commit, path_of, read
 from schedules import REDUCED, SCHEDULES, Problem, Schedule
 from setting import Setting, add_options, at_least, device_of, planned, source_of

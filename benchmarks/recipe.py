@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,155 +29,37 @@ from torch.utils.data import DataLoader, TensorDataset
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 from cifar import Images, mean_and_std
+from method import Method
 from networks import mixable, network
 from schedules import Problem, Schedule
 from sources import Files, checksum
 
 from augloader import (
     AdaptiveStrengthTransform,
-    Constant,
-    CoresetSampler,
     CutMix,
-    Every,
     Evidence,
     HardestOf,
     LastLayerGradient,
-    Linear,
     ManifoldMixup,
     Mixup,
     Residual,
     Sample,
-    Strategy,
     SwitchOff,
-    Uniform,
     WeightedAugmentedDataset,
     collate,
     sweep,
 )
 from augloader.core.keyed import uniforms
-from augloader.core.schedule import Schedule as Schedules
-from augloader.feedback import StrengthRule
-from augloader.loading import Base, Weighting
-from augloader.selection import Pruning
 
 PAD = 1 / 8  # of the side, on each side, of which random crops are cut
-REFINED = 0.2  # share of the epochs, the last ones, without strong augmentation
 GAMMA = 1.0  # of Beta, for all kinds of mixing; He et al. (2019), section 4.1
 CUTMIX = 0.5  # probability, the same
 CHUNK = 64  # batches fetched and augmented at once on a GPU
 WORKERS = 8  # processes that read images which are not held, as many as there are cores at most
 SAMPLED = 2000  # of these the mean and standard deviation are taken
-VERSION = 1  # of this file's meaning: change it with anything that results depend on
+VERSION = 1  # of what this file and method.py mean: change it with anything results depend on
 DRAWN = ("target", "index", "copy", "epoch", "strength", "weight")
 PHASES = ("load", "augment", "train", "sweep", "select", "evaluate")
-
-
-@dataclass(frozen=True)
-class Method:
-    """What augloader is asked for.
-
-    Attributes:
-        name: of the file that has its results.
-        strategy: None never augments strongly.
-        fraction: share of the data to select; or
-        per_class: number of images to select for each class, on average.
-        proxy: what FacilityLocation sees.
-        free: select by what training reported, after a first period with a sweep.
-        copies: 0 augments in place.
-        refresh: None takes the schedule's.
-        policy: strong augmentation, such as "trivial", or several one after the other, as
-            "auto+cutout"; None: strong draws are cropped and flipped as all are, and mixed.
-        refined: whether the last epochs are without strong augmentation; where there is none
-            anyway, without crops and flips.
-        epochs: share of the schedule's epochs.
-        rate: other than the schedule's; None takes it.
-        rows: batch size, other than the schedule's; None takes it.
-        hardest: of how many versions of a strong row those of highest loss are trained on; None:
-            of one. Each version's forward pass counts as a third of a row.
-        keep: how many of them.
-        off: share of the epochs, the last ones, that refine; None takes a fifth, or the schedule's.
-        fade: share of the epochs in which mixing and strong augmentation fade out: Mixup's gamma,
-            the probability of everything else (He et al. 2019, section 4.1).
-        bare: whether crops and flips end where strong augmentation does.
-    """
-
-    name: str
-    strategy: Strategy | None = None
-    fraction: Schedules | float | None = None
-    per_class: int | None = None
-    base: Base | Pruning | Strategy = "full"
-    base_fraction: Schedules | float | None = None
-    copies: int = 1
-    weighting: Weighting = "cluster"
-    proxy: Literal["residual", "last layer"] = "residual"
-    free: bool = False
-    refresh: int | None = None
-    strength: StrengthRule = Constant()  # noqa: RUF009 - frozen
-    policy: str | None = "trivial"
-    mix: Literal["mixup", "manifold", "cutmix"] | None = None
-    refined: bool = False
-    epochs: float = 1.0
-    rate: float | None = None
-    rows: int | None = None
-    hardest: int | None = None
-    keep: int = 1
-    off: float | None = None
-    fade: float | None = None
-    bare: bool = False
-
-    def batch(self, schedule: Schedule) -> int:
-        """Return the batch size."""
-        if self.rows is not None:
-            return self.rows
-        return schedule.small_batch if self.base == "selected" else schedule.batch
-
-    def last(self, schedule: Schedule) -> int:
-        """Return how many epochs refine."""
-        if not self.refined:
-            return 0
-        if self.off is not None:
-            return round(self.off * self.first(schedule))
-        return schedule.refining or round(REFINED * self.first(schedule))
-
-    def first(self, schedule: Schedule) -> int:
-        """Return in how many epochs the rate falls to its last."""
-        return max(1, round(schedule.epochs * self.epochs))
-
-    def planned(self, schedule: Schedule) -> int:
-        """Return for how many epochs it is trained."""
-        more = schedule.refining if self.refined and self.off is None else 0
-        return self.first(schedule) + more
-
-    def fades(self, schedule: Schedule) -> Linear | None:
-        """Return what mixing's gamma or a strong draw's probability is multiplied by."""
-        return None if self.fade is None else Linear(round(self.fade * self.first(schedule)))
-
-    def sampler(self, data: Any, schedule: Schedule, classes: int, seed: int) -> CoresetSampler:
-        """Return the sampler of a run."""
-        epochs = self.planned(schedule)
-        whole = self.fraction == 1  # then nothing is chosen
-        every = Every(None if whole else self.refresh or schedule.refresh)
-        if self.strategy is None:
-            every = Every(None, warmup=epochs)
-        count = None if self.per_class is None else self.per_class * classes
-        return CoresetSampler(
-            data,
-            self.strategy or Uniform(),
-            fraction=(self.fraction or 1.0) if count is None else None,
-            count=count,
-            base=self.base,
-            base_fraction=self.base_fraction,
-            copies=self.copies,
-            refresh=every,
-            weighting=self.weighting,
-            strength=self.strength,
-            epochs=epochs,
-            strength_schedule=SwitchOff(self.last(schedule)),
-            probability=1.0 if self.mix == "mixup" else self.fades(schedule) or 1.0,
-            keep_unaugmented_copies=self.base == "none",
-            pad_to_multiple_of=self.batch(schedule),  # no step of a few rows, as large as any other
-            seed=seed,
-        )
 
 
 @dataclass(frozen=True)

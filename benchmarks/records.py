@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from recipe import PHASES, VERSION, Method, Outcome
+from method import Method
+from recipe import PHASES, VERSION, Outcome
 from schedules import Problem, Schedule
 from scipy.stats import t as student
 

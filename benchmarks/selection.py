@@ -11,241 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from common import Reading, Spread, environment, machine, measure, progress, run_child, save
-from torch import Tensor
-
-from augloader import Evidence, FacilityLocation, Proxies, Selection
-from augloader.core import residual
-from augloader.selection import nearest
-from augloader.selection.greedy.engine import Engine
+from facility import Problem, make, total_distance
+from solvers import PEERS, SOLVERS, installed
 
 FRACTIONS = (0.01, 0.1, 0.3)
 PACKAGES = ("augloader", "numpy", "numba", "torch", "faiss-gpu", "faiss-cpu")
-PEERS = {
-    "submodlib": ("submodlib-py", "as the coreset paper's code calls it: exp(-distance / d)"),
-    "apricot": ("apricot-select", "lazy greedy on max - distance"),
-    "kmedoids": ("kmedoids", "FasterPAM from random medoids: local search, not greedy"),
-    "triton": ("triton-submodular", "naive greedy on max - distance, one class after the other"),
-}
-_MODULES = {"triton": "triton_submodular"}
-_EVALUATED = 2e12  # of n k d: beyond it, costs are those of random points, the same for all
-
-
-def mixture(rng: np.random.Generator, n: int, d: int, modes: int = 20) -> Tensor:
-    """Draw n points of a Gaussian mixture in d dimensions, float32."""
-    means, widths = rng.normal(size=(modes, d)), rng.uniform(0.3, 1, modes)
-    points = np.empty((n, d), np.float32)
-    for part in np.array_split(points, -(-n // 65_536)):
-        mode = rng.integers(modes, size=len(part))
-        part[:] = means[mode] + widths[mode, None] * rng.normal(size=part.shape)
-    return torch.from_numpy(points)
-
-
-def residuals(rng: np.random.Generator, n: int) -> Tensor:
-    """Draw the residuals of n samples of class 0 of 10, which the logits favour more or less."""
-    means = rng.normal(0, 1.5, (6, 10))
-    means[:, 0] += rng.uniform(0.5, 5, 6)
-    logits = means[rng.integers(6, size=n)] + rng.normal(size=(n, 10))
-    return residual(torch.from_numpy(logits), torch.zeros(n, dtype=torch.int64))
-
-
-def make(data: str, n: int, seed: int) -> Proxies:
-    """Make proxies: residuals (10 wide), mixture or mixture-512 (64 or 512 wide), or outer."""
-    rng = np.random.default_rng(seed)
-    if data.startswith("mixture"):
-        return Proxies(mixture(rng, n, 512 if data == "mixture-512" else 64))
-    g = residuals(rng, n)
-    return Proxies(g, mixture(rng, n, 64).relu() if data == "outer" else None)
-
-
-def vectors(proxies: Proxies) -> Tensor:
-    """Return the proxies as vectors in float64, outer products written out."""
-    g = proxies.gradient.double()
-    if proxies.features is None:
-        return g
-    return torch.einsum("ic,id->icd", g, proxies.features.double()).flatten(1)
-
-
-def total_distance(points: Proxies, medoids: Proxies) -> float:
-    """Return sum_i ||x_i - m_i|| in float64, m_i the medoid of point i."""
-    parts = torch.arange(len(points)).split(65_536)
-    return sum(
-        float((vectors(points[rows]) - vectors(medoids[rows])).norm(dim=1).sum()) for rows in parts
-    )
-
-
-def objective(proxies: Proxies, chosen: Tensor) -> float:
-    """Return sum_i min_j ||x_i - x_j|| over the chosen j, from random points if there are many.
-
-    The nearest is found by ``nearest``, which its tests hold against brute force.
-    """
-    n, work = len(proxies), len(proxies) * len(chosen) * sum(proxies.widths)
-    points = proxies
-    if work > _EVALUATED:
-        rows = np.random.default_rng(5).permutation(n)[: int(n * _EVALUATED / work)]
-        points = proxies[torch.from_numpy(rows)]
-    found = nearest(points, proxies[chosen])[0]
-    return total_distance(points, proxies[chosen[found]]) * n / len(points)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a solver gets: proxies, how many to select, and classes numbered i mod ``classes``."""
-
-    proxies: Proxies
-    k: int
-    classes: int = 1
-    seed: int = 0
-
-    @property
-    def labels(self) -> Tensor:
-        return torch.arange(len(self.proxies)) % self.classes
-
-    def members(self) -> list[Tensor]:
-        return [torch.arange(c, len(self.proxies), self.classes) for c in range(self.classes)]
-
-    def cost(self, chosen: Tensor) -> float:
-        own = chosen % self.classes
-        return sum(
-            objective(self.proxies[rows], chosen[own == c] // self.classes)
-            for c, rows in enumerate(self.members())
-        )
-
-
-Solve = Callable[[], Tensor]
-
-
-def ours(problem: Problem, engine: Engine = "auto", **more: Any) -> Solve:
-    strategy = FacilityLocation(engine=engine, per_class=problem.classes > 1, **more)
-    evidence = Evidence(len(problem.proxies), problem.labels, problem.proxies)
-    return lambda: selected(strategy, evidence, problem).indices
-
-
-def selected(strategy: FacilityLocation, evidence: Evidence, problem: Problem) -> Selection:
-    generator = np.random.default_rng(problem.seed)
-    return strategy.select(evidence, problem.k, generator=generator)
-
-
-def refreshed(problem: Problem, warm: float) -> Solve:
-    """Select again after the proxies have moved by a tenth of their spread."""
-    x, labels = problem.proxies.gradient, problem.labels
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(problem.seed))
-    moved = Evidence(len(x), labels, Proxies(x + 0.1 * x.std() * noise))
-    strategy = FacilityLocation(engine="matrix-free", per_class=problem.classes > 1)
-    before = selected(strategy, moved, problem).indices
-    evidence = Evidence(len(x), labels, problem.proxies, previous=before)
-    return lambda: selected(replace(strategy, warm_start=warm), evidence, problem).indices
-
-
-def gpu(problem: Problem) -> Solve:
-    problem = replace(problem, proxies=Proxies(problem.proxies.gradient.cuda()))
-    return ours(problem)
-
-
-def each_class(problem: Problem, select: Callable[[Tensor, int], Tensor]) -> Solve:
-    """Let a peer that knows no classes select an equal share of each, one after the other."""
-
-    def solve() -> Tensor:
-        x, share = problem.proxies.gradient, problem.k // problem.classes
-        return torch.cat([rows[select(x[rows], share).cpu()] for rows in problem.members()])
-
-    return solve
-
-
-def by_submodlib(x: Tensor, k: int) -> Tensor:
-    module = import_module("submodlib.functions.facilityLocation")
-    function = module.FacilityLocationFunction(
-        n=len(x), data=x.numpy(), metric="euclidean", mode="dense"
-    )
-    greedy = function.maximize(
-        budget=k,
-        optimizer="LazyGreedy",
-        stopIfZeroGain=False,
-        stopIfNegativeGain=False,
-        verbose=False,
-        show_progress=False,
-    )
-    return torch.tensor([index for index, _ in greedy])
-
-
-def by_apricot(x: Tensor, k: int) -> Tensor:
-    distances = torch.cdist(x.double(), x.double()).numpy()
-    selection = import_module("apricot").FacilityLocationSelection(
-        k, metric="precomputed", optimizer="lazy"
-    )
-    return torch.from_numpy(selection.fit(distances.max() - distances).ranking.astype(np.int64))
-
-
-def by_kmedoids(x: Tensor, k: int) -> Tensor:
-    found = import_module("kmedoids").fasterpam(
-        torch.cdist(x, x).numpy(), k, init="random", random_state=0
-    )
-    return torch.from_numpy(found.medoids.astype(np.int64))
-
-
-def by_triton(x: Tensor, k: int) -> Tensor:
-    module = import_module("triton_submodular.functions")
-    indices: Tensor = module.FacilityLocation(x).maximize(k, "LazyGreedyTriton")[0]
-    return indices
-
-
-def by_chance(x: Tensor, k: int) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(0).permutation(len(x))[:k])
-
-
-def assigned(problem: Problem, assign: Callable[[Proxies, Proxies], Tensor]) -> Solve:
-    """Find the nearest of the first k points, which are as random as any k."""
-    first = problem.proxies[torch.arange(problem.k)]
-    return lambda: assign(problem.proxies, first)
-
-
-def assigned_by_class(problem: Problem) -> Solve:
-    """Find the nearest of the first k points of one's own class."""
-
-    def solve() -> Tensor:
-        medoid = torch.empty(len(problem.proxies), dtype=torch.int64)
-        for rows in problem.members():
-            chosen = rows[rows < problem.k]
-            medoid[rows] = chosen[nearest(problem.proxies[rows], problem.proxies[chosen])[0]]
-        return medoid
-
-    return solve
-
-
-def by_cdist(points: Proxies, medoids: Proxies) -> Tensor:
-    x, m = points.gradient, medoids.gradient
-    return torch.cat([torch.cdist(block, m).argmin(1) for block in x.split(2048)])
-
-
-SOLVERS: dict[str, Callable[[Problem], Solve]] = {
-    "ours": ours,
-    "dense": lambda problem: ours(problem, "dense", memory_limit=16 * 2**30),
-    "matrix-free": lambda problem: ours(problem, "matrix-free"),
-    "graph": lambda problem: ours(problem, "graph"),
-    "stochastic": lambda problem: ours(problem, stochastic=0.1),
-    "cold": lambda problem: refreshed(problem, 0.0),
-    "warm": lambda problem: refreshed(problem, 0.5),
-    "submodlib": lambda problem: each_class(problem, by_submodlib),
-    "apricot": lambda problem: each_class(problem, by_apricot),
-    "kmedoids": lambda problem: each_class(problem, by_kmedoids),
-    "random": lambda problem: each_class(problem, by_chance),
-    "gpu": gpu,
-    "triton": lambda problem: each_class(
-        replace(problem, proxies=Proxies(problem.proxies.gradient.cuda())), by_triton
-    ),
-    "by class": assigned_by_class,
-    "nearest": lambda problem: assigned(problem, lambda x, m: nearest(x, m)[0]),
-    "cdist": lambda problem: assigned(problem, by_cdist),
-}
 _ASSIGN = ("by class", "nearest", "cdist")
 _DRAWN = ("dense", "matrix-free", "graph", "submodlib", "apricot", "kmedoids")
 
@@ -333,11 +110,6 @@ class Row:
                 line += f"  cost of {case.solvers[0]} {error.median:+.1e}"
                 line += f" [{error.min:+.0e}, {error.max:+.0e}]"
             yield line
-
-
-def installed() -> list[str]:
-    """Return the peers that are there."""
-    return [name for name in PEERS if find_spec(_MODULES.get(name, name))]
 
 
 def main_cases(peers: list[str], rounds: int) -> list[Case]:

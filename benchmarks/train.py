@@ -27,17 +27,16 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Spread, device_name, environment, machine, progress, save
+from common import Spread, device_name, environment, machine, progress, save, timed
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -250,11 +249,13 @@ class Bench:
         """Time an epoch of a case, and the selection before it."""
         selected = {}
         if case.selects:
-            selected["sweep"], evidence = self.timed(
-                partial(sweep, self.model, self.data, Residual(), batch_size=BATCH)
+            selected["sweep"], evidence = timed(
+                partial(sweep, self.model, self.data, Residual(), batch_size=BATCH), self.device
             )
-            selected["select"], _ = self.timed(partial(self.samplers[case].refresh, evidence))
-        return Reading(self.timed(partial(self.train, case, epoch))[0], **selected)
+            selected["select"], _ = timed(
+                partial(self.samplers[case].refresh, evidence), self.device
+            )
+        return Reading(timed(partial(self.train, case, epoch), self.device)[0], **selected)
 
     def unit(self, rows: int = UNIT_ROWS) -> Unit:
         """Measure what a pass costs, on images that are on the device."""
@@ -273,22 +274,10 @@ class Bench:
                 self.optimizer.zero_grad()
 
         self.model.eval()
-        alone, _ = self.timed(forward)
+        alone, _ = timed(forward, self.device)
         self.model.train()
-        together, _ = self.timed(both)
+        together, _ = timed(both, self.device)
         return Unit(len(images) / alone, len(images) / together)
-
-    def timed(self, call: Callable[[], Any]) -> tuple[float, Any]:
-        """Return the seconds of a call, all of the device's work in it, and its answer."""
-        self.wait()
-        start = perf_counter()
-        answer = call()
-        self.wait()
-        return perf_counter() - start, answer
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ import augloader
 
 PACKAGE = Path(augloader.__file__).parent
 TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+SCRIPTS = sorted([*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("examples/**/*.py")])
 # What a folder may import beside itself. What is not named here, the views and integrations, may
 # import all of these, and none of these may import it.
 BELOW = {
@@ -130,7 +132,7 @@ def test_every_module_is_tested_from_its_own_folder(path: Path) -> None:
     assert named or name_of(path) in set().union(*map(imported, tests), set())
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=lambda path: "/".join(path.parts[-2:]))
 def test_no_file_is_long(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 500
 

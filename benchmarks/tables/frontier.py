@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from recipe import Method
+from method import Method
 from schedules import Problem
 from torch import Tensor
 

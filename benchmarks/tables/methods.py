@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recipe import Method
+from method import Method
 from schedules import Problem
 
 from augloader import FacilityLocation, Loss, Rank, Strategy, Uniform

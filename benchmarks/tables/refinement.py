@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from recipe import Method
+from method import Method
 
 from augloader import Uniform
 from tables.methods import CLEAN, WEAK, slug

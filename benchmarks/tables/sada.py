@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recipe import Method
+from method import Method
 from schedules import Problem
 
 from augloader import Constant, Entropy, LossRank, StableInfluence, Uniform

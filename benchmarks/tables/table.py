@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe import Method
+from method import Method
 from schedules import Problem
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recipe import Method
+from method import Method
 
 from tables.methods import CLEAN, STRATEGIES, chosen, grid, slug
 from tables.table import Table

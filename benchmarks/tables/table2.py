@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recipe import Method
+from method import Method
 
 from tables.methods import CLEAN, chosen, slug
 from tables.table import Row, Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from recipe import Method
+from method import Method
 from schedules import Problem
 
 from tables.methods import CLEAN, FULL, STRATEGIES, TAIL, WEAK, grid, subsets

@@ -17,12 +17,16 @@ from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import augmenters
 import common
+import facility
+import feedback
 import imports
 import loader
 import ordering
 import scores
 import selection
+import solvers
 import transform
 
 from augloader import Sample, StableInfluence
@@ -50,8 +54,13 @@ def test_spread() -> None:
     assert common.Spread.of(iter([1.0, 2.0])) == common.Spread(1.5, 1.0, 2.0)
 
 
+def test_everyone_comes_first_in_turn() -> None:
+    found = ["".join(common.in_turn({"a": 1, "b": 2, "c": 3}, i)) for i in range(4)]
+    assert found == ["abc", "bca", "cab", "abc"]
+
+
 def test_residuals_are_those_of_one_class() -> None:
-    g = selection.residuals(np.random.default_rng(0), 300)
+    g = facility.residuals(np.random.default_rng(0), 300)
     assert g.shape == (300, 10)
     assert g.dtype == torch.float32
     assert g.sum(1).abs().max() < 1e-6
@@ -61,49 +70,49 @@ def test_residuals_are_those_of_one_class() -> None:
 
 @pytest.mark.parametrize("data", ["residuals", "mixture", "outer"])
 def test_data_depend_on_the_seed_alone(data: str) -> None:
-    first, again, other = (selection.make(data, 20, seed).gradient for seed in (0, 0, 1))
+    first, again, other = (facility.make(data, 20, seed).gradient for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("data", ["residuals", "outer"])
 def test_costs_equal_brute_force(data: str) -> None:
-    proxies = selection.make(data, 30, 0)
+    proxies = facility.make(data, 30, 0)
     chosen = [4, 9, 20]
     x = proxies.gradient.double().numpy()
     if proxies.features is not None:
         x = np.stack([np.kron(g, h) for g, h in zip(x, proxies.features.numpy(), strict=True)])
     distances = np.array([[np.sqrt(((a - x[j]) ** 2).sum()) for j in chosen] for a in x])
     cost = distances.min(1).sum()
-    assert selection.objective(proxies, torch.tensor(chosen)) == pytest.approx(cost, rel=1e-12)
+    assert facility.objective(proxies, torch.tensor(chosen)) == pytest.approx(cost, rel=1e-12)
     medoid = torch.tensor(chosen)[torch.from_numpy(distances.argmin(1))]
-    assert selection.total_distance(proxies, proxies[medoid]) == pytest.approx(cost, rel=1e-12)
+    assert facility.total_distance(proxies, proxies[medoid]) == pytest.approx(cost, rel=1e-12)
 
 
-def problem(n: int = 400, k: int = 50, classes: int = 1) -> selection.Problem:
-    return selection.Problem(selection.make("residuals", n, 0), k, classes)
+def problem(n: int = 400, k: int = 50, classes: int = 1) -> facility.Problem:
+    return facility.Problem(facility.make("residuals", n, 0), k, classes)
 
 
 def test_costs_of_many_points_are_those_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
     given = problem(2000)
     whole = given.cost(torch.arange(50))
-    monkeypatch.setattr(selection, "_EVALUATED", 2000 * 50 * 10 / 2)
+    monkeypatch.setattr(facility, "_EVALUATED", 2000 * 50 * 10 / 2)
     assert given.cost(torch.arange(50)) == pytest.approx(whole, rel=0.05)
     assert given.cost(torch.arange(50)) != whole
 
 
 def test_assignments_agree() -> None:
     given = problem()
-    ours, theirs = (selection.SOLVERS[name](given)() for name in ("nearest", "cdist"))
-    cost = selection.total_distance(given.proxies, given.proxies[ours])
+    ours, theirs = (solvers.SOLVERS[name](given)() for name in ("nearest", "cdist"))
+    cost = facility.total_distance(given.proxies, given.proxies[ours])
     assert cost == pytest.approx(given.cost(torch.arange(50)), rel=1e-9)
     assert cost == pytest.approx(
-        selection.total_distance(given.proxies, given.proxies[theirs]), rel=1e-4
+        facility.total_distance(given.proxies, given.proxies[theirs]), rel=1e-4
     )
     classes = problem(classes=4)
-    mine = selection.SOLVERS["by class"](classes)()
+    mine = solvers.SOLVERS["by class"](classes)()
     assert torch.equal(mine % 4, classes.labels)
-    cost = selection.total_distance(given.proxies, given.proxies[mine])
+    cost = facility.total_distance(given.proxies, given.proxies[mine])
     assert cost == pytest.approx(classes.cost(torch.arange(50)), rel=1e-9)
 
 
@@ -113,10 +122,10 @@ def test_assignments_agree() -> None:
 )
 def test_solvers_select_what_is_asked_for(solver: str, classes: int) -> None:
     given = problem(classes=classes, k=48)
-    chosen = selection.SOLVERS[solver](given)()
+    chosen = solvers.SOLVERS[solver](given)()
     assert len(chosen.unique()) == 48
     assert (chosen % classes).bincount().tolist() == [48 // classes] * classes
-    best = given.cost(selection.SOLVERS["ours"](given)())
+    best = given.cost(solvers.SOLVERS["ours"](given)())
     assert best <= given.cost(chosen) < (2.5 if solver == "random" else 1.2) * best
 
 
@@ -152,8 +161,8 @@ def test_picture_draws_seconds_against_n(tmp_path: Path) -> None:
 def test_child_measures_ours() -> None:
     job: dict[str, Any] = {"data": "residuals", "n": 2000, "k": 20, "classes": 1, "seed": 0}
     reading = selection.child("ours", **job)
-    given = selection.Problem(selection.make("residuals", 2000, 0), 20)
-    assert reading["cost"] == given.cost(selection.ours(given)())
+    given = facility.Problem(facility.make("residuals", 2000, 0), 20)
+    assert reading["cost"] == given.cost(solvers.ours(given)())
     assert reading["seconds"] > 0
     assert reading["peak_mb"] >= reading["base_mb"] > 0
 
@@ -162,7 +171,7 @@ def test_child_measures_ours() -> None:
 @pytest.mark.parametrize("peer", ["submodlib", "apricot", "kmedoids"])
 def test_child_measures_a_peer(peer: str) -> None:
     if find_spec(peer) is None:
-        pytest.skip(f"needs pip install {selection.PEERS[peer][0]}")
+        pytest.skip(f"needs pip install {solvers.PEERS[peer][0]}")
     job: dict[str, Any] = {"data": "residuals", "n": 200, "k": 20, "classes": 1, "seed": 0}
     theirs = common.run_child(selection.__file__, {"solver": peer, **job}, 1)
     ours = selection.child("ours", **job)
@@ -192,24 +201,24 @@ def test_run_child_says_why_it_failed(tmp_path: Path) -> None:
         common.run_child(str(script), {}, 1)
 
 
-def test_loader_reads_every_rule_in_every_round() -> None:
-    bench = loader.Bench(loader.Size(n=60, batch=8, side=8), torch.device("cpu"))
+def test_feedback_reads_every_rule_in_every_round() -> None:
+    bench = feedback.Bench(feedback.Size(n=60, batch=8, side=8), torch.device("cpu"))
     assert bench.size.steps == 8
     assert {len(batch.index) for batch in bench.batches} == {8}
     before = {name: sampler.table.visits.sum() for name, sampler in bench.samplers.items()}
     rounds = [bench.round(steps=2, looped=1) for _ in range(2)]
     for measured in rounds:
-        assert measured.report.keys() == measured.set_epoch.keys() == loader.RULES.keys()
+        assert measured.report.keys() == measured.set_epoch.keys() == feedback.RULES.keys()
         seconds = [*measured.report.values(), *measured.set_epoch.values(), measured.step]
         assert min(*seconds, measured.loop, measured.loop_reporting) > 0
     for name, sampler in bench.samplers.items():
-        reported = 2 * (2 + (name == loader.LOOPED))
+        reported = 2 * (2 + (name == feedback.LOOPED))
         assert sampler.table.visits.sum() > before[name] + (reported - 1) * 6
         memory = sampler.table.state_dict()["memory"]
         assert not memory or (memory["visits"] > 5).all()
         assert sampler.epoch == 2
-    rows = {row.rule: row for row in loader.summarise(bench, rounds)}
-    assert rows.keys() == loader.RULES.keys()
+    rows = {row.rule: row for row in feedback.summarise(bench, rounds)}
+    assert rows.keys() == feedback.RULES.keys()
     assert rows["influence loss"].state_bytes == 60 * 22
     assert rows["influence kl"].state_bytes == 60 * (18 + 2 * 10)
     assert rows["constant"].state_bytes == 0
@@ -313,9 +322,9 @@ def test_loader_records_both_parts(
 ) -> None:
     monkeypatch.setattr(loader, "WORKERS", ("0",))
     monkeypatch.setattr(loader, "ROUNDS", 2)
-    monkeypatch.setattr(loader, "STEPS", 2)
-    size = loader.Size(n=60, batch=8, side=8)
-    monkeypatch.setattr(loader, "Size", lambda: size)
+    monkeypatch.setattr(feedback, "STEPS", 2)
+    size = feedback.Size(n=60, batch=8, side=8)
+    monkeypatch.setattr(feedback, "Size", lambda: size)
     run(loader, monkeypatch, *SMALL, "--output", str(tmp_path))
     record = json.loads((tmp_path / f"loader--{common.machine()}--cpu.json").read_text())
     assert record["summary"] == json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -324,7 +333,7 @@ def test_loader_records_both_parts(
     rows = record["loading"]["rows"]
     assert [row["data"] for row in rows] == [loader.IN_MEMORY, loader.FOLDER, loader.JPEG]
     assert all(row["ratio"]["plain"]["median"] == 1 for row in rows)
-    assert len(record["rows"]) == len(loader.RULES)
+    assert len(record["rows"]) == len(feedback.RULES)
     assert len(record["rounds"]) == 2
     assert record["environment"]["threads"] == 1
 
@@ -391,11 +400,11 @@ def test_transform_measures_ours_and_the_peers(capsys: pytest.CaptureFixture[str
     for side in (8, 12):
         config = transform.Config(4, side, torch.get_num_threads())
         rows += transform.rows_of(config, transform.measure(config, rounds=2, seconds=1e-3))
-    assert {row.policy for row in rows} == set(transform.POLICIES)
+    assert {row.policy for row in rows} == set(augmenters.POLICIES)
     assert {len(row.seconds) for row in rows} == {2}
     names = [row.name for row in rows if row.policy == "auto" and row.config.side == 8]
-    assert names[0] == transform.OURS
-    assert {transform.TENSOR, transform.PIL, transform.KORNIA, transform.FLOOR} <= set(names)
+    assert names[0] == augmenters.OURS
+    assert {augmenters.TENSOR, augmenters.PIL, augmenters.KORNIA, augmenters.FLOOR} <= set(names)
     check_line(transform.final(transform.summarise(rows, sides=(8, 12))), transform.KEYS)
     transform.report(rows)
     assert "4 x 3 x 12 x 12, cpu" in capsys.readouterr().out
@@ -409,12 +418,12 @@ def test_transform_names_the_worst_policy(capsys: pytest.CaptureFixture[str]) ->
     rows = [
         transform_row(policy, name, *seconds, side=side)
         for side in (32, 224)
-        for name in (transform.TENSOR, transform.PIL, transform.KORNIA)
+        for name in (augmenters.TENSOR, augmenters.PIL, augmenters.KORNIA)
         for policy, seconds in (("trivial", (9.0, 8.0, 3.0)), ("rand", (0.5, 9.0, 5.0)))
     ]
     assert rows[0].ratio() == common.Spread(4, 3, 9)
     assert rows[0].images_per_second() == 1
-    rows.append(transform_row("auto", transform.KORNIA, 0.5, 9.0, 0.6))
+    rows.append(transform_row("auto", augmenters.KORNIA, 0.5, 9.0, 0.6))
     line = transform.summarise(rows)
     assert line == dict.fromkeys(transform.KEYS, 4.0) | {"speedup_kornia_32": 0.6}
     assert str(rows[-1]).endswith("0.60x [0.50, 4.50]  ours is slower")
@@ -426,14 +435,14 @@ def test_transform_names_the_worst_policy(capsys: pytest.CaptureFixture[str]) ->
 
 def test_transform_compares_with_the_copy_of_the_round() -> None:
     values = 8 * 3 * 32**2
-    copy = 2 * transform.COPIED_BYTES / values  # seconds: one byte a value takes one second
+    copy = 2 * augmenters.COPIED_BYTES / values  # seconds: one byte a value takes one second
     rows = [
-        transform_row("trivial", transform.COPY, copy, 2 * copy, copy),
-        transform_row("trivial", transform.whole_name(torch.uint8), 2.2, 8.8, 2.2),
-        transform_row("trivial", transform.kernels_name(torch.float32), 10.4, 10.4, 52.0),
+        transform_row("trivial", augmenters.COPY, copy, 2 * copy, copy),
+        transform_row("trivial", augmenters.whole_name(torch.uint8), 2.2, 8.8, 2.2),
+        transform_row("trivial", augmenters.kernels_name(torch.float32), 10.4, 10.4, 52.0),
     ]
     whole, kernels = (
-        transform.shares(rows, name) for name in (transform.whole_name, transform.kernels_name)
+        transform.shares(rows, name) for name in (augmenters.whole_name, augmenters.kernels_name)
     )
     assert list(whole) == ["trivial, ours, uint8"]
     assert whole["trivial, ours, uint8"].median == pytest.approx(1)
@@ -442,11 +451,11 @@ def test_transform_compares_with_the_copy_of_the_round() -> None:
 
 
 def test_transform_makes_images_that_use_all_levels() -> None:
-    images = transform.make_images(4, 32)
+    images = augmenters.make_images(4, 32)
     assert (images.shape, images.dtype) == ((4, 3, 32, 32), torch.uint8)
-    assert torch.equal(images, transform.make_images(4, 32))
+    assert torch.equal(images, augmenters.make_images(4, 32))
     assert len(images.unique()) > 200
-    floats = transform.to_float(torch.tensor([0, 255], dtype=torch.uint8))
+    floats = augmenters.to_float(torch.tensor([0, 255], dtype=torch.uint8))
     assert floats.tolist() == pytest.approx([0, 1])
 
 

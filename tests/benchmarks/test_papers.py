@@ -23,7 +23,8 @@ import schedules
 import setting
 import sources
 from cifar import Images
-from recipe import Method, Outcome, Trainer
+from method import Method
+from recipe import Outcome, Trainer
 from records import Mean, Record, Run
 from schedules import Problem, Schedule
 from setting import Setting

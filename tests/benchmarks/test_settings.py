@@ -22,7 +22,8 @@ import papers
 import recipe
 import report
 import sources
-from recipe import Method, Trainer
+from method import Method
+from recipe import Trainer
 from schedules import Problem, Schedule
 from sources import Files, Source
 
