@@ -273,15 +273,10 @@ class SampleTable:
         """
         require_names("needs", needs, EVIDENCE, "Name the fields of Evidence.")
         since = earliest(epoch, stale)
-        known = {
-            name: made
-            for name in _EVIDENCE
-            for order, made in [self._source(name, since)]  # one (n,) order after the other
-            if order.max() < UNKNOWN
-        }
+        sources = ((name, *self._source(name, since)) for name in _EVIDENCE)  # (n,), in turn
+        known = {name: made for name, order, made in sources if order.max() < UNKNOWN}
         for name in sorted(needs - known.keys()):
             raise_missing({name}, self._source(name, since)[0] == UNKNOWN, stale)
-        labels = self._labels.clone() if "labels" in known else None
         values = {
             name: _DERIVED[name](self._columns["logits"].values, self._labels)
             if made
@@ -292,7 +287,7 @@ class SampleTable:
         vectors = values.get("proxies")
         return Evidence(
             self.n,
-            labels,
+            self._labels.clone() if "labels" in known else None,
             None if vectors is None else unchecked(Proxies, gradient=vectors),
             values.get("losses"),
             forgetting=self.forgetting,
