@@ -407,8 +407,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(text)
     if not options.write:
         return
-    short = replace(settings(options.output)["On a CPU, by the reduced schedule"], schedule=SHORT)
-    for setting in (*settings(options.output).values(), short):
+    shown = settings(options.output)
+    reduced = shown["On a CPU, by the reduced schedule"]
+    others = replace(reduced, schedule=SHORT), replace(reduced, data="digits")
+    for setting in (*shown.values(), *others):
         report = Report(setting)
         if report.tables and setting.policy == "trivial":
             place = setting.folder / setting.schedule.name
