@@ -24,7 +24,12 @@ from augloader.augment.policies import Params
 
 Call = Callable[[], object]
 
-POLICIES = ("trivial", "rand", "auto")
+# Name: torchvision's and Kornia's.
+POLICIES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "trivial": (v2.TrivialAugmentWide, kornia_policies.TrivialAugment),
+    "rand": (partial(v2.RandAugment, 2, 9), partial(kornia_policies.RandAugment, 2, 9)),
+    "auto": (v2.AutoAugment, kornia_policies.AutoAugment),
+}
 OURS, TENSOR, PIL, KORNIA = "ours", "torchvision tensor", "torchvision PIL", "Kornia"
 ALBUMENTATIONS = "Albumentations"
 FLOOR, COPY = "stack + to float", "copy"
@@ -58,24 +63,6 @@ def augment_pil(transform: Callable[[Any], Any], images: list[Any]) -> Tensor:
 def augment_arrays(transform: Callable[..., Any], images: list[Any]) -> Tensor:
     out = np.stack([transform(image=image)["image"] for image in images])
     return to_float(torch.from_numpy(out).permute(0, 3, 1, 2).contiguous())
-
-
-def torchvision_policy(policy: str) -> Callable[[Any], Any]:
-    made: dict[str, Callable[[], Callable[[Any], Any]]] = {
-        "trivial": v2.TrivialAugmentWide,
-        "rand": partial(v2.RandAugment, 2, 9),
-        "auto": v2.AutoAugment,
-    }
-    return made[policy]()
-
-
-def kornia_policy(policy: str) -> Callable[[Tensor], Tensor]:
-    made: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
-        "trivial": kornia_policies.TrivialAugment,
-        "rand": partial(kornia_policies.RandAugment, 2, 9),
-        "auto": kornia_policies.AutoAugment,
-    }
-    return made[policy]()
 
 
 def albumentations_policy(policy: str) -> Callable[[Any], Any] | None:
@@ -114,7 +101,7 @@ def cpu_calls(policy: str, images: Tensor) -> dict[str, Call]:
     whole = AdaptiveStrengthTransform(policy)
     bilinear = AdaptiveStrengthTransform(policy, dtype=torch.float32, interpolation="bilinear")
     strength = torch.rand(len(images), generator=torch.Generator().manual_seed(1))
-    single, theirs = torchvision_policy(policy), kornia_policy(policy)
+    single, theirs = (make() for make in POLICIES[policy])
     calls: dict[str, Call] = {
         OURS: lambda: ours(images, 1.0),
         KORNIA: lambda: theirs(to_float(images)),
@@ -142,7 +129,7 @@ def cuda_calls(policy: str, images: Tensor) -> dict[str, Call]:
     strength = torch.rand(len(images), generator=torch.Generator().manual_seed(1))
     source = torch.empty(COPIED_BYTES, dtype=torch.uint8, device=images.device)
     target = torch.empty_like(source)
-    theirs = kornia_policy(policy)
+    theirs = POLICIES[policy][1]()
     default = AdaptiveStrengthTransform(policy, dtype=torch.float32)
     bilinear = AdaptiveStrengthTransform(policy, dtype=torch.float32, interpolation="bilinear")
     params = default.sample(images.shape, 1.0)

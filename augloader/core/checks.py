@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from augloader.core.batch import as_array
+from augloader.core.blocks import row_blocks
 
 T = TypeVar("T")
 _NUMBERS = 2**22  # that are looked at at a time
@@ -139,8 +140,9 @@ def require_finite(name: str, rows: Tensor, advice: str, samples: Tensor | None 
 
 
 def _all_finite(array: np.ndarray[Any, Any]) -> bool:
-    rows = max(1, _NUMBERS * len(array) // max(array.size, 1))
-    return all(np.isfinite(array[i : i + rows]).all() for i in range(0, len(array), rows))
+    width = array.size // max(len(array), 1)
+    blocks = row_blocks(len(array), width, _NUMBERS)
+    return all(np.isfinite(array[rows]).all() for rows in blocks)
 
 
 def require_vectors(vectors: Any, name: str = "vectors") -> Tensor:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from augloader.core.blocks import row_blocks
 from augloader.core.checks import require_labels
 from augloader.core.proxies import residual
 
@@ -23,7 +22,7 @@ def losses_of(logits: Tensor, labels: Tensor) -> Tensor:
     """
     labels = require_labels("labels", labels, len(logits), logits.shape[1])
     found = logits.new_empty(len(logits), dtype=torch.float32)
-    for rows in _blocks(logits):
+    for rows in row_blocks(len(logits), logits.shape[1], _VALUES):
         found[rows] = F.cross_entropy(logits[rows].float(), labels[rows], reduction="none")
     return found
 
@@ -38,11 +37,6 @@ def proxies_of(logits: Tensor, labels: Tensor) -> Tensor:
         tensor([[ 0.5000, -0.5000]])
     """
     found = torch.empty_like(logits, dtype=torch.float32)
-    for rows in _blocks(logits):
+    for rows in row_blocks(len(logits), logits.shape[1], _VALUES):
         found[rows] = residual(logits[rows], labels[rows])
     return found
-
-
-def _blocks(logits: Tensor) -> Iterator[slice]:
-    size = max(1, _VALUES // max(1, logits.shape[1]))
-    return (slice(start, start + size) for start in range(0, len(logits), size))

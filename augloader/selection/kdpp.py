@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from augloader.core.blocks import row_blocks
 from augloader.core.checks import (
     count_and_first,
     plain_options,
@@ -48,7 +48,7 @@ def linear_kernel(quality: Values, features: Tensor, samples: Tensor | None = No
     q, lacking = _scaled(quality), torch.zeros(len(features), dtype=torch.bool, device="cpu")
     wide = features.shape[1] > len(features)
     b = torch.empty(features.shape, dtype=torch.float64 if wide else torch.float32, device="cpu")
-    for rows in _blocks(*b.shape):
+    for rows in row_blocks(len(b), b.shape[1], _BLOCK):
         x = features[rows].detach().cpu().double()
         if x.shape[1]:  # so that no square overflows
             x = x / x.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
@@ -100,7 +100,7 @@ def gaussian_kernel(
         return q * _root(torch.exp(-torch.cdist(x, x).square() / 2))
     frequencies = torch.from_numpy(generator.standard_normal((x.shape[1], width // 2)))
     out = torch.empty(len(x), width, dtype=torch.float32, device="cpu")
-    for rows in _blocks(len(x), max(x.shape[1], width)):
+    for rows in row_blocks(len(x), max(x.shape[1], width), _BLOCK):
         angles = (x[rows].double() / bandwidth) @ frequencies
         out[rows] = torch.cat([angles.cos(), angles.sin()], 1) * (q[rows] / (width // 2) ** 0.5)
     return out
@@ -136,7 +136,7 @@ def sample(b: Tensor, k: int | None, generator: np.random.Generator) -> NDArray[
     (2023) for the rejection.
     """
     dual = torch.zeros(b.shape[1], b.shape[1], dtype=torch.float64, device="cpu")
-    for rows in _blocks(*b.shape):
+    for rows in row_blocks(len(b), b.shape[1], _BLOCK):
         x = b[rows].double()
         dual.addmm_(x.T, x)
     values, vectors = torch.linalg.eigh(dual)
@@ -157,12 +157,6 @@ def sample(b: Tensor, k: int | None, generator: np.random.Generator) -> NDArray[
 def _scaled(quality: Values) -> Tensor:
     """Return q over its largest, which does not change a k-DPP, at least _LEAST, as a column."""
     return torch.from_numpy(quality / quality.max()).clamp(min=_LEAST)[:, None]
-
-
-def _blocks(n: int, d: int) -> Iterator[slice]:
-    """Return slices of n rows of d values, each of a block."""
-    step = max(1, _BLOCK // max(1, d))
-    return (slice(start, start + step) for start in range(0, n, step))
 
 
 def _root(gram: Tensor) -> Tensor:
@@ -197,7 +191,7 @@ def _project(b: Tensor, w: Tensor, generator: np.random.Generator) -> NDArray[np
     """Draw the k items of the projection DPP with the orthonormal columns of B w."""
     k = w.shape[1]
     squares = np.empty(len(b))
-    for part in _blocks(*b.shape):
+    for part in row_blocks(len(b), b.shape[1], _BLOCK):
         squares[part] = (b[part].double() @ w).square_().sum(1)
     reach = squares.cumsum()
     basis = w.new_empty(k, k)  # of what the items drawn so far span

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from augloader.core.blocks import row_blocks
 from augloader.core.checks import require_number, require_one_of
 from augloader.core.proxies import Proxies
 
@@ -90,9 +91,7 @@ class _Parts:
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
         """Yield the rows, g, h and p; raise ValueError where they are no residuals."""
-        size = max(64, _VALUES // (self.classes + self.d))
-        for start in range(0, self.n, size):
-            rows = slice(start, start + size)
+        for rows in row_blocks(self.n, self.classes + self.d, _VALUES, least=64):
             g = self.g[rows].double()
             yield rows, g, self.h[rows].double(), _probabilities(g)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from augloader.core.blocks import row_blocks
 from augloader.core.compiled import Floats, Longs
 from augloader.selection.budget import allocate
 from augloader.selection.greedy.memory import BLOCK
@@ -46,8 +47,8 @@ def index(vectors: Tensor, flat: bool) -> tuple[Search, bool]:
     on_gpu = device.type == "cuda"
     if on_gpu and not faiss.get_num_gpus():
         return lambda queries, k: compared(queries, vectors, k), True
-    blocks = _blocks(vectors)
-    centre = torch.stack([block.double().sum(0) for block in blocks]).sum(0) / n
+    blocks = list(row_blocks(n, d, _NUMBERS))
+    centre = torch.stack([vectors[rows].double().sum(0) for rows in blocks]).sum(0) / n
 
     def given(x: Tensor) -> Any:
         centred = (x.double() - centre).float()
@@ -69,19 +70,13 @@ def index(vectors: Tensor, flat: bool) -> tuple[Search, bool]:
         found = faiss.index_cpu_to_gpu(_resources(place), place, found)
     if not flat:
         found.train(sample)
-    for block in blocks:
-        found.add(given(block))
+    for rows in blocks:
+        found.add(given(vectors[rows]))
 
     def search(queries: Tensor, k: int) -> Tensor:
         return torch.as_tensor(found.search(given(queries), k)[1], device=device)
 
     return search, flat
-
-
-def _blocks(vectors: Tensor) -> tuple[Tensor, ...]:
-    """Return the vectors in blocks of so many that their float64 takes 128 MB."""
-    parts: tuple[Tensor, ...] = vectors.split(max(1, _NUMBERS // max(vectors.shape[1], 1)))
-    return parts
 
 
 class _Inverted:
@@ -101,14 +96,13 @@ class _Inverted:
         self, vectors: Tensor, given: Callable[[Tensor], Floats], centres: Any, probes: int
     ) -> None:
         self._centres, self._probes = centres, min(probes, centres.ntotal)
-        blocks = _blocks(vectors)
-        own = np.concatenate([self._lists(given(block), 1)[:, 0] for block in blocks])
+        blocks = list(row_blocks(len(vectors), vectors.shape[1], _NUMBERS))
+        own = np.concatenate([self._lists(given(vectors[rows]), 1)[:, 0] for rows in blocks])
         self._ids = own.argsort(kind="stable")
         self._starts = np.searchsorted(own[self._ids], np.arange(centres.ntotal + 1))
         self._points = np.empty(vectors.shape, np.float32)
-        for first in range(0, len(own), len(blocks[0])):
-            part = slice(first, first + len(blocks[0]))
-            self._points[part] = given(vectors[torch.from_numpy(self._ids[part])])
+        for rows in blocks:
+            self._points[rows] = given(vectors[torch.from_numpy(self._ids[rows])])
 
     def _lists(self, points: Floats, count: int) -> Longs:
         """Return the nearest lists, -1 where too few are found."""
