@@ -66,10 +66,10 @@ def influence(proxies: Proxies, damping: float, hessian: Hessian = "exact") -> T
     if hessian == "exact":
         return _exact(parts, damping)
     if hessian == "diagonal":
-        squares = [(p * (1 - p)).T @ h.square() for _, _, h, p in parts]  # (C, d)
-        return parts.squares(_inverse(torch.stack(squares).sum(0), damping))
-    products = [(h.T @ h, p.T @ p, (p * (1 - p)).sum(0)) for _, _, h, p in parts]
-    inner, outer, alone = (torch.stack(part).sum(0) for part in zip(*products, strict=True))
+        (squares,) = _summed(((p * (1 - p)).T @ h.square(),) for _, _, h, p in parts)  # (C, d)
+        return parts.squares(_inverse(squares, damping))
+    products = ((h.T @ h, p.T @ p, (p * (1 - p)).sum(0)) for _, _, h, p in parts)
+    inner, outer, alone = _summed(products)
     values, vectors = torch.linalg.eigh(inner)
     class_values, class_vectors = torch.linalg.eigh(_covariance(outer, alone) / parts.n)
     spectrum = _solid(class_values)[:, None] * _solid(values)
@@ -156,6 +156,15 @@ def _exact(parts: _Parts, damping: float) -> Tensor:
             solved = torch.linalg.solve_triangular(factor, rows.T, upper=False)
             found.append(solved.square().sum(0))
     return torch.cat(found).float()
+
+
+def _summed(terms: Iterator[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Return the sums; no term is kept, for it would hold the memory of its block apart."""
+    totals = next(terms)
+    for more in terms:
+        for total, term in zip(totals, more, strict=True):
+            total += term
+    return totals
 
 
 def _covariance(outer: Tensor, alone: Tensor) -> Tensor:
