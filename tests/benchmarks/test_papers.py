@@ -276,6 +276,27 @@ def test_a_step_weighs_its_rows_and_takes_its_rate() -> None:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [("DEFAULT", torch.float32), ("AVX2", torch.float32), ("AVX512", torch.bfloat16)],
+)
+def test_a_cpu_that_would_emulate_bfloat16_computes_in_float32(
+    capability: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert recipe.precision(CPU) is dtype
+    assert recipe.precision(torch.device("cuda")) is torch.bfloat16
+    hardest = Method("coreset", FacilityLocation(), 0.5, refresh=1, hardest=2, keep=1)
+    trainer = Trainer(CLEAN, TINY, hardest, 0, given(), CPU)
+    found = []
+    first = trainer.model.get_submodule("body.0")
+    first.register_forward_hook(lambda module, args, out: found.append(out.dtype))
+    for _ in trainer.course(1):
+        trainer.evaluate(given()[1])
+    assert set(found) == {dtype}
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
     ("method", "proxy"),
     [
         (Method("coreset", FacilityLocation(), 0.5), Residual()),
