@@ -22,6 +22,7 @@ from augloader.loading.sampler import CoresetSampler
 from augloader.loading.sweeping import sweep
 
 Proxy = Residual | LastLayerGradient | LayerGradient
+_VALUES = ("logits", "proxy", "influence")  # reported under the names that steps return them by
 
 
 class CoresetCallback(Callback):
@@ -34,9 +35,10 @@ class CoresetCallback(Callback):
             losses = F.cross_entropy(logits, batch.target, reduction="none")
             return {"loss": (losses * batch.weight).mean(), "losses": losses, "logits": logits}
 
-    Reported are "losses", "logits", "proxy" and "target" of what it returns; "batch" is the Sample
-    that they belong to where it is not the loader's: after mixing or ``HardestOf``. The loss alone
-    is enough where sweeps tell the strategy all it needs, and strength rule and base need nothing.
+    Reported are "losses", "logits", "proxy", "influence" and "target" of what it returns; "batch"
+    is the Sample that they belong to where it is not the loader's: after mixing or ``HardestOf``.
+    The loss alone is enough where sweeps tell the strategy all it needs, and strength rule and base
+    need nothing.
 
     The first epoch is prepared in ``on_fit_start``, every other at the end of the one before it:
     earlier than Lightning asks the loader for its length. Lightning would go on with the length of
@@ -200,8 +202,8 @@ class CoresetCallback(Callback):
         found = dict(outputs) if isinstance(outputs, Mapping) else {}
         drawn = _drawn(batch, found.get("batch"))
         if found and self._told(found):  # not where the step returned None, to be skipped
-            names = {"loss": "losses", "logits": "logits", "proxy": "proxy", "target": "target"}
-            given = {name: found.get(key) for name, key in names.items()}
+            given = {name: found.get(name) for name in (*_VALUES, "target")}
+            given["loss"] = found.get("losses")
             self.sampler.report(found.get("batch", drawn), **given)
         if trainer.is_last_batch:
             self._epoch, self._consumed, self._batches = trainer.current_epoch + 1, 0, None
@@ -252,7 +254,7 @@ class CoresetCallback(Callback):
 
     def _told(self, found: Mapping[str, Any]) -> bool:
         """Whether a step returned what can be reported, or raise ValueError where it must."""
-        if any(found.get(key) is not None for key in ("losses", "logits", "proxy")):
+        if any(found.get(key) is not None for key in ("losses", *_VALUES)):
             return True
         sampler, who = self.sampler, ""
         if sampler.table.rule.needs:

@@ -128,8 +128,9 @@ class CoresetTrainer(Trainer):
             inputs: what the model was given, labels too.
 
         Returns:
-            "loss", (b,), and where there are any "logits", "proxy" and "target", as ``report``
-            takes them. Here: the cross-entropy of classes, with ``label_smoothing_factor``.
+            "loss", (b,), and where there are any "logits", "proxy", "influence" and "target", as
+            ``report`` takes them. Here: the cross-entropy of classes, with
+            ``label_smoothing_factor``.
 
         Raises:
             ValueError: other outputs or labels than (b, C) logits and (b,) classes.

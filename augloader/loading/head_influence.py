@@ -28,7 +28,8 @@ class HeadInfluence:
 
     which is exactly <grad L_i(theta_t), theta_{t-1} - theta_t> of these parameters. theta_{t-1} are
     the parameters before their last change: passes without a step between them, as where gradients
-    are accumulated, have the same. Until a first step it is 0. Earlier layers are left out.
+    are accumulated, have the same. Until a first step it is 0. Earlier layers are left out. Weights
+    that are loaded count as a step: load its own state too, or make it after them.
 
     Args:
         model: whose last layer is an ``nn.Linear`` that returns the logits.

@@ -20,12 +20,14 @@ from augloader import (
     LossRank,
     Residual,
     Sample,
+    StableInfluence,
     SwitchOff,
     Uniform,
     WeightedAugmentedDataset,
     sweep,
     wrap,
 )
+from augloader.loading import HeadInfluence
 from tests.frameworks import accuracy, require_each_draw_once, run, start
 
 pytest.importorskip("lightning")
@@ -409,6 +411,59 @@ def test_loaders_made_by_wrap_and_mixed_batches_are_reported(tmp_path: Path) -> 
     assert len(network.draws) == N + 4
     first = {i for _, i, *_ in network.draws[:8]}  # the other batches were mixed
     assert len(sampler.table.missing("losses")) == N - len(first)
+
+
+class Steady(Network):
+    """Returns the influence along the last step, and saves what that step was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.influence = HeadInfluence(self.layer)
+
+    def training_step(self, batch: Sample, batch_idx: int) -> dict[str, Tensor]:
+        with self.influence:
+            found = super().training_step(batch, batch_idx)
+        return found | {"influence": self.influence(found["logits"], batch.target)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["influence"] = self.influence.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.influence.load_state_dict(checkpoint["influence"])
+
+
+def test_the_influence_of_a_step_is_reported_and_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    def fit(epochs: int, *more: Callback, resume: Path | None = None) -> Tensor:
+        rule = StableInfluence("gradient", window=2)
+        sampler = CoresetSampler(dataset(), Uniform(), fraction=0.5, strength=rule, seed=0)
+        trainer = Trainer(
+            max_epochs=epochs, accelerator="cpu", devices=1, logger=False,
+            enable_checkpointing=bool(more), enable_progress_bar=False, enable_model_summary=False,
+            default_root_dir=tmp_path, callbacks=[CoresetCallback(sampler), *more],
+        )  # fmt: skip
+        trainer.fit(Steady(), DataLoader(dataset(), 8, sampler=sampler), ckpt_path=resume)
+        strengths: Tensor = sampler.strengths
+        return strengths
+
+    saving = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    whole = fit(4, saving)
+    assert torch.equal(fit(4, resume=tmp_path / "epoch=1.ckpt"), whole)
+    # By hand:
+    rule = StableInfluence("gradient", window=2)
+    sampler = CoresetSampler(dataset(), Uniform(), fraction=0.5, strength=rule, seed=0)
+    network = Steady()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    for epoch in range(4):
+        sampler.begin(epoch)
+        for i, batch in enumerate(DataLoader(dataset(), 8, sampler=sampler)):
+            found = network.training_step(batch, i)
+            optimizer.zero_grad()
+            found["loss"].backward()
+            optimizer.step()
+            sampler.report(
+                batch, loss=found["losses"], logits=found["logits"], influence=found["influence"]
+            )
+    assert torch.equal(sampler.strengths, whole)
 
 
 def test_a_validated_checkpoint_is_no_place_to_go_on_from(tmp_path: Path) -> None:

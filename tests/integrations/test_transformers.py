@@ -22,10 +22,12 @@ from augloader import (
     RandomPruning,
     Rank,
     Sample,
+    StableInfluence,
     Uniform,
     WeightedAugmentedDataset,
     sweep,
 )
+from augloader.loading import HeadInfluence
 from tests.frameworks import TORCHRUN, start
 
 pytest.importorskip("transformers")
@@ -281,6 +283,44 @@ def test_other_losses_are_to_be_given(tmp_path: Path) -> None:
         training.row_losses({"logits": torch.zeros(4, 2, 3)}, inputs)
     with pytest.raises(ValueError, match=r"got logits of shape None and labels of None"):
         training.row_losses({"last_hidden_state": torch.zeros(4, 2)}, {})
+
+
+class Steady(CoresetTrainer):
+    """Reports the influence along the last step, and checks it by hand."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.influence = HeadInfluence(self.model)
+        self.heads: list[tuple[Tensor, Tensor]] = []  # before each step
+
+    def compute_loss(self, *given: Any, **options: Any) -> Any:
+        layer = self.model.layer
+        self.heads.append((layer.weight.detach().clone(), layer.bias.detach().clone()))
+        with self.influence:
+            return super().compute_loss(*given, **options)
+
+    def row_losses(self, outputs: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        found = super().row_losses(outputs, inputs)
+        influence = self.influence(found["logits"], found["target"])
+        (weight, bias), (before, other) = self.heads[-1], self.heads[max(0, len(self.heads) - 2)]
+        change = inputs["pixel_values"].flatten(1) @ (before - weight).T + other - bias
+        gradient = found["logits"].softmax(1) - F.one_hot(found["target"], CLASSES)
+        torch.testing.assert_close(influence, (gradient * change).sum(1).detach())
+        return found | {"influence": influence}
+
+
+def test_the_influence_of_a_step_is_reported(tmp_path: Path) -> None:
+    rule = StableInfluence("gradient", window=2)
+    sampler = CoresetSampler(dataset(), Uniform(), fraction=0.5, strength=rule, seed=0)
+    before = sampler.strengths
+    arguments = TrainingArguments(
+        str(tmp_path), num_train_epochs=EPOCHS, per_device_train_batch_size=8, use_cpu=True,
+        save_strategy="no", report_to=[], learning_rate=0.1,
+    )  # fmt: skip
+    training = Steady(Images(), arguments, train_dataset=dataset(), sampler=sampler)
+    training.train()
+    assert len(training.heads) > EPOCHS
+    assert not torch.equal(sampler.strengths, before)
 
 
 def test_labels_are_smoothed_as_by_the_trainer(tmp_path: Path) -> None:
