@@ -30,11 +30,11 @@ from matplotlib.figure import Figure
 from method import Method
 from papers import FAISS, PACKAGES
 from recipe import Trainer, crop_and_flip, pixels_of
-from records import commit
+from records import commit, describe
 from schedules import REDUCED, SCHEDULES
 from setting import Setting, add_options, at_least, device_of, planned, source_of
 from tables import TABLES
-from tables.methods import CLEAN, WEAK, augmented
+from tables.methods import CLEAN, WEAK
 from torch import Tensor
 
 from augloader import LastLayerGradient, Proxies, Residual, Sample, Selection, plot, sweep
@@ -53,6 +53,7 @@ TILL = 15  # epochs, of the Jacobian
 BOUNDS = (8, 16)  # largest change of a pixel's level, of 255
 SHARE = 0.3
 SHOWN = ("standard", "Mixup", "AutoAugment, Cutout")
+IMAGES = 50  # of the Jacobian
 EVERY = 5  # epochs between measured risks
 
 
@@ -81,10 +82,18 @@ def versions(bench: Bench, pixels: Tensor) -> dict[str, Tensor]:
     keys = torch.stack([torch.zeros(n), torch.arange(n), torch.ones(n)], 1).long()
     made = {f"noise, at most {bound}": (pixels + bound * noise).clamp(0, 255) for bound in BOUNDS}
     made["cropped and flipped"] = crop_and_flip(pixels, keys, bench.seed).float()
-    trivial = bench.trainer(TABLES["table4"].row("all").method).strong[0]
-    ones = torch.ones(n)
-    made["TrivialAugment"] = torch.as_tensor(trivial(pixels, ones, keys=keys)).float()
+    strong = bench.trainer(bench.setting.table("table4").row("all").method).strong
+    policy = bench.setting.policy
+    label = "TrivialAugment" if policy == "trivial" else policy
+    made[label] = made_strong(strong, pixels, keys).float()
     return made
+
+
+def made_strong(transforms: Sequence[Any], pixels: Tensor, keys: Tensor) -> Tensor:
+    """Return images augmented by one policy after the other, at full strength."""
+    for transform in transforms:
+        pixels = torch.as_tensor(transform(pixels, torch.ones(len(pixels)), keys=keys))
+    return pixels
 
 
 def spectrum(bench: Bench, images: int) -> tuple[dict[str, Any], list[Figure]]:
@@ -94,7 +103,8 @@ def spectrum(bench: Bench, images: int) -> tuple[dict[str, Any], list[Figure]]:
     pixels = pixels_of(bench.given[0])[:images]
     for network in ("mlp", bench.setting.schedule.networks[0]):
         trainer = bench.trainer(WEAK, network)
-        for _ in progress(trainer.course(min(TILL, trainer.epochs))):
+        epochs = min(TILL, trainer.epochs)
+        for _ in progress(trainer.course(epochs)):
             pass
         model = trainer.model.to(memory_format=torch.contiguous_format)
         spectra = {
@@ -102,7 +112,7 @@ def spectrum(bench: Bench, images: int) -> tuple[dict[str, Any], list[Figure]]:
             for name, other in versions(bench, pixels).items()
         }
         drawn.append(plot.jacobian(spectra))
-        drawn[-1].suptitle(f"{network}, {images} images, after {TILL} epochs")
+        drawn[-1].suptitle(f"{network}, {len(pixels)} images, after {epochs} epochs")
         found[network] = {
             name: {
                 "clean": range_means(one.clean[: int(one.edges[-1])], one.edges).tolist(),
@@ -192,16 +202,14 @@ def refined(bench: Bench) -> tuple[dict[str, Any], list[Figure]]:
 
 def overlapping(bench: Bench) -> tuple[dict[str, Any], list[Figure]]:
     """Follow coresets through training: which losses they have, and which gradient they keep."""
-    trainer = bench.trainer(augmented("coreset", SHARE))
+    trainer = bench.trainer(bench.setting.table("table4").row(f"coreset, {SHARE:.0%}").method)
     rng = np.random.default_rng(bench.seed)
     at, selections, losses, errors = [], [], [], []
     n = len(trainer.data)
-    trivial = trainer.strong[0]
 
     def strong(model: Any, batch: Sample) -> tuple[Tensor, Tensor]:
         keys = torch.stack([torch.zeros_like(batch.index), batch.index, batch.index * 0 + 1], 1)
-        pixels = trivial(batch.input, torch.ones(len(batch.index)), keys=keys)
-        return model(pixels), batch.target
+        return model(made_strong(trainer.strong, batch.input, keys)), batch.target
 
     options = {"batch_size": trainer.view, "progress": False}
     for epoch in progress(range(trainer.epochs)):
@@ -260,15 +268,28 @@ def kept(at: Sequence[int], errors: Sequence[dict[str, float]]) -> Figure:
     return figure
 
 
+def require_same(place: Path, name: str, described: dict[str, Any]) -> None:
+    """Raise unless what there is of a figure is of the same images, schedule, seed and policy.
+
+    Raises:
+        ValueError: it is of others; nothing is trained then.
+    """
+    file = place / f"figure-{name}.json"
+    if not file.exists():
+        return
+    found = {"policy": "trivial", "images": IMAGES} | json.loads(file.read_text())
+    for what, wanted in json.loads(json.dumps(described)).items():
+        if found[what] != wanted:
+            raise ValueError(
+                f"{what} must be that of {file}, {found[what]}, got {wanted}. Give another --name "
+                "or --output."
+            )
+
+
 def save(place: Path, name: str, record: dict[str, Any], drawn: Sequence[Figure]) -> None:
-    """Write a figure's numbers and pictures; what is there must be of the same images."""
+    """Write a figure's numbers and pictures."""
     place.mkdir(parents=True, exist_ok=True)
     file = place / f"figure-{name}.json"
-    if file.exists() and (found := json.loads(file.read_text())["data"]) != record["data"]:
-        raise ValueError(
-            f"images must be those of {file}, checksum {found}, got {record['data']}. Give this "
-            "data set another --name."
-        )
     file.write_text(json.dumps(record, indent=1) + "\n")
     for i, figure in enumerate(drawn):
         figure.savefig(place / f"figure-{name}-{i + 1}.png", dpi=80)
@@ -288,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--download", action="store_true", help="let torchvision fetch what is missing")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--seed", type=at_least(0), default=0)
-    add("--images", type=at_least(1), default=50, help="of the Jacobian")
+    add("--images", type=at_least(1), default=IMAGES, help="of the Jacobian")
     add_options(parser)
     options = parser.parse_args(argv)
     device = device_of(parser, options.device)
@@ -301,19 +322,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         "device": device_name(device),
         "commit": commit(),
     }
-    for name in options.figures:
+    place = setting.folder / setting.schedule.name
+    described = {
+        "schedule": asdict(setting.schedule) | describe(CLEAN, setting.schedule, WEAK)["schedule"],
+        "seed": options.seed,
+        "data": sources.checksum(given[0]),
+        "policy": options.policy,
+    }
+    asked = dict.fromkeys(options.figures, described)
+    if "spectrum" in asked:
+        asked["spectrum"] = described | {"images": options.images}
+    for name, about_it in asked.items():
+        require_same(place, name + setting.suffix, about_it)
+    for name, about_it in asked.items():
         if name == "spectrum":
             found, drawn = spectrum(bench, options.images)
         else:
             found, drawn = refined(bench) if name == "refined" else overlapping(bench)
-        record = {
-            "schedule": asdict(setting.schedule),
-            "seed": options.seed,
-            "data": sources.checksum(given[0]),
-            "environment": about,
-            "found": found,
-        }
-        save(setting.folder / setting.schedule.name, name, record, drawn)
+        record = about_it | {"environment": about, "found": found}
+        save(place, name + setting.suffix, record, drawn)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ class Method:
             of one. Each version's forward pass counts as a third of a row.
         keep: how many of them.
         off: share of the epochs, the last ones, that refine; None takes a fifth, or the schedule's.
+        longer: epochs, as a share of the others, that refine after them at the last rate, where the
+            schedule has none of its own; None refines in the last ones.
         fade: share of the epochs in which mixing and strong augmentation fade out: Mixup's gamma,
             the probability of everything else (He et al. 2019, section 4.1).
         bare: whether crops and flips end where strong augmentation does.
@@ -66,6 +68,7 @@ class Method:
     hardest: int | None = None
     keep: int = 1
     off: float | None = None
+    longer: float | None = None
     fade: float | None = None
     bare: bool = False
 
@@ -81,7 +84,13 @@ class Method:
             return 0
         if self.off is not None:
             return round(self.off * self.first(schedule))
-        return schedule.refining or round(REFINED * self.first(schedule))
+        return self.after(schedule) or round(REFINED * self.first(schedule))
+
+    def after(self, schedule: Schedule) -> int:
+        """Return how many epochs refine after those in which the rate falls."""
+        if not self.refined or self.off is not None:
+            return 0
+        return schedule.refining or round((self.longer or 0) * self.first(schedule))
 
     def first(self, schedule: Schedule) -> int:
         """Return in how many epochs the rate falls to its last."""
@@ -89,8 +98,7 @@ class Method:
 
     def planned(self, schedule: Schedule) -> int:
         """Return for how many epochs it is trained."""
-        more = schedule.refining if self.refined and self.off is None else 0
-        return self.first(schedule) + more
+        return self.first(schedule) + self.after(schedule)
 
     def fades(self, schedule: Schedule) -> Linear | None:
         """Return what mixing's gamma or a strong draw's probability is multiplied by."""

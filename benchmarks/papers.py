@@ -13,9 +13,10 @@ time there. benchmarks/report.py makes the tables.
 
 Schedules: "paper", all images, ResNet-20 or -32, 200 epochs, a rate divided by 10 twice, R = 20,
 taken on a GPU; "he-preact", "he-wrn", "he-wrn-cosine", He et al.'s 400 epochs and 50 more where
-refined; "reduced", 100 images a class (and the whole test set), ResNet-8, 100 epochs of a one-cycle
-rate, R = 10, taken on a CPU; "short", 500 images a class, 30 epochs, R = 5; "frontier", the reduced
-one in 1,000 epochs, of which the frontier's tables take a share.
+refined; "he-preact-1000", their 1,000 and 200; "reduced", 100 images a class (and the whole test
+set), ResNet-8, 100 epochs of a one-cycle rate, R = 10, taken on a CPU; "short", 500 images a class,
+30 epochs, R = 5; "frontier", the reduced one in 1,000 epochs, of which the frontier's tables take a
+share.
 """
 
 from __future__ import annotations
@@ -125,9 +126,8 @@ def require_same_data(setting: Setting, source: Source, rows: Sequence[Row]) -> 
         ValueError: they are of others; nothing is trained then.
     """
     for problem in {row.problem: None for row in rows}:
-        train, _ = _decoded(source, problem, setting.schedule.per_class)
-        found = sources.checksum(train)
-        records.require_data(setting.folder, problem, setting.schedule, found)
+        found = map(sources.checksum, _decoded(source, problem, setting.schedule.per_class))
+        records.require_data(setting.folder, problem, setting.schedule, *found)
 
 
 def of_all(data: str) -> list[str]:
@@ -173,11 +173,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = [file for name in names for file in files_of(setting, name)]
     if not any(file.startswith(tuple(options.only) or "") for file in files):
         parser.error(f"argument --only: must begin a row's file, got none of {', '.join(files)}")
+    rows = [row for name in names for row in setting.table(name).rows]
+    require_same_data(setting, source, rows)
     wanted = missing(setting, names, options.seeds, options.only, options.watch)
     if not wanted:
         print(f"All of these runs are in {setting.folder / schedule.name}.")
         return
-    require_same_data(setting, source, [row for _, row in wanted])
     spawn, failed = multiprocessing.get_context("spawn"), 0
     with ProcessPoolExecutor(jobs, spawn) as pool, tqdm(total=len(wanted), disable=None) as bar:
         running = {

@@ -73,6 +73,7 @@ class Outcome:
         swept: images that went through a sweep.
         strength: mean strength of the draws that had any; 0 where none had.
         data: checksum of the training images and labels.
+        tested: of the test images and labels; 0 in records of before it was kept.
         curve: of every epoch the "augmented loss"; where it was watched also the "accuracy", and
             the "clean loss" of the training images as they are.
     """
@@ -85,6 +86,7 @@ class Outcome:
     data: int
     seconds: dict[str, float]
     curve: dict[str, list[float]] = field(default_factory=dict)
+    tested: int = 0
 
     @property
     def watched(self) -> bool:
@@ -210,7 +212,7 @@ class Trainer:
         self.strengths = array("f")  # of all strong draws
         self.rows = self.swept = 0
         self.losses: list[float] = []  # of each epoch
-        self.checksum = checksum(self.train)
+        self.checksums = checksum(self.train), checksum(self.test)
         self.compiled = compiled and method.mix != "manifold"  # whose hooks need Python
         if self.compiled:
             self.forward = torch.compile(self.forward, mode="reduce-overhead")  # type: ignore[method-assign]
@@ -388,8 +390,9 @@ class Trainer:
         accuracy = median(watched["accuracy"][-self.schedule.median :])
         curve = {"augmented loss": self.losses} | (watched if self.watch else {})
         curve = {name: [round(value, 5) for value in values] for name, values in curve.items()}
+        data, tested = self.checksums
         return Outcome(
-            accuracy, self.losses[-1], rows, self.swept, strength, self.checksum, seconds, curve
+            accuracy, self.losses[-1], rows, self.swept, strength, data, seconds, curve, tested
         )
 
     @torch.inference_mode()

@@ -2,8 +2,9 @@
 
 results/papers/<data set>/<schedule>/<problem>--<method>.json
 
-Names are not trusted: a file holds all that the result depends on, and the checksum of the images
-and labels, which are compared before anything is trained, read or written.
+Names are not trusted: a file holds all that the result depends on, and the checksums of the images
+and labels, trained on and tested on, which are compared before anything is trained, read or
+written.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import json
 import math
 import subprocess
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,7 +27,7 @@ from scipy.stats import t as student
 
 # Fields that older records lack: they are left out where they have their default.
 _LATER = {
-    Method: ("rate", "rows", "hardest", "keep", "off", "fade", "bare"),
+    Method: ("rate", "rows", "hardest", "keep", "off", "longer", "fade", "bare"),
     Schedule: ("drops", "factor", "refining", "median", "size", "weights"),
 }
 SEEDS = 3  # of which differences are judged
@@ -132,6 +134,8 @@ def describe(problem: Problem, schedule: Schedule, method: Method) -> dict[str, 
     """Return all that the result depends on but the seed; strategies and rules as their repr."""
     parts: dict[str, Any] = {"recipe": VERSION, "problem": asdict(problem)}
     parts |= {"schedule": said(schedule), "method": said(method)}
+    if schedule.weights:  # a path tells nothing
+        parts["schedule"]["weights"] = zlib.crc32(Path(schedule.weights).read_bytes())
     described: dict[str, Any] = json.loads(json.dumps(parts))  # tuples become lists, as when read
     return described
 
@@ -157,23 +161,31 @@ def add(run: Run, folder: Path, problem: Problem, schedule: Schedule, method: Me
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        require_data(folder, problem, schedule, run.outcome.data)
+        require_data(folder, problem, schedule, run.outcome.data, run.outcome.tested)
         read(folder, problem, schedule, method).plus(run).write(path)
 
 
-def require_data(folder: Path, problem: Problem, schedule: Schedule, data: int) -> None:
-    """Raise unless all results of a problem are of the images and labels of this checksum.
+def require_data(
+    folder: Path, problem: Problem, schedule: Schedule, data: int, tested: int
+) -> None:
+    """Raise unless all results of a problem are of the images and labels of these checksums.
+
+    A checksum of 0 is not known.
 
     Raises:
         ValueError: some are of others.
     """
     for path in sorted((folder / schedule.name).glob(f"{problem.name}--*.json")):
-        found = {run.outcome.data for run in parse(json.loads(path.read_text())).runs}
-        if found - {data}:
-            raise ValueError(
-                f"images and labels must be those of {path}, checksum {found.pop()}, got {data}. "
-                "Give this data set another --name."
-            )
+        outcomes = [run.outcome for run in load(path).runs]
+        for kind, own, found in (
+            ("training", data, {outcome.data for outcome in outcomes}),
+            ("test", tested, {outcome.tested for outcome in outcomes} - {0}),
+        ):
+            if own and found - {own}:
+                raise ValueError(
+                    f"{kind} images and labels must be those of {path}, checksum {max(found)}, got "
+                    f"{own}. Give this data set another --name."
+                )
 
 
 def path_of(folder: Path, problem: Problem, schedule: Schedule, method: Method) -> Path:
@@ -192,13 +204,25 @@ def read(folder: Path, problem: Problem, schedule: Schedule, method: Method) -> 
     )
     if not path.exists():
         return Record(described)
-    record = parse(json.loads(path.read_text()))
+    record = load(path)
     if record.described != described:
         raise ValueError(
             f"{path.name} must be of {described}, got {record.described}. Name the method anew, or "
             "delete the file."
         )
     return record
+
+
+def load(path: Path) -> Record:
+    """Read a file.
+
+    Raises:
+        ValueError: it is no record.
+    """
+    try:
+        return parse(json.loads(path.read_text()))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} must be a record, got {error!r}. Delete it.") from error
 
 
 def parse(stored: dict[str, Any]) -> Record:
@@ -211,7 +235,8 @@ def parse(stored: dict[str, Any]) -> Record:
     )
     if len({run.seed for run in runs}) < len(runs):
         raise ValueError("seeds must differ. Delete the file.")
-    if len({run.outcome.data for run in runs}) > 1:
+    tested = {run.outcome.tested for run in runs} - {0}
+    if len({run.outcome.data for run in runs}) > 1 or len(tested) > 1:
         raise ValueError("runs must be of the same images and labels. Delete the file.")
     return Record(described, runs)
 

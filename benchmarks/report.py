@@ -334,7 +334,8 @@ def index(folder: Path = RESULTS) -> str:
             file = folder.parent / place
             found = what(json.loads(file.read_text())) if file.exists() else "not run yet"
             return f"{entry.size}: {found}"
-        report = Report(replace(reduced, policy=entry.policy))
+        schedule = SCHEDULES.get(TABLES[place].schedule, reduced.schedule)
+        report = Report(replace(reduced, policy=entry.policy, schedule=schedule))
         table = report.setting.table(place)
         row = table.row(what)
         cell = report.cell(table, replace(row, paper="")).strip("*_")
@@ -375,7 +376,10 @@ def _nothing(setting: Setting) -> str:
     place = setting.folder / setting.schedule.name
     found = sorted({str(path.parent) for path in setting.output.glob("*/*/*.json")})
     there = ", ".join(found) or "none"
-    return f"no tables under --policy {setting.policy} in {place}. Results are in {there}. {ADVICE}"
+    return (
+        f"no tables of which half is run under --policy {setting.policy} in {place}. Results are "
+        f"in {there}. {ADVICE}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

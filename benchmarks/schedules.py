@@ -97,5 +97,6 @@ HE_WIDE = replace(
 HE_COSINE = replace(
     HE_WIDE, name="he-wrn-cosine", networks=("wrn-28-10-dropout",) * 2, shape="cosine"
 )
-ALL = (PAPER, REDUCED, SHORT, FRONTIER, LARGER, HE, HE_WIDE, HE_COSINE)
+HE_LONG = replace(HE, name="he-preact-1000", epochs=1000, drops=(0.4, 0.8), refining=200)  # Table 3
+ALL = (PAPER, REDUCED, SHORT, FRONTIER, LARGER, HE, HE_LONG, HE_WIDE, HE_COSINE)
 SCHEDULES = {schedule.name: schedule for schedule in ALL}

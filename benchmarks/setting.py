@@ -6,6 +6,7 @@ Each has its own folder or files of results, so that none ever meets another's.
 from __future__ import annotations
 
 import argparse
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ POLICIES: dict[str, dict[str, Any]] = {
     name: {"policy": name}
     for name in ("rand", "auto", "augmix", "cutout", "auto+cutout", "perturb")
 }
+SEVERAL = {"googlenet", "inception_v3"}  # of torchvision's, which return more than logits
+OURS = ("resnet8",)  # networks in whose tables the papers' numbers stand all the same
 # Wu et al. (2020): the 4 hardest of 8.
 POLICIES["highest-loss"] = {"policy": "trivial", "hardest": 8, "keep": 4}
 
@@ -48,18 +51,25 @@ class Setting:
         """Where the schedules' folders are."""
         return self.output / self.data
 
+    @property
+    def suffix(self) -> str:
+        """What the names of methods with another strong augmentation end in."""
+        return "" if self.policy == "trivial" else f"-{self.policy.replace('+', '-')}"
+
     def row(self, row: Row, paper: bool) -> Row:
         """Return a row under this augmentation; the paper's numbers where they are of the same."""
         method = row.method
         if self.policy != "trivial" and method.policy == "trivial" and method.strategy is not None:
-            name = f"{method.name}-{self.policy.replace('+', '-')}"
-            method = replace(method, name=name, **POLICIES[self.policy])
+            method = replace(method, name=method.name + self.suffix, **POLICIES[self.policy])
         return replace(row, method=method, paper=row.paper if paper else "")
 
     def table(self, name: str) -> Table:
         """Return a table under this setting."""
         table = TABLES[name]
-        paper = (self.data, self.policy) == (table.data, table.policy)
+        networks = {*table.networks, *OURS}
+        paper = (self.data, self.policy) == (table.data, table.policy) and networks.issuperset(
+            self.schedule.networks
+        )
         return replace(table, rows=tuple(self.row(row, paper) for row in table.rows))
 
 
@@ -91,9 +101,11 @@ def _file(text: str) -> Path:
 
 
 def _network(text: str) -> str:
-    if text not in networks.OWN and text not in models.list_models(module=models):
+    known = {*networks.OWN, *models.list_models(module=models)} - SEVERAL
+    if text not in known:
         raise argparse.ArgumentTypeError(
-            f"must be {', '.join(networks.OWN)} or one of torchvision.models, got {text}"
+            f"must be {', '.join(networks.OWN)} or one of torchvision.models with one output, got "
+            f"{text}"
         )
     return text
 
@@ -130,6 +142,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, default=RESULTS)
 
 
+def _crc(file: Path) -> int:
+    return zlib.crc32(file.read_bytes())
+
+
 def planned(schedule: Schedule, options: argparse.Namespace) -> Schedule:
     """Return the schedule as the options change it, under a name of its own."""
     changes: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -146,7 +162,7 @@ def planned(schedule: Schedule, options: argparse.Namespace) -> Schedule:
     for option, (attribute, convert) in changes.items():
         value = getattr(options, option)
         if value is not None:
-            shown = value.stem if option == "weights" else value
+            shown = f"{value.stem}-{_crc(value):08x}" if option == "weights" else value
             name = f"{schedule.name}-{said[option].format(shown)}"
             schedule = replace(schedule, name=name, **{attribute: convert(value)})
     return schedule

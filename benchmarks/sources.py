@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from schedules import Problem
 
 from augloader.labels import long_tail, mislabelled
 
+END = 4096  # bytes of a file that tell it from others, at each end
 MEMORY = 0.25  # share of the machine's that a data set may take
 Read = Callable[[int], Image.Image | np.ndarray]
 
@@ -50,13 +52,13 @@ class Part:
         labels: (n,) int64.
         classes: their names.
         read: returns an image of a place, PIL's or an array (H, W) or (H, W, 3).
-        state: what tells its images from others' without reading them.
+        state: returns what tells its images from others' without decoding them.
     """
 
     labels: np.ndarray
     classes: Sequence[str]
     read: Read
-    state: bytes
+    state: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,6 @@ class Files(Dataset[tuple[Tensor, int]]):
     def __init__(self, part: Part, places: np.ndarray, size: int) -> None:
         self.part, self.places, self.size, self.classes = part, places, size, list(part.classes)
         self.labels = torch.from_numpy(part.labels[places]).long()
-        self.checksum = zlib.crc32(places.tobytes(), zlib.crc32(part.state))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -122,6 +123,11 @@ class Files(Dataset[tuple[Tensor, int]]):
             pixels = v2.functional.resize(pixels, [self.size], antialias=True)
             pixels = v2.functional.center_crop(pixels, [self.size, self.size])
         return pixels  # type: ignore[no-any-return]
+
+    @cached_property
+    def checksum(self) -> int:
+        """What tells its images from others'."""
+        return zlib.crc32(self.places.tobytes(), zlib.crc32(self.part.state()))
 
     def held(self) -> Images:
         """Return all images in memory."""
@@ -179,12 +185,24 @@ class Held:
         return self.pixels[place]  # type: ignore[no-any-return]
 
 
+def ends(paths: Sequence[str], root: Path) -> bytes:
+    """Return the names and sizes of files, and the checksum of the first and last bytes of each."""
+
+    def of(path: str) -> str:
+        with open(path, "rb") as file:
+            size, crc = os.path.getsize(path), zlib.crc32(file.read(END))
+            file.seek(max(0, size - END))
+            return f"{os.path.relpath(path, root)} {size} {zlib.crc32(file.read(), crc)}"
+
+    with ThreadPoolExecutor() as pool:
+        return "\n".join(pool.map(of, paths)).encode()
+
+
 def of_folder(root: Path) -> Part:
     found = readers.ImageFolder(str(root))
     paths = [path for path, _ in found.samples]
-    sizes = "\n".join(f"{os.path.relpath(p, root)} {os.path.getsize(p)}" for p in paths)
     labels = np.array(found.targets, dtype=np.int64)
-    return Part(labels, found.classes, Opened(paths), sizes.encode())
+    return Part(labels, found.classes, Opened(paths), partial(ends, paths, root))
 
 
 def folder(source: Source) -> tuple[Part, Part]:
@@ -194,12 +212,17 @@ def folder(source: Source) -> tuple[Part, Part]:
     return of_folder(source.root / "train"), of_folder(source.root / names[0])
 
 
+def levels(pixels: np.ndarray) -> bytes:
+    """Return the checksum of an array."""
+    return zlib.crc32(np.ascontiguousarray(pixels).data).to_bytes(4, "little")
+
+
 def of_arrays(pixels: np.ndarray, labels: Any, classes: Sequence[str]) -> Part:
     return Part(
         np.asarray(labels, dtype=np.int64),
         classes,
         Held(pixels),
-        zlib.crc32(np.ascontiguousarray(pixels).data).to_bytes(4, "little"),
+        partial(levels, pixels),
     )
 
 
@@ -211,11 +234,20 @@ def torchvisions(source: Source) -> tuple[Part, Part]:
         "mnist": readers.MNIST,
         "svhn": readers.SVHN,
     }[source.kind]
-    if source.kind == "svhn":
-        both = [kind(**given, split=split) for split in ("train", "test")]
+    svhn = source.kind == "svhn"
+    wanted = (
+        [{"split": s} for s in ("train", "test")] if svhn else [{"train": True}, {"train": False}]
+    )
+    try:
+        both = [kind(**given, **part) for part in wanted]
+    except RuntimeError:
+        raise SystemExit(
+            f"{source.root} must hold {source.kind}'s files as torchvision unpacks them, got none "
+            "or damaged ones. Give --download."
+        ) from None
+    if svhn:
         parts = [(part.data.transpose(0, 2, 3, 1), part.labels) for part in both]
     else:
-        both = [kind(**given, train=train) for train in (True, False)]
         parts = [(np.asarray(part.data), part.targets) for part in both]
     classes = getattr(both[0], "classes", None)
     if classes is None or source.kind == "mnist":  # whose files' names are "3 - three"
@@ -230,8 +262,7 @@ def tinyimagenet(source: Source) -> tuple[Part, Part]:
     number = {name: i for i, name in enumerate(train.classes)}
     labels = np.array([number[line[1]] for line in lines], dtype=np.int64)
     paths = [str(root / "images" / line[0]) for line in lines]
-    state = "\n".join(" ".join(line) for line in lines).encode()
-    return train, Part(labels, train.classes, Opened(paths), state)
+    return train, Part(labels, train.classes, Opened(paths), partial(ends, paths, root))
 
 
 def caltech256(source: Source) -> tuple[Part, Part]:
@@ -243,8 +274,9 @@ def caltech256(source: Source) -> tuple[Part, Part]:
         trained[order[whole.labels[order] == c][:60]] = True
 
     def part(places: np.ndarray) -> Part:
-        state = whole.state + places.tobytes()
-        return Part(whole.labels[places], whole.classes, Opened([paths[i] for i in places]), state)
+        own = [paths[i] for i in places]
+        state = partial(ends, own, source.root)
+        return Part(whole.labels[places], whole.classes, Opened(own), state)
 
     return part(np.flatnonzero(trained)), part(np.flatnonzero(~trained))
 

@@ -319,7 +319,7 @@ class AugMix:
 class Cutout:
     """Cutout: one square a row is cut out, its centre anywhere in the image.
 
-    Its side is s ``size`` min(H, W), rounded; it is cut off at the border.
+    Its side is s ``size`` min(H, W), rounded; it is cut off at the border, and black.
 
     Source: DeVries & Taylor (2017).
     """

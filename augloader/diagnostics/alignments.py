@@ -78,7 +78,9 @@ def alignment(
         augmented: None; or proxies of the same form of the augmented samples: of all n in order, or
             of the k selected in the selection's order. Where k = n they are those of all.
         labels: (n,) integer, 0 or more, the groups that were selected one by one. None takes those
-            that a FacilityLocation's selection knows, else all samples as one group.
+            that a FacilityLocation's selection knows, else all samples as one group. Of a selection
+            by classes that was loaded with a sampler's state give them: a state has no groups, and
+            all samples as one group have a bound that the error may exceed.
 
     Returns:
         Alignment.

@@ -164,7 +164,10 @@ def jacobian_spectrum(
         rows = _Rows(model, clean, batch_size)
         limit = free_memory(rows.device) // 4 if memory_limit is None else memory_limit
         gram = _gram(rows, [clean, augmented], limit)
-    require_finite("Jacobian", gram, "Check the model's outputs: has training diverged?")
+    norms = gram.diagonal().view(2, n, rows.outputs)  # squared; a row of each sample
+    for name, squares in zip(("clean", "augmented"), norms, strict=True):
+        advice = "Check its inputs and the model's outputs: has training diverged?"
+        require_finite(f"{name} Jacobian", squares, advice)
     size = n * rows.outputs
     own, other, across = gram[:size, :size], gram[size:, size:], gram[:size, size:]
     most = min(size, rows.width)

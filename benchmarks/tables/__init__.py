@@ -18,6 +18,7 @@ from tables.table import Row, Table
 
 TABLES: dict[str, Table] = {
     "table1": table1.TABLE,
+    "table1-caltech": table1.TABLE_CALTECH,
     "table2": table2.TABLE,
     "table3": table3.TABLE,
     "table4": table4.TABLE,

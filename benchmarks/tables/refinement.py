@@ -55,4 +55,5 @@ TABLE = Table(
         ),
         *(row for label, numbers in PAPER.items() for row in rows(label, *numbers)),
     ),
+    networks=("preactresnet18",),
 )

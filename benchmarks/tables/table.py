@@ -46,6 +46,8 @@ class Table:
         paired: whether differences are of the same seeds, with their 95 % interval as spread.
         data: name of the data set that the paper's numbers are of.
         policy: strong augmentation that they are of.
+        networks: that they are of; a smaller one of our own stands for them, another of the paper's
+            does not.
         alone: whether it is reported of this data set only: another table has its rows of others.
     """
 
@@ -58,6 +60,7 @@ class Table:
     paired: bool = False
     data: str = "cifar10"
     policy: str = "trivial"
+    networks: tuple[str, ...] = ("resnet20", "resnet32")
     alone: bool = False
 
     @property

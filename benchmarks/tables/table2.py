@@ -37,5 +37,6 @@ TABLE = Table(
     "--network resnet18.",
     tuple(row for policy in PAPER for row in rows(policy)),
     data="caltech256",
+    networks=("resnet18",),
     alone=True,
 )

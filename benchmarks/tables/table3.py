@@ -17,5 +17,6 @@ TABLE = Table(
     "--network resnet50 --refresh 15.",
     grid(CLEAN, subsets((0.2, 0.3, 0.5)), PAPER),
     data="tinyimagenet",
+    networks=("resnet50",),
     alone=True,
 )

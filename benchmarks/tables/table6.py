@@ -22,11 +22,13 @@ TABLE = Table(
     "The random subset has the selection's size and is drawn anew with it.",
     grid(CLEAN, subsets((0.1, 0.2, 0.3), "on-random", base="random"), PAPER),
     data="tinyimagenet",
+    networks=("resnet50",),
 )
 TABLE_IMAGENET = Table(
     "The same of ImageNet",
     "Liu & Mirzasoleiman (2022), Table 6, ImageNet / ResNet-50, 90 epochs, R = 15.",
     grid(CLEAN, subsets((0.1, 0.3, 0.5), "on-random", base="random"), PAPER_IMAGENET),
     data="imagenet",
+    networks=("resnet50",),
     alone=True,
 )

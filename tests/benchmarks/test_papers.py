@@ -372,8 +372,10 @@ def test_every_method_makes_a_sampler(schedule: Schedule) -> None:
         assert 1 <= sampler.budget <= n
         if method.per_class:
             assert sampler.budget == 10 * method.per_class
-        more = schedule.refining if method.refined and method.off is None else 0
-        assert sampler.epochs == round(schedule.epochs * method.epochs) + more
+        first = round(schedule.epochs * method.epochs)
+        more = schedule.refining or round((method.longer or 0) * first)
+        more = more if method.refined and method.off is None else 0
+        assert sampler.epochs == first + more
 
 
 # On disk ------------------------------------------------------------------------------------------
@@ -473,7 +475,7 @@ def test_the_results_are_of_the_tables_as_they_stand(path: Path) -> None:
 def test_the_figures_are_of_the_images_of_the_tables(path: Path) -> None:
     stored = json.loads(path.read_text())
     assert stored["schedule"]["name"] == path.parent.name
-    records.require_data(path.parents[1], CLEAN, schedules.REDUCED, stored["data"])
+    records.require_data(path.parents[1], CLEAN, schedules.REDUCED, stored["data"], 0)
     assert not stored["environment"]["commit"].endswith("+")
 
 
@@ -532,7 +534,7 @@ def test_other_sizes_networks_and_rates_have_another_name(tmp_path: Path) -> Non
     words = ["--network", "resnet18", "--weights", str(weights), "--size", "64"]
     words += ["--rate", "0.05", "--refresh", "5"]
     other = setting.planned(schedules.PAPER, options(*words))
-    assert other.name == "paper-resnet18-from-r18-64px-rate-0.05-every-5"
+    assert other.name == "paper-resnet18-from-r18-00000000-64px-rate-0.05-every-5"
     assert other.networks == ("resnet18", "resnet18")
     assert (other.weights, other.size, other.rate, other.refresh) == (
         str(weights),
@@ -560,6 +562,38 @@ def test_the_papers_numbers_stand_beside_its_own_augmentation_and_data() -> None
     assert "75.0 %" in numbers.pop(("cifar10", "highest-loss"))
     assert all(found == {""} for found in numbers.values())
     assert Setting("svhn", TINY, "highest-loss").table("table4-svhn").rows[0].paper == "95.68"
+
+
+def test_the_papers_numbers_stand_beside_its_own_network_or_our_small_one() -> None:
+    for name, network, shown in (
+        ("table1", "resnet8", True),
+        ("table1", "resnet20", True),
+        ("table1", "wrn-28-10", False),
+        ("refinement", "preactresnet18", True),
+        ("refinement", "wrn-28-10", False),
+    ):
+        schedule = replace(TINY, networks=(network, network))
+        numbers = {row.paper for row in Setting("cifar10", schedule).table(name).rows}
+        assert (numbers == {""}) != shown
+
+
+def test_refinement_after_training_is_as_long_as_in_the_paper() -> None:
+    """He et al. (2019), Table 3."""
+    for name, share, first, more in (
+        ("reduced", 0.5, 50, 12),
+        ("he-preact", 1.0, 400, 50),
+        ("he-preact-1000", 1.0, 1000, 200),
+        ("he-wrn-cosine", 0.5, 200, 50),
+        ("he-wrn-cosine", 1.0, 400, 50),
+    ):
+        schedule = schedules.SCHEDULES[name]
+        method = TABLES["longer"].row(f"and T2 refined, T1 = {share:g}").method
+        plain = TABLES["longer"].row(f"AutoAugment, T1 = {share:g}").method
+        assert (plain.planned(schedule), plain.last(schedule)) == (first, 0)
+        assert (method.first(schedule), method.last(schedule)) == (first, more)
+        assert method.planned(schedule) == first + more
+        rates = [schedule.rate_at(epoch / first) for epoch in (first, first + more - 1)]
+        assert rates == [schedule.rate_at(1.0)] * 2
 
 
 def test_a_policy_changes_what_is_strong_and_its_file() -> None:
@@ -615,10 +649,14 @@ def test_the_script_trains_a_table_and_resumes(
     # Another folder of images under the same name is refused, and has a name of its own else.
     before = [path.read_text() for path in files]
     image_folder(tmp_path / "other" / "data", train=22, test=3)
+    image_folder(tmp_path / "tested" / "data", train=20, test=4)
+    for seed in ("4", "5"):  # run already, and not yet
+        words[-1] = seed
+        for folder, kind in (("other", "training"), ("tested", "test")):
+            places[1] = str(tmp_path / folder / "data")
+            with pytest.raises(ValueError, match=f"^{kind} images .* Give this data set another"):
+                call()
     places[1] = str(tmp_path / "other" / "data")
-    words[-1] = "5"
-    with pytest.raises(ValueError, match="Give this data set another --name"):
-        call()
     call("--name", "other")
     assert [path.read_text() for path in files] == before
     others = sorted((tmp_path / "out" / "other").rglob("*.json"))

@@ -1,5 +1,6 @@
 """Data sets and networks by name: what they read and return, and who is refused."""
 
+import argparse
 import json
 import pickle
 import re
@@ -20,11 +21,13 @@ import figures
 import networks
 import papers
 import recipe
+import records
 import report
+import setting
 import sources
 from method import Method
 from recipe import Trainer
-from schedules import Problem, Schedule
+from schedules import REDUCED, Problem, Schedule
 from sources import Files, Source
 
 from augloader import FacilityLocation, Uniform
@@ -122,7 +125,7 @@ def test_digits_are_at_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100", "svhn", "mnist"])
 def test_nothing_is_downloaded_unless_asked(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="download"):
+    with pytest.raises(SystemExit, match=f"must hold {kind}'s files .* Give --download"):
         Source(kind, kind, tmp_path).parts()
 
 
@@ -174,6 +177,38 @@ def test_the_checksum_tells_images_and_labels_from_others(tmp_path: Path) -> Non
     write(tmp_path, ["train/cat/0.png"], (32, 32))
     data, _ = sources.images(Source("x", "folder", tmp_path), CLEAN, 12)
     assert sources.checksum(data) not in found
+
+
+def test_the_checksum_of_what_is_not_held_is_of_the_files_contents(tmp_path: Path) -> None:
+    for place in ("train/a/0.bmp", "train/b/0.bmp", "test/a/0.bmp", "test/b/0.bmp"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / place)  # 12 KiB, whatever is in it
+    found = []
+    for colour in ((9, 9, 9), (9, 9, 8), (9, 9, 9)):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / "train/a/0.bmp")
+        data, _ = sources.images(Source("x", "folder", tmp_path, memory=0), CLEAN, None)
+        found.append(sources.checksum(data))
+    assert found[0] == found[2] != found[1]
+
+
+def test_weights_are_told_by_what_is_in_their_file(tmp_path: Path) -> None:
+    def schedule() -> Schedule:
+        parser = argparse.ArgumentParser()
+        setting.add_options(parser)
+        return setting.planned(REDUCED, parser.parse_args(["--weights", str(file)]))
+
+    file, said = tmp_path / "w.pt", []
+    for content in (b"a", b"b", b"a"):
+        file.write_bytes(content)
+        made = schedule()
+        said.append((made.name, records.describe(CLEAN, made, Method("weak"))["schedule"]))
+    assert said[0] == said[2] != said[1]
+    assert said[0][0] != said[1][0]
+    assert said[0][1]["weights"] != said[1][1]["weights"]
+    file = tmp_path / "elsewhere" / "w.pt"
+    file.parent.mkdir()
+    file.write_bytes(b"a")
+    assert schedule().name == said[0][0]
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -278,7 +313,8 @@ WRONG = [
     ("--refresh 0", "--refresh: must be an integer of at least 1, got 0"),
     ("--rate -1", "--rate: must be a number above 0, got -1"),
     ("--weights /no", "--weights: must be a file that is there, got /no"),
-    ("--network no", "--network: must be resnet8, .* or one of torchvision.models, got no"),
+    ("--network no", "--network: must be resnet8, .* or one of torchvision.models with .* got no"),
+    ("--network googlenet", "--network: must be .* with one output, got googlenet"),
     ("--jobs 0", "--jobs: must be an integer of at least 1, got 0"),
     ("--seeds -1", "--seeds: must be an integer of at least 0, got -1"),
     ("--device no", "--device: must be cpu or cuda, got no"),
@@ -345,5 +381,12 @@ def test_the_figures_are_measured_and_drawn(tmp_path: Path) -> None:
     assert len(list(place.glob("*.png"))) == 8
     image_folder(tmp_path / "other" / "data", train=22, test=6)  # of the same name
     words[words.index("--data") + 1] = str(tmp_path / "other" / "data")
-    with pytest.raises(ValueError, match="Give this data set another --name"):
+    with pytest.raises(ValueError, match=r"^data must be that of .* Give another --name"):
         figures.main([words[2], *words[3:]])
+    words[words.index("--data") + 1] = str(tmp_path / "data")
+    for what, more in (("seed", ["--seed", "1"]), ("images", ["--images", "5"])):
+        with pytest.raises(ValueError, match=f"^{what} must be that of"):
+            figures.main([*words[:1], *words[3:], *more])
+    figures.main([*words[2:], "--policy", "augmix"])
+    other = json.loads((place / "figure-overlap-augmix.json").read_text())["found"]
+    assert other["errors of the gradient"] != found["overlap"]["errors of the gradient"]

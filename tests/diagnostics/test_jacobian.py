@@ -280,6 +280,10 @@ def test_what_it_refuses() -> None:
         jacobian_spectrum(nn.LSTM(4, 2).double(), clean, augmented)
     with pytest.raises(ValueError, match=r"must be finite.*has training diverged"):
         jacobian_spectrum(model, clean * torch.nan, augmented)
+    broken = augmented.clone()
+    broken[2] = torch.nan
+    with pytest.raises(ValueError, match=r"augmented Jacobian must be finite, got .*\b2\b"):
+        jacobian_spectrum(model, clean, broken)
     with pytest.raises(ValueError, match="Jacobian must not be zero, got no singular value"):
         jacobian_spectrum(nn.Linear(4, 2, bias=False).double(), 0 * clean, augmented)
     alone = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.BatchNorm2d(1, track_running_stats=False))
