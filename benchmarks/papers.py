@@ -36,7 +36,7 @@ import torch
 from cifar import Images
 from common import device_name, environment
 from method import Method
-from recipe import Outcome, Trainer, precision
+from recipe import Outcome, Trainer, halved
 from records import SEEDS, Run, commit, path_of, read
 from schedules import REDUCED, SCHEDULES, Problem, Schedule
 from setting import Setting, add_options, at_least, device_of, planned, source_of
@@ -195,7 +195,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 try:
                     about = environment(threads, PACKAGES + FAISS) | {"device": device_name(device)}
                     about |= {"clock": "wall" if cuda else "cpu", "commit": version}
-                    about |= {"compiled": compiled, "precision": str(precision(device))}
+                    dtype = "bfloat16" if halved(device) else "float32"
+                    about |= {"compiled": compiled, "precision": dtype}
                     run = Run(seed, done.result(), about)
                     records.add(run, setting.folder, row.problem, schedule, row.method)
                     bar.write(f"{name}: {100 * run.outcome.accuracy:.1f} %")

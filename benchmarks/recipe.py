@@ -3,8 +3,8 @@
 A run is a problem (which images and labels), a schedule (network, epochs, rate) and a method (what
 augloader does), with a seed. Images lie on the device as uint8, or are read by workers where they
 do not fit; crops, flips and strong augmentation are made on the device, a chunk of batches at a
-time, channels last and in bfloat16, or float32 on a CPU that has none. The random numbers of an
-image's augmentation follow from the seed and its own draw.
+time, channels last and in bfloat16, or float32 on a CPU that would emulate it. The random numbers
+of an image's augmentation follow from the seed and its own draw.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from augloader import (
     sweep,
 )
 from augloader.core.keyed import uniforms
+from augloader.core.precision import autocast_dtype
 
 PAD = 1 / 8  # of the side, on each side, of which random crops are cut
 GAMMA = 1.0  # of Beta, for all kinds of mixing; He et al. (2019), section 4.1
@@ -115,14 +116,9 @@ class Clock:
         self.seconds[phase] += self.now() - start
 
 
-def precision(device: torch.device) -> torch.dtype:
-    """Return what networks compute in.
-
-    A CPU without AVX-512 emulates bfloat16: ResNet-8 took ten times float32's seconds there.
-    """
-    if device.type == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability():
-        return torch.float32
-    return torch.bfloat16
+def halved(device: torch.device) -> bool:
+    """Return whether networks compute in bfloat16, else in float32."""
+    return autocast_dtype(device, True) is torch.bfloat16
 
 
 def crop_and_flip(pixels: Tensor, keys: Tensor, seed: int) -> Tensor:
@@ -170,7 +166,7 @@ class Trainer:
             schedule = replace(schedule, rate=method.rate)
         self.schedule, self.method, self.seed, self.device = schedule, method, seed, device
         (self.train, self.test), self.watch = given, watch
-        self.halved = precision(device) is torch.bfloat16
+        self.halved = halved(device)
         classes = len(self.train.classes)
         torch.manual_seed(seed)
         name = schedule.networks[problem.imbalance > 1]

@@ -26,6 +26,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def bfloat16_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``autocast=True`` cast on any CPU, as on one that computes in bfloat16."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
 @pytest.fixture(autouse=True)
 def _threads_are_left_alone() -> Iterator[None]:
     """Fail where a test leaves torch with more threads or fewer: what comes next may crawl."""

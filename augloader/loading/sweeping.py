@@ -78,7 +78,8 @@ def sweep(
             ``model(batch.input), batch.target``.
         autocast: precision of the forward passes. None is that of the ``torch.autocast`` around
             this call, float32 without one; a dtype, bfloat16 or float16, casts to it; True to
-            bfloat16 where the device computes in it, else to float16; False not at all.
+            bfloat16 where the device computes in it, else to float16, and not at all on a CPU that
+            would emulate both; False not at all.
         progress: show a bar (needs tqdm); None does so where a terminal is attached.
         group: None, or the ranks that share the work, all of which call this: each sweeps its
             share, samples rank, rank + world, ..., and 16 of the next rank's, to see that both hold

@@ -381,6 +381,7 @@ def test_scores_under_autocast_are_the_models() -> None:
     assert set(seen) == {torch.bfloat16}
 
 
+@pytest.mark.usefixtures("bfloat16_cpu")
 def test_the_precision_of_the_models_passes() -> None:
     seen: list[torch.dtype] = []
 

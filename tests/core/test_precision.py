@@ -44,6 +44,25 @@ def test_true_is_bfloat16_where_the_device_computes_in_it(
     assert autocast_dtype(torch.device("mps"), True) == torch.float16
 
 
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [
+        ("DEFAULT", None),
+        ("AVX2", None),
+        ("AVX512", torch.bfloat16),
+        ("AMX", torch.bfloat16),
+        ("SVE256", torch.bfloat16),
+    ],
+)
+def test_true_is_off_on_a_cpu_that_would_emulate(
+    capability: str, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert autocast_dtype(CPU, True) == dtype
+    with torch.autocast("cpu", torch.float16):
+        assert autocast_dtype(CPU, True) == dtype
+
+
 @pytest.mark.parametrize("autocast", [torch.float32, "bf16", 2, torch.float64])
 def test_anything_else_raises(autocast: Any) -> None:
     with pytest.raises(ValueError, match="autocast must be None, True, False"):

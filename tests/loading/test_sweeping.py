@@ -257,6 +257,7 @@ def test_the_evidence_holds_no_graph() -> None:
     assert not evidence.proxies.gradient.requires_grad
 
 
+@pytest.mark.usefixtures("bfloat16_cpu")
 def test_autocast_on_request_gives_nearly_the_same() -> None:
     model = Net()
     exact, mixed = (sweep(model, data(), Residual(), autocast=on).proxies for on in (False, True))
@@ -267,6 +268,7 @@ def test_autocast_on_request_gives_nearly_the_same() -> None:
     torch.testing.assert_close(exact.gradient, mixed.gradient, atol=0.02, rtol=0.1)
 
 
+@pytest.mark.usefixtures("bfloat16_cpu")
 def test_autocast_is_the_one_around_the_call() -> None:
     model, given = Net(), data()
 
@@ -287,6 +289,7 @@ def test_autocast_is_the_one_around_the_call() -> None:
         swept(torch.float64)
 
 
+@pytest.mark.usefixtures("bfloat16_cpu")
 def test_gradient_norms_follow_the_autocast_around_the_call() -> None:
     model, given = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), data(9)
     plain, half = gradient_norms(model, given), gradient_norms(model, given, autocast=True)
