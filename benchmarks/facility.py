@@ -34,10 +34,11 @@ def residuals(rng: np.random.Generator, n: int) -> Tensor:
 
 
 def make(data: str, n: int, seed: int) -> Proxies:
-    """Make proxies: residuals (10 wide), mixture or mixture-512 (64 or 512 wide), or outer."""
+    """Make proxies: residuals (10 wide), mixture or mixture-512 (64 or so wide), or outer."""
     rng = np.random.default_rng(seed)
-    if data.startswith("mixture"):
-        return Proxies(mixture(rng, n, 512 if data == "mixture-512" else 64))
+    kind, _, width = data.partition("-")
+    if kind == "mixture":
+        return Proxies(mixture(rng, n, int(width or 64)))
     g = residuals(rng, n)
     return Proxies(g, mixture(rng, n, 64).relu() if data == "outer" else None)
 

@@ -332,14 +332,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = dict.fromkeys(options.figures, described)
     if "spectrum" in asked:
         asked["spectrum"] = described | {"images": options.images}
-    for name, about_it in asked.items():
-        require_same(place, name + setting.suffix, about_it)
-    for name, about_it in asked.items():
+    for name, own in asked.items():
+        require_same(place, name + setting.suffix, own)
+    for name, own in asked.items():
         if name == "spectrum":
             found, drawn = spectrum(bench, options.images)
         else:
             found, drawn = refined(bench) if name == "refined" else overlapping(bench)
-        record = about_it | {"environment": about, "found": found}
+        record = own | {"environment": about, "found": found}
         save(place, name + setting.suffix, record, drawn)
 
 

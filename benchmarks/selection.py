@@ -164,6 +164,14 @@ def gpu_cases(peers: list[str]) -> list[Case]:
     ]
 
 
+def shape_cases() -> list[Case]:
+    """30 % of Caltech-256 and of TinyImageNet, as wide as their residuals."""
+    return [
+        Case("mixture-257", 60 * 257, 18 * 257, ("ours", "random"), classes=257, rounds=3),
+        Case("mixture-200", 500 * 200, 150 * 200, ("ours", "random"), classes=200, rounds=3),
+    ]
+
+
 def single_cases(rounds: int) -> list[Case]:
     """Medoid assignment by class, over all classes, and by torch; the greedy of outer products."""
     return [
@@ -246,6 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="n = 5,000 only, five rounds")
     parser.add_argument("--gpu", action="store_true", help="the cases with proxies on the GPU")
+    parser.add_argument("--shapes", action="store_true", help="other data sets' shapes only")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
@@ -266,6 +275,11 @@ def main() -> None:
         summary = {"benchmark": "selection", "device": torch.cuda.get_device_name()}
         seconds = [row.spread("gpu", "seconds").median for row in rows]
         summary |= dict(zip(("cifar10_seconds", "imagenet_seconds"), seconds, strict=True))
+    elif options.shapes:
+        rows = run(shape_cases(), options.threads)
+        seconds = [row.spread("ours", "seconds").median for row in rows]
+        names = "caltech256_seconds", "tinyimagenet_seconds"
+        summary = {"benchmark": "selection", **dict(zip(names, seconds, strict=True))}
     else:
         main_rows = run(main_cases(peers, 5), options.threads)
         single = run(single_cases(1 if options.quick else 3), options.threads)
@@ -283,9 +297,9 @@ def main() -> None:
         "summary": summary,
         "rows": [row.record() for row in rows],
     }
-    name = "selection-quick" if options.quick else "selection"
+    name = "selection" + "-shapes" * options.shapes + "-quick" * options.quick
     path = save(options.output, name, "cuda" if options.gpu else "cpu", record)
-    if not options.quick and not options.gpu:
+    if not (options.quick or options.gpu or options.shapes):
         picture(rows, path.with_suffix(".png"))
     print(json.dumps({**summary, "machine": machine()}))
 
