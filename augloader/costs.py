@@ -110,6 +110,7 @@ def cost(
     step_cores: float | None = None,
     epochs: int | None = None,
     kept: float | None = None,
+    selected: float | None = None,
 ) -> Cost:
     """Return what an epoch of a sampler costs, and what it saves against augmenting everything.
 
@@ -148,6 +149,10 @@ def cost(
         epochs: how many, from the first; None takes those planned.
         kept: share of the samples that an epoch draws, in (0, 1], where a pruning rule decides, as
             ``len(sampler.kept) / sampler.n`` tells in training; else None.
+        selected: share of the selected samples that an epoch draws, in [0, 1], where a pruned base
+            and the strategy go by the same values: ``torch.isin(sampler.selection.indices,
+            sampler.kept).float().mean()``, of the hard ones of a base that leaves easy ones out 1.
+            None: as many as of all samples, as where neither tells of the other.
 
     Returns:
         A ``Cost``, which prints as a table.
@@ -155,8 +160,8 @@ def cost(
     Raises:
         TypeError: a sampler that is none, other types.
         ValueError: seconds below 0 or not finite, a step of 0; cores without step_cores, or the
-            reverse; a pruning rule without ``kept``, or the reverse; no number of epochs is known,
-            or more than are planned.
+            reverse; a pruning rule without ``kept``, or the reverse; ``selected`` without a pruned
+            base; no number of epochs is known, or more than are planned.
 
     Cost: O(epochs).
 
@@ -201,7 +206,7 @@ def cost(
     count = len(sampler.planned_draws(epochs))  # says what is wrong with the epochs
     ranks = sampler.num_replicas if isinstance(sampler, DistributedCoresetSampler) else 1
     plan = sampler.plan
-    expected = plan.expected(count, _kept(plan, kept))
+    expected = plan.expected(count, _kept(plan, kept), _selected(plan, selected))
     course = [machine.run(epoch, ranks) for epoch in expected]
     refreshes = sum(epoch.selects for epoch in expected) / count
     sweeping, selecting = refreshes * plan.n * seconds["sweep"], refreshes * selecting
@@ -340,6 +345,19 @@ def _kept(plan: EpochPlan, kept: float | None) -> float:
             f"{plan.pruning!r}. Pass the share of the samples that an epoch draws, as 0.7."
         )
     return 1.0 if kept is None else require_number("kept", kept, "(0, 1]", "0.7 leaves out 30 %.")
+
+
+def _selected(plan: EpochPlan, selected: float | None) -> float | None:
+    """Return the share of the selected that a pruned base draws, None where nothing is said."""
+    if selected is None:
+        return None
+    if plan.pruning is None:
+        raise ValueError(
+            f"selected must be given where the base is pruned, and only there, got {selected} with "
+            f"base={plan.base!r}. Leave it out: all selected samples are drawn."
+        )
+    advice = "1 where a base keeps all that is selected."
+    return require_number("selected", selected, "[0, 1]", advice)
 
 
 def _everything(plan: EpochPlan, copies: int) -> Expected:

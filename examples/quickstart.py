@@ -108,6 +108,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("quickstart.png"))
     parser.add_argument("--json", type=Path, help="write every run's figures to this file")
     args = parser.parse_args()
+    if args.seeds < 1 or (not args.data and not 10 <= args.images <= 1500):
+        parser.error("--seeds must be at least 1, and --images of the 1,797 digits 10 to 1,500")
     torch.set_num_threads(1)  # the images are small: more threads only get in each other's way
     problem = folder(args.data, args.images, args.size) if args.data else digits(args.images)
     wrong = mislabel(problem, args.wrong)

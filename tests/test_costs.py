@@ -371,6 +371,14 @@ def test_a_pruned_base_saves_rows() -> None:
         range(1000), Uniform(), base=Rank(Loss()), base_fraction=0.6, **options
     )
     assert cost(reported, **rates).draws == (1000 + 3 * 600) / 4  # all before anything is reported
+    found = cost(ruled, kept=0.7, selected=1.0, **rates)  # the hard ones, which are all kept
+    assert (found.draws, found.strong) == pytest.approx((700, 500))
+    assert cost(chosen, selected=0.0, **rates).strong == 0
+    full = CoresetSampler(range(1000), Uniform(), **options)
+    with pytest.raises(ValueError, match=r"selected must be given where the base is pruned.*full"):
+        cost(full, selected=0.5, **rates)
+    with pytest.raises(ValueError, match=r"selected must be in \[0, 1\], got 2"):
+        cost(ruled, kept=0.7, selected=2, **rates)
     with pytest.raises(ValueError, match="kept must be given where a pruning rule is the base"):
         cost(ruled, **rates)
     with pytest.raises(ValueError, match=r"kept must be given .* got 0.7 with Uniform"):

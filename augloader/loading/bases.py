@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 from zlib import crc32
@@ -13,6 +14,7 @@ import torch.distributed as dist
 
 from augloader.core.checks import require_one_of
 from augloader.core.evidence import Evidence, Selection
+from augloader.core.fields import checksum
 from augloader.distributed import collectives
 from augloader.distributed.tables import complete, last_losses
 from augloader.feedback.table import SampleTable
@@ -21,6 +23,7 @@ from augloader.selection.pruning import Pruning
 from augloader.selection.strategy import Strategy, require_needs, require_selection
 
 Base = Literal["full", "random", "selected", "none"]
+_WHOLE = 1000  # values of a tensor that its repr shows
 _REPORTED = frozenset({"losses", "labels", "proxies"})  # what a strategy may need
 
 
@@ -34,6 +37,11 @@ def require_base(base: Any) -> Pruning | Strategy | None:
             f"base must be one of {', '.join(map(repr, get_args(Base)))}, a pruning rule or a "
             f"strategy, got {base!r}. Pass an instance, as InfoBatch(0.5)."
         )
+    if " at 0x" in repr(base):
+        raise TypeError(
+            f"base must have a repr that names its options, got {base!r}. Make it, and what it is "
+            "made of, frozen dataclasses of plain values: saved states are compared by it."
+        )
     require_needs("base.needs", base.needs)
     known = frozenset({"losses"}) if isinstance(base, Pruning) else _REPORTED
     if base.needs - known:
@@ -43,6 +51,29 @@ def require_base(base: Any) -> Pruning | Strategy | None:
             'sweep instead, and train on base="selected".'
         )
     return base
+
+
+def described(base: Pruning | Strategy) -> str:
+    """Return a base's repr, and a checksum of its tensors where that abbreviates one.
+
+    Example:
+        >>> from augloader import Uniform
+        >>> described(Uniform(groups=torch.arange(1001)))[-11:]
+        ' (fa29897f)'
+    """
+    tensors = list(_tensors(base))
+    if max((t.numel() for t in tensors), default=0) <= _WHOLE:
+        return repr(base)
+    return f"{base!r} ({checksum(tensors):08x})"
+
+
+def _tensors(part: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors that a base and what it is made of have as fields."""
+    if isinstance(part, torch.Tensor | np.ndarray):
+        yield torch.as_tensor(part)
+    elif is_dataclass(part):
+        for field in fields(part):
+            yield from _tensors(getattr(part, field.name, None))
 
 
 def kept_by(
@@ -90,7 +121,7 @@ def kept_by(
                     f"base must keep a Selection, got {type(found).__name__} of {base!r}. Fix its "
                     "keep method."
                 )
-            require_selection(found, table.n, table.n)
+            require_selection(found, table.n, table.n, "base", "keep")
             return found
 
         kept = keep() if group is None else _together(keep, base, group)

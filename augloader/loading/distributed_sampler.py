@@ -166,7 +166,7 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         return order, range(begin, begin + len(self) * step, step)
 
     def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
-        collectives.require_same({"epoch": epoch}, group)
+        collectives.require_same(self.plan.beginning(epoch, resumed), group)
         if all(collectives.gather(self._sharded_again, group)):
             raise RuntimeError(
                 "sampler must be sharded once, got reports of every "

@@ -15,7 +15,7 @@ from augloader.core.checks import distinct, require_int, require_one_of
 from augloader.core.evidence import Selection
 from augloader.core.permutation import Permutation
 from augloader.core.schedule import Course, Every, Schedule, require_planned
-from augloader.loading.bases import Base, require_base
+from augloader.loading.bases import Base, described, require_base
 from augloader.loading.layout import Base as Members
 from augloader.loading.layout import Chance, Everyone, Layout, Listed, Order, Random
 from augloader.loading.shares import base_share, selected_share, size_of
@@ -198,6 +198,17 @@ class EpochPlan:
         """Names of what the choice of an epoch's samples needs of reports."""
         return frozenset() if self.pruning is None else self.pruning.needs
 
+    @cached_property
+    def base_name(self) -> str:
+        """What tells the base from others, in states and on other ranks."""
+        return self.base if self.pruning is None else described(self.pruning)
+
+    def beginning(self, epoch: int, resumed: bool) -> dict[str, Any]:
+        """Return what ranks that share an epoch must agree on where it begins."""
+        began = f"{epoch}, resumed" if resumed else epoch
+        base = {"base": self.base_name, "base size": self.base_size(epoch)}
+        return {"call": "set_epoch", "epoch": began, **base}
+
     def base_size(self, epoch: int) -> int:
         """Return how many samples the base has at most, before augmentation in place."""
         if isinstance(self.base_share, Course):
@@ -353,7 +364,9 @@ class EpochPlan:
         """
         return [max(self._filled_up(size), self.longest) for size in self._sizes(epochs)]
 
-    def expected(self, epochs: int, kept: float = 1.0) -> list[Expected]:
+    def expected(
+        self, epochs: int, kept: float = 1.0, selected: float | None = None
+    ) -> list[Expected]:
         """Return what the first epochs hold on average, each refresh made when it is due.
 
         As ``lengths``, with means where chance decides: how many strong draws ``probability`` lets
@@ -363,6 +376,7 @@ class EpochPlan:
         Args:
             epochs: how many.
             kept: share of the samples that a pruned base draws, where a rule decides.
+            selected: share of the selected that it draws; None: as many as of all.
 
         Cost: O(epochs).
 
@@ -375,8 +389,8 @@ class EpochPlan:
             Expected(draws=100.0, strong=30.0, selects=False)
         """
         found = []
-        for epoch, selects, most, selected in self._parts(epochs):
-            base, chosen = self._drawn(epoch, kept, most, selected)
+        for epoch, selects, most, count in self._parts(epochs):
+            base, chosen = self._drawn(epoch, kept, selected, most, count)
             happens = self.probability.at(epoch) if self.strength_schedule.at(epoch) > 0 else 0.0
             draws = float(base + chosen * (self.copies or self.base == "none"))
             strong = chosen * max(self.copies, 1) * happens
@@ -390,13 +404,15 @@ class EpochPlan:
             found.append(Expected(length, strong * (length / draws), selects))
         return found
 
-    def _drawn(self, epoch: int, kept: float, base: int, chosen: int) -> tuple[float, float]:
+    def _drawn(
+        self, epoch: int, kept: float, selected: float | None, base: int, chosen: int
+    ) -> tuple[float, float]:
         """Return how many samples of a base, and of those selected, are drawn on average."""
         unknown = self.base_share is not None and bool(self.base_needs) and epoch == 0
         if self.pruning is None or unknown:  # a strategy draws all before anything was reported
             return base, chosen
         part = kept if self.base_share is None else self.base_size(epoch) / self.n
-        return part * self.n, part * chosen
+        return part * self.n, (part if selected is None else selected) * chosen
 
     def _filled_up(self, draws: int) -> int:
         return ceil(draws / self.pad_to_multiple_of) * self.pad_to_multiple_of
@@ -435,7 +451,7 @@ class EpochPlan:
             "n": self.n,
             "seed": self.seed,
             "count" if isinstance(self.share, int) else "fraction": str(self.share),
-            "base": self.base if self.pruning is None else repr(self.pruning),
+            "base": self.base_name,
             "base_share": share if isinstance(share := self.base_share, int | None) else str(share),
             "copies": self.copies,
             "interval": self.every.interval,

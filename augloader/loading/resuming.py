@@ -45,7 +45,8 @@ class Resumable:
     def state_dict(self, consumed: int = 0) -> dict[str, Any]:
         """Return what the draws depend on, strengths too; O(1), never mutated.
 
-        Reports are the table's: save ``sampler.table.state_dict()`` beside it. Give the loader a
+        Reports are the table's: save ``sampler.table.state_dict()`` beside it, on every rank its
+        own. Give the loader a
         ``generator`` of its own: starting it draws from torch's global stream else, and a resumed
         epoch starts it once more.
 

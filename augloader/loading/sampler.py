@@ -311,8 +311,9 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
 
     def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
         """Make what was learnt from reports the same on all ranks, where an epoch begins."""
+        if self._learns or self.plan.pruning is not None:
+            collectives.require_same(self.plan.beginning(epoch, resumed), group)
         if self._learns:
-            collectives.require_same({"epoch": f"{epoch}, resumed" if resumed else epoch}, group)
             self._settle()
             self._watch.compare(self._watch.progress, group)
             if not resumed:
@@ -437,7 +438,7 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
             what = "of reports" if evidence is None else "given"
             same = {"strategy": self.strategy, "epoch": self.epoch, "evidence": what}
             same |= {"epochs": self.epochs, "stale": stale}
-            collectives.require_same({**self._arguments(), **same}, self.group)
+            collectives.require_same({"call": "refresh", **self._arguments(), **same}, self.group)
         self._settle()
         if self.group is not None:
             self._watch.compare(self._watch.before, self.group)

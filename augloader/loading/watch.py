@@ -13,6 +13,13 @@ from augloader.loading.layout import Layout
 from augloader.loading.passes import Progress
 from augloader.loading.state import State
 
+# What a base may need, and how a report tells it.
+_TOLD_BY = {
+    "losses": "loss=losses",
+    "labels": "target=batch.target",
+    "proxies": "proxy=proxies",
+}
+
 
 class Watch:
     """Compare what a sampler planned with what was done, and warn of each thing once.
@@ -108,14 +115,16 @@ class Watch:
         if cut is not None:
             self._tell("cut", cut)
 
-    def lacks(self, base: object, epoch: int) -> None:
+    def lacks(self, base: Any, epoch: int) -> None:
         """Warn where an epoch draws all samples because the one before told nothing of some."""
         if self.progress.passes and epoch != self.progress.epoch:
+            needed = [_TOLD_BY[name] for name in _TOLD_BY if name in base.needs]
             self._tell(
                 "lacks",
-                f"epoch {epoch} draws all samples: base={base!r} needs what was not reported of "
-                "all. Report the losses of every step: sampler.report(batch, loss=losses). Rows "
-                "that were mixed, or in a last batch that was dropped, tell nothing.",
+                f"epoch {epoch} draws all samples: base={base!r} needs {sorted(base.needs)}, which "
+                "were not reported of all. Report them in every step: "
+                f"sampler.report(batch, {', '.join(needed)}). Rows that were mixed, or in a last "
+                "batch that was dropped, tell nothing.",
             )
 
     def look_at(self, draws: Layout) -> None:

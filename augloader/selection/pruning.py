@@ -174,7 +174,7 @@ def annealed(share: float, epoch: int, epochs: int | None) -> bool:
 
 def require_some(ratio: float, n: int) -> None:
     """Raise ValueError where less than one of n samples is kept on average."""
-    if (1 - ratio) * n < 1:
+    if (1 - ratio) * n < 1 - 1e-9:  # of 10 samples 0.9 leave 1
         raise ValueError(
             f"ratio must leave at least 1 of {n} samples, got {ratio}. Leave out fewer."
         )
@@ -182,7 +182,7 @@ def require_some(ratio: float, n: int) -> None:
 
 def thinned(samples: Indices, ratio: float, generator: np.random.Generator) -> Indices:
     """Return some of m samples, each with probability 1 - ratio; their number varies by 1."""
-    count = int((1 - ratio) * len(samples) + generator.random())
+    count = int((1 - ratio) * len(samples) + 1e-9 + generator.random())
     return generator.choice(samples, min(count, len(samples)), replace=False, shuffle=False)
 
 

@@ -109,12 +109,14 @@ def require_strategy(strategy: Any) -> Strategy:
     return strategy
 
 
-def require_selection(selection: Selection, budget: int, n: int) -> None:
-    """Raise ValueError unless a strategy selected at most so many of n samples."""
+def require_selection(
+    selection: Selection, budget: int, n: int, name: str = "strategy", method: str = "select"
+) -> None:
+    """Raise ValueError unless at most so many of n samples were selected, or kept."""
     if len(selection) > budget or int(selection.indices.max()) >= n:
         raise ValueError(
-            f"strategy must select at most {budget} of {n} samples, got {len(selection)} with "
-            f"indices up to {int(selection.indices.max())}. Fix its select method."
+            f"{name} must {method} at most {budget} of {n} samples, got {len(selection)} with "
+            f"indices up to {int(selection.indices.max())}. Fix its {method} method."
         )
 
 

@@ -34,6 +34,7 @@ from augloader import (
     Loss,
     Proportional,
     Proxies,
+    RandomPruning,
     Rank,
     Sample,
     Selection,
@@ -612,6 +613,29 @@ def _seeds(rank: int, world: int, group: dist.ProcessGroup) -> object:
     return CoresetSampler(range(N), Uniform(), seed=seed, group=group, **options).begin(0)
 
 
+def _bases(first: Any, second: Any, sharded: bool = True) -> Failing:
+    """Ranks whose bases, or the shares of them, differ; each as (base, share)."""
+
+    def run(rank: int, world: int, group: dist.ProcessGroup) -> None:
+        kind = DistributedCoresetSampler if sharded else CoresetSampler
+        base, share = second if rank == 1 else first
+        options = {} if share is None else {"base_fraction": share}
+        sampler = kind(range(N), Uniform(), fraction=0.5, group=group, base=base, **options)
+        sampler.set_epoch(0)
+
+    return run
+
+
+def _resumed_alone(rank: int, world: int, group: dist.ProcessGroup) -> None:
+    sampler = DistributedCoresetSampler(
+        range(N), Uniform(), fraction=0.5, group=group, base=RandomPruning(0.5)
+    )
+    sampler.set_epoch(0)
+    if rank == 1:
+        sampler.load_state_dict(sampler.state_dict())
+    sampler.set_epoch(0)
+
+
 def _no_group(rank: int, world: int, group: dist.ProcessGroup) -> object:
     sampler = CoresetSampler(range(N), Uniform(), fraction=0.5, base=InfoBatch(0.5, 0))
     return sampler.begin(0)
@@ -917,7 +941,7 @@ FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
     "calls": (
         _epoch_or_refresh,
         ValueError,
-        "n must be the same .* got nothing on rank 0, 79 on rank 1",
+        "call must be the same on every rank, got set_epoch on rank 0, refresh on rank 1",
     ),
     "unreported": (
         _unreported,
@@ -946,6 +970,41 @@ FAILURES: dict[str, tuple[Failing, type[Exception], str]] = {
     "kept": (_fickle(False), ValueError, r"base must be the same .* with 1 samples \(.* on rank 1"),
     "keep": (_fickle(True), ValueError, r"losses must be finite \(On rank 1.\)"),
     "base of another seed": (_seeds, ValueError, "base must be the same .* got Uniform"),
+    "bases, one by name": (
+        _bases(("full", None), (RandomPruning(0.5), None)),
+        ValueError,
+        r"base must be the same .* got full on rank 0, RandomPruning\(ratio=0.5\) on rank 1",
+    ),
+    "bases, one by reports": (
+        _bases(("full", None), (InfoBatch(0.5, 0), None)),
+        ValueError,
+        "base must be the same .* got full on rank 0, InfoBatch",
+    ),
+    "two rules": (
+        _bases((RandomPruning(0.5), None), (InfoBatch(0.5, 0), None), False),
+        ValueError,
+        "base must be the same .* got RandomPruning",
+    ),
+    "a strategy and one by reports": (
+        _bases((Uniform(), 0.5), (Rank(Loss()), 0.5), False),
+        ValueError,
+        "base must be the same .* got Uniform",
+    ),
+    "sizes of a base": (
+        _bases((Uniform(), 1.0), (Uniform(), 0.5), False),
+        ValueError,
+        "base size must be the same .* got 60 on rank 0, 30 on rank 1",
+    ),
+    "sizes of one by reports": (
+        _bases((Rank(Loss()), 1.0), (Rank(Loss()), 0.5)),
+        ValueError,
+        "base size must be the same .* got 60 on rank 0, 30 on rank 1",
+    ),
+    "resumed alone": (
+        _resumed_alone,
+        ValueError,
+        "epoch must be the same .* got 0 on rank 0, 0, resumed on rank 1",
+    ),
     "base without a group": (_no_group, ValueError, "group must be given with base=InfoBatch"),
     "pickled": (_pickled, TypeError, "without a process group to be pickled or copied.*state_dict"),
     "replicas": (_too_many, ValueError, "must be the group's, . and 0|1|2, got 9 and"),

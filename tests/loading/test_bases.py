@@ -371,7 +371,7 @@ def test_an_epoch_without_reports_is_told_of_once(base: Any, more: Any) -> None:
     sampler.set_epoch(0)
     sampler.refresh()
     assert len(list(sampler)) == N
-    with pytest.warns(UserWarning, match=r"epoch 1 draws all samples: base=.* needs what was not"):
+    with pytest.warns(UserWarning, match=r"epoch 1 draws all .* base=.* needs .*which were not"):
         sampler.set_epoch(1)
     assert len(list(sampler)) == N
     sampler.set_epoch(2)  # once
@@ -388,7 +388,9 @@ def test_nothing_is_told_where_no_draw_was_made() -> None:
 class Rule:
     """A pruning rule of a user, which cannot be hashed."""
 
-    found: Any = field(default_factory=lambda: Selection(torch.tensor([1]), torch.tensor([1.0])))
+    found: Any = field(
+        default_factory=lambda: Selection(torch.tensor([1]), torch.tensor([1.0])), repr=False
+    )
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def keep(self, losses: Tensor, *, epoch: int, epochs: int | None, generator: Any) -> Any:
@@ -402,6 +404,60 @@ def test_a_rule_of_your_own() -> None:
     assert isinstance(sampler.base, Rule)
 
 
+@dataclass
+class Nameless:
+    """A score of a user whose repr is its address."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"losses"})
+
+    def __repr__(self) -> str:
+        return object.__repr__(self)
+
+    def __call__(self, evidence: Evidence) -> Tensor:
+        losses: Tensor = evidence.require("losses")
+        return losses
+
+
+class Bare:
+    """A pruning rule of a user whose repr is its address."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def keep(self, losses: Tensor, *, epoch: int, epochs: int | None, generator: Any) -> Any:
+        return Selection(torch.tensor([1]), torch.tensor([1.0]))
+
+
+def test_what_a_state_could_not_be_compared_by_is_refused() -> None:
+    for base, more in ((Rank(Nameless()), {"base_fraction": 0.5}), (Bare(), {})):
+        with pytest.raises(TypeError, match=r"base must have a repr .* got .* at 0x"):
+            sampler_of(base, **more)
+
+
+def test_groups_that_a_repr_abbreviates_are_compared() -> None:
+    groups = torch.arange(1001) % 3
+    other = groups.clone()
+    other[500] = 2 - other[500]
+    assert repr(groups) == repr(other)
+    states = []
+    for some in (groups, other, groups.clone()):
+        sampler = CoresetSampler(
+            range(1001), Uniform(), fraction=0.5, base=Uniform(groups=some), base_fraction=0.5
+        )
+        sampler.set_epoch(0)
+        states.append(sampler.state_dict())
+    sampler.load_state_dict(states[0])
+    with pytest.raises(ValueError, match="state must be of a sampler with base="):
+        sampler.load_state_dict(states[1])
+
+
+def test_what_is_missing_is_named() -> None:
+    sampler = sampler_of(Rank(Loss(), groups="labels"), base_fraction=0.5)
+    train(sampler, 0)  # reports losses alone
+    words = r"needs \['labels', 'losses'\].*loss=losses, target=batch.target\)"
+    with pytest.warns(UserWarning, match=words):
+        sampler.set_epoch(1)
+
+
 def _pick(indices: list[int], weights: list[float]) -> Any:
     return lambda: Selection(torch.tensor(indices), torch.tensor(weights))
 
@@ -410,7 +466,7 @@ def _pick(indices: list[int], weights: list[float]) -> Any:
     ("found", "error", "words"),
     [
         ([0, 1], TypeError, "base must keep a Selection, got list of Rule.*Fix its keep method"),
-        (_pick([60], [1.0]), ValueError, "must select at most 60 of 60 samples, got 1 with ind"),
+        (_pick([60], [1.0]), ValueError, "base must keep at most 60 of 60 samples, got 1 with ind"),
         (lambda: Selection(torch.zeros(0, dtype=torch.int64), torch.zeros(0)), ValueError,
          "selection must be k >= 1"),
         (_pick([0, 1], [1.0, float("inf")]), ValueError, "weights must be finite and above 0"),

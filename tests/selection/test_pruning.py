@@ -156,6 +156,10 @@ def test_bad_options(rule: Any, options: Any, error: type[Exception], words: str
 
 
 def test_what_a_rule_refuses() -> None:
+    for rule, n in ((RandomPruning(0.9), 10), (RandomPruning(0.8), 5)):  # 1, but for rounding
+        generator = np.random.default_rng(0)
+        unknown = torch.full((n,), torch.nan)
+        assert len(rule.keep(unknown, epoch=0, epochs=None, generator=generator)) == 1
     with pytest.raises(ValueError, match=r"ratio must leave at least 1 of 5 samples, got 0.9\."):
         kept(RandomPruning(0.9), [0.0] * 5)
     generator = np.random.default_rng(0)
