@@ -11,7 +11,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -144,6 +144,29 @@ def save(folder: Path, script: str, device: str, record: dict[str, Any]) -> Path
     path = folder / f"{script}--{machine()}--{device}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
+
+
+def guard(
+    path: Path, described: Mapping[str, Any], advice: str, usual: Mapping[str, Any] | None = None
+) -> None:
+    """Raise unless a path is free, or holds a record of the same images and options.
+
+    Args:
+        path: of a JSON file.
+        described: what the record to be written is of.
+        advice: what to do where the one that is there is of something else.
+        usual: what older records are of that do not say it.
+
+    Raises:
+        ValueError: it is of something else.
+    """
+    if not path.exists():
+        return
+    stored = {**(usual or {}), **json.loads(path.read_text())}
+    for name, wanted in json.loads(json.dumps(described)).items():
+        got = stored.get(name, "none: it is an old one")
+        if got != wanted:
+            raise ValueError(f"{name} must be that of {path}, {got}, got {wanted}. {advice}")
 
 
 def _wait(device: torch.device) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import sources
 import torch
-from common import device_name, environment, progress
+from common import device_name, environment, guard, progress
 from matplotlib.figure import Figure
 from method import Method
 from papers import FAISS, PACKAGES
@@ -54,6 +54,7 @@ BOUNDS = (8, 16)  # largest change of a pixel's level, of 255
 SHARE = 0.3
 SHOWN = ("standard", "Mixup", "AutoAugment, Cutout")
 IMAGES = 50  # of the Jacobian
+OLDER = {"policy": "trivial", "images": IMAGES}  # what records are of that do not say it
 EVERY = 5  # epochs between measured risks
 
 
@@ -268,24 +269,6 @@ def kept(at: Sequence[int], errors: Sequence[dict[str, float]]) -> Figure:
     return figure
 
 
-def require_same(place: Path, name: str, described: dict[str, Any]) -> None:
-    """Raise unless what there is of a figure is of the same images, schedule, seed and policy.
-
-    Raises:
-        ValueError: it is of others; nothing is trained then.
-    """
-    file = place / f"figure-{name}.json"
-    if not file.exists():
-        return
-    found = {"policy": "trivial", "images": IMAGES} | json.loads(file.read_text())
-    for what, wanted in json.loads(json.dumps(described)).items():
-        if found[what] != wanted:
-            raise ValueError(
-                f"{what} must be that of {file}, {found[what]}, got {wanted}. Give another --name "
-                "or --output."
-            )
-
-
 def save(place: Path, name: str, record: dict[str, Any], drawn: Sequence[Figure]) -> None:
     """Write a figure's numbers and pictures."""
     place.mkdir(parents=True, exist_ok=True)
@@ -333,7 +316,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "spectrum" in asked:
         asked["spectrum"] = described | {"images": options.images}
     for name, own in asked.items():
-        require_same(place, name + setting.suffix, own)
+        file = place / f"figure-{name}{setting.suffix}.json"
+        guard(file, own, "Give another --name or --output.", OLDER)
     for name, own in asked.items():
         if name == "spectrum":
             found, drawn = spectrum(bench, options.images)

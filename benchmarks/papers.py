@@ -99,24 +99,26 @@ def missing(
     ``watch`` runs are missing that were not watched.
     """
     wanted: dict[tuple[int, Path], Row] = {}
-    schedule = setting.schedule
     for name in names:
+        rows = rows_of(setting, name, only)
         for seed in seeds:
-            for row in setting.table(name).rows:
-                record = read(setting.folder, row.problem, schedule, row.method)
+            for place, row in rows:
+                record = read(setting.folder, row.problem, setting.schedule, row.method)
                 runs = [r for r in record.runs if r.outcome.watched or not watch]
                 if seed not in {run.seed for run in runs}:
-                    place = path_of(setting.folder, row.problem, schedule, row.method)
-                    if place.name.startswith(tuple(only) or ""):
-                        wanted.setdefault((seed, place), row)
+                    wanted.setdefault((seed, place), row)
     return [(seed, row) for (seed, _), row in wanted.items()]
 
 
-def files_of(setting: Setting, name: str) -> list[str]:
-    """Return the names of the files of a table's rows."""
+def rows_of(setting: Setting, name: str, only: Sequence[str] = ()) -> list[tuple[Path, Row]]:
+    """Return a table's rows and their files: those whose names begin with one of ``only``."""
     rows = setting.table(name).rows
     places = (path_of(setting.folder, row.problem, setting.schedule, row.method) for row in rows)
-    return [place.name for place in places]
+    return [
+        (place, row)
+        for place, row in zip(places, rows, strict=True)
+        if place.name.startswith(tuple(only) or "")
+    ]
 
 
 def require_same_data(setting: Setting, source: Source, rows: Sequence[Row]) -> None:
@@ -170,11 +172,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     threads = options.threads or max(1, cores // jobs)
     os.environ["OMP_WAIT_POLICY"] = "passive"  # in the processes of the pool
     version = commit()
-    files = [file for name in names for file in files_of(setting, name)]
-    if not any(file.startswith(tuple(options.only) or "") for file in files):
+    asked = [row for name in names for _, row in rows_of(setting, name, options.only)]
+    if not asked:
+        files = [place.name for name in names for place, _ in rows_of(setting, name)]
         parser.error(f"argument --only: must begin a row's file, got none of {', '.join(files)}")
-    rows = [row for name in names for row in setting.table(name).rows]
-    require_same_data(setting, source, rows)
+    require_same_data(setting, source, asked)
     wanted = missing(setting, names, options.seeds, options.only, options.watch)
     if not wanted:
         print(f"All of these runs are in {setting.folder / schedule.name}.")

@@ -13,7 +13,6 @@ import fcntl
 import json
 import math
 import subprocess
-import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -134,8 +133,8 @@ def describe(problem: Problem, schedule: Schedule, method: Method) -> dict[str, 
     """Return all that the result depends on but the seed; strategies and rules as their repr."""
     parts: dict[str, Any] = {"recipe": VERSION, "problem": asdict(problem)}
     parts |= {"schedule": said(schedule), "method": said(method)}
-    if schedule.weights:  # a path tells nothing
-        parts["schedule"]["weights"] = zlib.crc32(Path(schedule.weights).read_bytes())
+    if schedule.weights:
+        parts["schedule"]["weights"] = schedule.origin
     described: dict[str, Any] = json.loads(json.dumps(parts))  # tuples become lists, as when read
     return described
 

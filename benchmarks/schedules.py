@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -55,6 +58,11 @@ class Schedule:
     median: int = 1
     size: int | None = None
     weights: str = ""
+
+    @cached_property
+    def origin(self) -> int:
+        """Checksum of the file of the first weights, which its path does not tell."""
+        return zlib.crc32(Path(self.weights).read_bytes())
 
     def rate_at(self, done: float) -> float:
         """Return the learning rate when a share of the epochs is done, above 1 while refining."""

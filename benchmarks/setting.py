@@ -6,7 +6,6 @@ Each has its own folder or files of results, so that none ever meets another's.
 from __future__ import annotations
 
 import argparse
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,10 +141,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, default=RESULTS)
 
 
-def _crc(file: Path) -> int:
-    return zlib.crc32(file.read_bytes())
-
-
 def planned(schedule: Schedule, options: argparse.Namespace) -> Schedule:
     """Return the schedule as the options change it, under a name of its own."""
     changes: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -162,9 +157,9 @@ def planned(schedule: Schedule, options: argparse.Namespace) -> Schedule:
     for option, (attribute, convert) in changes.items():
         value = getattr(options, option)
         if value is not None:
-            shown = f"{value.stem}-{_crc(value):08x}" if option == "weights" else value
-            name = f"{schedule.name}-{said[option].format(shown)}"
-            schedule = replace(schedule, name=name, **{attribute: convert(value)})
+            changed = replace(schedule, **{attribute: convert(value)})
+            shown = f"{value.stem}-{changed.origin:08x}" if option == "weights" else value
+            schedule = replace(changed, name=f"{schedule.name}-{said[option].format(shown)}")
     return schedule
 
 

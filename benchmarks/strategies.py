@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import environment, progress
+from common import environment, guard, progress
 from protocol.choices import (
     GRID,
     SCORES,
@@ -49,7 +49,7 @@ from protocol.deep import table as deep_table
 from protocol.networks import Networks, Recipe
 from protocol.panels import draw, pictures
 from protocol.problems import DIGITS, KINDS, Array, Problem, Seconds, digits, files, timed
-from protocol.results import Results, compare, curve, guard, path_of, summary, table, write
+from protocol.results import ADVICE, Results, compare, curve, path_of, summary, table, write
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -321,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "network": networks.recipe.describe(),
             "retrained": options.retrain_features,
         }
-        guard(path_of(options.output, script), described)
+        guard(path_of(options.output, script), described, ADVICE)
         settings = Settings(
             options.points, options.rounds, options.seed, options.C, options.retrain_features
         )

@@ -165,8 +165,8 @@ def jacobian_spectrum(
         limit = free_memory(rows.device) // 4 if memory_limit is None else memory_limit
         gram = _gram(rows, [clean, augmented], limit)
     norms = gram.diagonal().view(2, n, rows.outputs)  # squared; a row of each sample
+    advice = "Check its inputs and the model's outputs: has training diverged?"
     for name, squares in zip(("clean", "augmented"), norms, strict=True):
-        advice = "Check its inputs and the model's outputs: has training diverged?"
         require_finite(f"{name} Jacobian", squares, advice)
     size = n * rows.outputs
     own, other, across = gram[:size, :size], gram[size:, size:], gram[:size, size:]

@@ -71,6 +71,8 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         3 1
     """
 
+    _shards = True
+
     @renamed(**FORMER)
     def __init__(
         self,
@@ -165,8 +167,7 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
         begin, step = left.start + self.rank, self.num_replicas
         return order, range(begin, begin + len(self) * step, step)
 
-    def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
-        collectives.require_same(self.plan.beginning(epoch, resumed), group)
+    def _meet(self, resumed: bool, group: dist.ProcessGroup) -> None:
         if all(collectives.gather(self._sharded_again, group)):
             raise RuntimeError(
                 "sampler must be sharded once, got reports of every "
@@ -174,7 +175,7 @@ class DistributedCoresetSampler(CoresetSampler, DistributedSampler[Draw]):
                 "that shards already: use CoresetSampler there, as with accelerate."
             )
         self._watch.compare(self._watch.progress, group)
-        super()._meet(epoch, resumed, group)
+        super()._meet(resumed, group)
 
     def _sharers(self) -> int:
         return 1

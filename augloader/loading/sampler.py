@@ -222,6 +222,7 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
     refreshed = property(attrgetter("_state.refreshed"), doc="Epoch of the last refresh, or None.")
     selection = property(attrgetter("_state.selection"), doc="The last Selection, or None.")
     strengths = property(attrgetter("_state.strengths"), doc="(n,) float32, of all copies.")
+    _shards = False  # each rank makes some of the draws by itself
     kept = property(attrgetter("_state.kept"), doc="The Selection of a pruned base; None is all.")
 
     def set_epoch(self, epoch: int) -> None:
@@ -256,7 +257,9 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
         state = self._state
         resumed = state.resumed and epoch == state.epoch
         if self.group is not None:
-            self._meet(epoch, resumed, self.group)
+            if self._shards or self._learns or self.plan.pruning is not None:
+                collectives.require_same(self.plan.beginning(epoch, resumed), self.group)
+            self._meet(resumed, self.group)
         elif self.plan.base_needs and self._sharers() > 1:
             raise ValueError(
                 f"group must be given with base={self.base!r} on several ranks, got None: each "
@@ -309,10 +312,8 @@ class CoresetSampler(Reporting, Resumable, Sampler[Draw]):
             return dist.get_world_size(self.group)
         return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
-    def _meet(self, epoch: int, resumed: bool, group: dist.ProcessGroup) -> None:
+    def _meet(self, resumed: bool, group: dist.ProcessGroup) -> None:
         """Make what was learnt from reports the same on all ranks, where an epoch begins."""
-        if self._learns or self.plan.pruning is not None:
-            collectives.require_same(self.plan.beginning(epoch, resumed), group)
         if self._learns:
             self._settle()
             self._watch.compare(self._watch.progress, group)

@@ -118,7 +118,7 @@ class Watch:
     def lacks(self, base: Any, epoch: int) -> None:
         """Warn where an epoch draws all samples because the one before told nothing of some."""
         if self.progress.passes and epoch != self.progress.epoch:
-            needed = [_TOLD_BY[name] for name in _TOLD_BY if name in base.needs]
+            needed = [said for name, said in _TOLD_BY.items() if name in base.needs]
             self._tell(
                 "lacks",
                 f"epoch {epoch} draws all samples: base={base!r} needs {sorted(base.needs)}, which "

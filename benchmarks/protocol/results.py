@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import machine, save
+from common import guard, machine, save
 from scipy import stats
 
 from protocol.choices import Accuracies
@@ -18,6 +18,7 @@ from protocol.problems import Array
 
 # What a record is of, beside the names in its file's name.
 DESCRIBED = "data", "quick", "rounds", "points", "epochs", "seed", "C", "network", "retrained"
+ADVICE = "Give another --output, or name the data set: --dataset."
 COMPARED = (50, 100, 250)  # numbers of augmented points with a column in the table
 
 Record = dict[str, Any]
@@ -119,22 +120,9 @@ def path_of(folder: Path, script: str) -> Path:
     return folder / f"{script}--{machine()}--cpu.json"
 
 
-def guard(path: Path, described: Mapping[str, Any]) -> None:
-    """Raise ValueError unless a path is free, or holds a record of the same images and options."""
-    if not path.exists():
-        return
-    stored = json.loads(path.read_text())
-    for name, wanted in json.loads(json.dumps(described)).items():
-        got = stored.get(name, "none: it is an old one")
-        if got != wanted:
-            raise ValueError(
-                f"{name} must be that of {path}, {got}, got {wanted}. Give another --output, or "
-                "name the data set: --dataset."
-            )
-
-
 def write(folder: Path, script: str, record: Record) -> tuple[Path, Record]:
     """Write a record where there is none of others; return its path and what was written."""
-    guard(path_of(folder, script), {name: record[name] for name in DESCRIBED if name in record})
+    described = {name: record[name] for name in DESCRIBED if name in record}
+    guard(path_of(folder, script), described, ADVICE)
     record = tidy(json.loads(json.dumps(record)))
     return save(folder, script, "cpu", record), record

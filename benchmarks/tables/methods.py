@@ -41,6 +41,11 @@ def chosen(kind: str) -> dict[str, Any]:
     return {"strategy": STRATEGIES[kind], "weighting": WEIGHTING.get(kind, "cluster")}
 
 
+def alone(kind: str, what: str, **changes: Any) -> Method:
+    """Return an augmented subset alone."""
+    return Method(slug(f"only {kind} {what}"), **chosen(kind), base="selected", **changes)
+
+
 def augmented(kind: str, fraction: float, suffix: str = "", **changes: Any) -> Method:
     """Return the full data with strong copies of a fraction."""
     name, _, weighted = kind.partition(", ")

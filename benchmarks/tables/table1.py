@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from method import Method
-
-from tables.methods import CLEAN, PLAIN, STRATEGIES, chosen, grid, slug
+from tables.methods import CLEAN, PLAIN, STRATEGIES, alone, grid
 from tables.table import Table
 
 SIZES = (5, 10, 25, 50)
@@ -16,10 +14,7 @@ PAPER = {
 }
 METHODS = {
     f"{size} a class": {
-        kind: Method(
-            slug(f"only {kind} {size}"), **chosen(kind), per_class=size, base="selected", refresh=1
-        )
-        for kind in STRATEGIES
+        kind: alone(kind, f"{size}", per_class=size, refresh=1) for kind in STRATEGIES
     }
     for size in SIZES
 }
@@ -41,24 +36,12 @@ PAPER_CALTECH = {
 }
 SHARES = {
     f"{share:.0%}": {
-        kind: Method(
-            slug(f"only {kind} auto {share:.0%}"),
-            **chosen(kind),
-            fraction=share,
-            base="selected",
-            refresh=5,
-            policy="auto",
-        )
+        kind: alone(kind, f"auto {share:.0%}", fraction=share, refresh=5, policy="auto")
         for kind in PLAIN
     }
     | {
-        "coreset, weak alone": Method(
-            slug(f"only coreset weak {share:.0%}"),
-            **chosen("coreset"),
-            fraction=share,
-            base="selected",
-            refresh=5,
-            policy=None,
+        "coreset, weak alone": alone(
+            "coreset", f"weak {share:.0%}", fraction=share, refresh=5, policy=None
         )
     }
     for share in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from method import Method
-
-from tables.methods import CLEAN, chosen, slug
+from tables.methods import CLEAN, alone
 from tables.table import Row, Table
 
 KINDS = ("random", "coreset")
@@ -21,10 +19,7 @@ def rows(policy: str) -> tuple[Row, ...]:
     made = []
     for kind, numbers in zip(KINDS, PAPER[policy], strict=True):
         for share, number in zip(SHARES, numbers, strict=True):
-            name = slug(f"only {kind} {policy} {share:.0%}")
-            method = Method(
-                name, **chosen(kind), fraction=share, base="selected", refresh=5, policy=policy
-            )
+            method = alone(kind, f"{policy} {share:.0%}", fraction=share, refresh=5, policy=policy)
             line = f"{policy}, {share:.0%}"
             against = "" if kind == "random" else f"random, {line}"
             made.append(Row(line, CLEAN, method, against, number, kind))
